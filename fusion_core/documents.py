@@ -1,0 +1,124 @@
+"""Read texts and documents from files, as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .config import MAX_TEXT_BYTES
+from .errors import InputError, TooLargeError
+
+SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*\r?$\n?", re.MULTILINE)
+
+
+def read_text(path: str | Path, *, limit: int = MAX_TEXT_BYTES) -> str:
+    """Read one text file exactly as it is: no newline is changed, no byte-order mark removed.
+
+    Args:
+        path: a UTF-8 file.
+        limit: most bytes that are read.
+
+    Raises:
+        InputError: the file cannot be read, or is not UTF-8.
+        TooLargeError: it has more than ``limit`` bytes.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        if size > limit:
+            raise TooLargeError(
+                f"{path} has {size:,} bytes, more than the limit of {limit:,}: shorten it or cut it "
+                "into documents."
+            )
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}): give an existing text file."
+        ) from error
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 (byte {error.start} is {data[error.start]:#04x}): save it as UTF-8."
+        ) from error
+
+
+def read_documents(path: str | Path, *, limit: int = 1 << 30) -> list[str]:
+    """Read a file of documents.
+
+    ``.txt``: documents are separated by lines that are only ``<|endoftext|>``, or, where there are
+    none, by blank lines. ``.jsonl``: one object with a ``text`` a line. ``.parquet``: a ``text``
+    column. Empty documents are left out.
+
+    Raises:
+        InputError: the file cannot be read, is of another kind, or holds no document.
+        TooLargeError: it has more than ``limit`` bytes.
+    """
+    kind = Path(path).suffix.lower()
+    if kind == ".parquet":
+        texts = list(_parquet(path))
+    elif kind == ".jsonl":
+        texts = list(_json_lines(path, limit))
+    elif kind in {".txt", ".md", ""}:
+        text = read_text(path, limit=limit)
+        parts = SEPARATOR.split(text)
+        if len(parts) == 1:
+            parts = re.split(r"\r?\n(?:[ \t]*\r?\n)+", text)
+        texts = [p.strip("\r\n") for p in parts]
+    else:
+        raise InputError(f"{path} is no .txt, .jsonl or .parquet file: save the documents as one.")
+    documents = [t for t in texts if t.strip()]
+    if not documents:
+        raise InputError(f"{path} holds no document: give at least one that is not empty.")
+    return documents
+
+
+def _json_lines(path: str | Path, limit: int) -> Iterator[str]:
+    for number, line in enumerate(read_text(path, limit=limit).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}, is no JSON: mend or remove the line.") from error
+        if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+            raise InputError(f'{path}, line {number}, has no "text": every line needs one.')
+        yield record["text"]
+
+
+def _parquet(path: str | Path) -> Iterator[str]:
+    import pandas as pd
+
+    try:
+        column = pd.read_parquet(path, columns=["text"])["text"]
+    except Exception as error:  # pyarrow raises its own types for broken files and missing columns
+        raise InputError(
+            f"{path} cannot be read as a Parquet file with a text column ({type(error).__name__}): "
+            "check the file."
+        ) from error
+    yield from (t for t in column if isinstance(t, str))
+
+
+def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as an .npz file, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written (no such folder, no room).
+    """
+    file = Path(path)
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}): choose an existing folder with "
+            "enough room."
+        ) from error

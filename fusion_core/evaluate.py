@@ -1,0 +1,154 @@
+"""How well rows predict: bits per byte of a model, transfer cross-entropy of a carried-over row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from .records import Encoding, NextTokenRows, ProjectedRows, RowKind
+
+
+def bits(nats: float, n_bytes: int) -> float:
+    """Turn a sum of nats over a text into bits per byte; nan for no bytes."""
+    return nats / math.log(2) / n_bytes if n_bytes else math.nan
+
+
+def first_scored_byte(encodings: Sequence[Encoding], has_start: Sequence[bool]) -> int:
+    """Find the byte from which on every model predicts.
+
+    A model without a start token says nothing about its first token; its bytes are left out for
+    all models, up to the next boundary that they share.
+
+    Args:
+        encodings: of one text, one a model.
+        has_start: whether each model has a start token.
+    """
+    silent = 0
+    for encoding, start in zip(encodings, has_start, strict=True):
+        own = encoding.text_tokens
+        if not start and len(own):
+            silent = max(silent, int(encoding.end[own[0]]))
+    if not silent:
+        return 0
+    shared = set.intersection(*(set(e.end[e.text_tokens].tolist()) for e in encodings))
+    return min((b for b in shared if b >= silent), default=len(encodings[0].data))
+
+
+def native_nats(rows: NextTokenRows, first: int, end: int) -> float:
+    """Sum a model's own cross-entropy over the tokens after rows that stand in ``[first, end)``.
+
+    Returns:
+        Nats. Where several rows stand at ``first``, all of them count: a zero-width token is
+        predicted, too.
+    """
+    stands = rows.boundary[:-1]
+    inside = torch.as_tensor((stands >= first) & (stands < end))
+    return float(-rows.observed_logprob[:-1].cpu()[inside].double().sum())
+
+
+@dataclass
+class _Sums:
+    positions: int = 0
+    kept: float = 0.0
+    transfer: float = 0.0
+    target: float = 0.0
+
+    def add(self, where: np.ndarray, kept: np.ndarray, ce: np.ndarray, own: np.ndarray) -> None:
+        self.positions += int(where.sum())
+        self.kept += float(kept[where].sum())
+        self.transfer += float(ce[where].sum())
+        self.target += float(own[where].sum())
+
+    def means(self) -> dict[str, float | int | None]:
+        n = self.positions
+        return {
+            "positions": n,
+            "kept_mass": self.kept / n if n else None,
+            "transfer_ce": self.transfer / n if n else None,
+            "target_ce": self.target / n if n else None,
+        }
+
+
+@dataclass
+class TransferScore:
+    """Running score of what a source's rows say after they have been carried to the target.
+
+    All figures are nats per target token. Shared boundaries and positions inside a source token
+    are kept apart.
+    """
+
+    positions: int = 0
+    floored: int = 0
+    native_positions: int = 0
+    native_nats: float = 0.0
+    shared: _Sums = field(default_factory=_Sums)
+    inside: _Sums = field(default_factory=_Sums)
+
+    def add(
+        self,
+        projected: ProjectedRows,
+        carried_ce: torch.Tensor,
+        target: NextTokenRows,
+        native: np.ndarray,
+        owned: np.ndarray,
+    ) -> None:
+        """Count the rows of one window.
+
+        Args:
+            projected: m carried-over rows.
+            carried_ce: (m,) nats, of those rows on the tokens that follow.
+            target: m + 1 rows of the target.
+            native: (m,) nats from `native_ce`.
+            owned: (m,) bool, rows that belong to this window.
+        """
+        ce, kept = carried_ce.cpu().numpy(), projected.kept.cpu().numpy()
+        own = -target.observed_logprob[:-1].cpu().numpy()
+        shared = owned & (projected.kind == RowKind.SHARED)
+        self.positions += int(owned.sum())
+        self.shared.add(shared, kept, ce, own)
+        self.inside.add(owned & (projected.kind == RowKind.INSIDE), kept, ce, own)
+        nats = native[shared]
+        self.native_positions += int((~np.isnan(nats)).sum())
+        self.native_nats += float(np.nansum(nats))
+
+    def summary(self) -> dict[str, object]:
+        """Return the figures under the names of the command line."""
+        shared = self.shared.means()
+        return {
+            "positions": self.positions,
+            "covered": shared["positions"],
+            "kept_mass": shared["kept_mass"],
+            "transfer_ce": shared["transfer_ce"],
+            "target_ce": shared["target_ce"],
+            "native_positions": self.native_positions,
+            "native_ce": self.native_nats / self.native_positions
+            if self.native_positions
+            else None,
+            "floored": self.floored,
+            "inside": self.inside.means(),
+        }
+
+
+def native_ce(target: Encoding, source: Encoding, rows: NextTokenRows) -> np.ndarray:
+    """Score the target's tokens with the source's own steps along the text.
+
+    Args:
+        target: the target's tokens, m of them not special.
+        source: the source's tokens, n of them not special.
+        rows: n + 1 rows of the source.
+
+    Returns:
+        (m,) nats; nan where the target's token does not span whole tokens of the source.
+    """
+    nats = -rows.observed_logprob[:-1].cpu().double().numpy()
+    along = np.concatenate([[0.0], np.cumsum(nats)])
+    stands = source.stands
+    bounds = np.maximum(target.stands, stands[0])
+    at = np.searchsorted(stands, bounds, side="right") - 1
+    found = stands[at] == bounds
+    whole = found[:-1] & found[1:] & (np.diff(bounds) > 0)
+    return np.where(whole, along[at[1:]] - along[at[:-1]], np.nan)

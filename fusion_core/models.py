@@ -1,0 +1,334 @@
+"""Load causal language models safely, and read a text with them: text -> next-token rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import tokens, zoo
+from .errors import (
+    FusionError,
+    InputError,
+    ModelFormatError,
+    ModelNotFoundError,
+    TooLargeError,
+)
+from .records import Encoding, NextTokenRows
+from .tokens import TextTokenizer
+
+ZOO = "zoo:"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A causal language model with its tokenizer, ready to read.
+
+    Attributes:
+        name: as the caller typed it.
+        tokenizer: the tokenizer as bytes.
+        network: the `transformers` model, in evaluation mode.
+        context: most tokens it reads at once, its start token included; None if unlimited.
+        size_bytes: size of its parameters in memory.
+    """
+
+    name: str
+    tokenizer: TextTokenizer
+    network: Any
+    context: int | None
+    size_bytes: int
+
+    @property
+    def device(self) -> torch.device:
+        """Device on which the model expects its input."""
+        return next(self.network.parameters()).device
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model name leads.
+
+    Attributes:
+        name: as typed.
+        path: a local folder, or None for a hub id.
+    """
+
+    name: str
+    path: Path | None
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` takes."""
+        return str(self.path) if self.path else self.name
+
+
+def find(name: str) -> ModelSource:
+    """Resolve a model name: ``zoo:NAME``, a local folder, or a hub id.
+
+    Raises:
+        ModelNotFoundError: the name is none of these.
+    """
+    if not name or "\0" in name:
+        raise ModelNotFoundError(
+            "A model name is missing: give zoo:NAME, a local folder or a hub id."
+        )
+    if name.startswith(ZOO):
+        return ModelSource(name, zoo.path(name.removeprefix(ZOO)))
+    path = Path(name).expanduser()
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError:
+        is_folder = is_file = False
+    if is_folder:
+        return ModelSource(name, path)
+    if is_file:
+        raise ModelFormatError(
+            f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
+            "and the tokenizer."
+        )
+    if not _HUB_ID.fullmatch(name) or ".." in name:
+        raise ModelNotFoundError(
+            f"There is no folder {name!r}: give an existing folder, a hub id such as "
+            f"organisation/model, or one of {', '.join(ZOO + n for n in zoo.NAMES)}."
+        )
+    return ModelSource(name, None)
+
+
+def load_tokenizer(name: str) -> TextTokenizer:
+    """Load the tokenizer of a named model; no weights are needed.
+
+    Raises:
+        ModelNotFoundError: the name leads nowhere.
+        ModelFormatError: the tokenizer cannot be used.
+    """
+    source = find(name)
+    if source.path is None:
+        _hub_size(name)  # asks whether the model exists before anything is downloaded
+    return tokens.load(source.location, name)
+
+
+def load(
+    name: str, *, device: str = "cpu", dtype: str | None = None, max_bytes: int | None = None
+) -> LoadedModel:
+    """Load a causal language model and its tokenizer, safetensors only, no remote code.
+
+    Args:
+        name: ``zoo:NAME``, a local folder in the `transformers` format, or a hub id.
+        device: "cpu", "cuda", "cuda:1", "mps" or "auto" (CUDA, else MPS, else CPU).
+        dtype: "float32", "bfloat16" or "float16"; by default float32 on the CPU, whatever the file
+            holds, and the file's own elsewhere.
+        max_bytes: largest size of the weights that is accepted, checked before they are read or
+            downloaded.
+
+    Raises:
+        ModelNotFoundError: the name leads nowhere.
+        ModelFormatError: files are missing, broken or of an unsupported kind.
+        TooLargeError: the weights exceed ``max_bytes``.
+        InputError: the device or dtype is not to be had.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where = _device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    source = find(name)
+    size = _folder_size(source) if source.path else _hub_size(name)
+    if max_bytes is not None and size > max_bytes:
+        raise TooLargeError(
+            f"{name} has {size / 1e9:.2f} GB of weights, more than the limit of "
+            f"{max_bytes / 1e9:.2f} GB: choose a smaller model."
+        )
+    tokenizer = tokens.load(source.location, name)
+    wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            source.location, trust_remote_code=False, use_safetensors=True, dtype=wanted
+        )
+    except Exception as error:  # transformers, safetensors and the hub raise many types here
+        raise ModelFormatError(
+            f"{name} cannot be loaded as a causal language model ({type(error).__name__}: "
+            f"{str(error)[:200]}): check config.json and the safetensors files."
+        ) from error
+    network = network.to(where).eval().requires_grad_(False)
+    return LoadedModel(
+        name=name,
+        tokenizer=tokenizer,
+        network=network,
+        context=_context(network.config),
+        size_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(
+            f"There is no device {name!r}: choose cpu, cuda, cuda:N, mps or auto."
+        ) from error
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available()
+        and (device.index or 0) < max(torch.cuda.device_count(), 1),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not usable.get(device.type, False):
+        raise InputError(f"The device {name!r} is not to be had on this machine: choose cpu.")
+    return device
+
+
+def _folder_size(source: ModelSource) -> int:
+    """Return the bytes of a folder's weights, or say what the folder lacks."""
+    folder = source.path
+    assert folder is not None
+    if not (folder / "config.json").is_file():
+        raise ModelFormatError(
+            f"The folder {source.name} has no config.json: name a model folder in the transformers "
+            "format."
+        )
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFormatError(
+            f"{source.name}/config.json is not readable JSON: fetch the file again."
+        ) from error
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        pickled = any(folder.glob("*.bin"))
+        raise ModelFormatError(
+            f"The folder {source.name} has "
+            + (
+                "pickled weights only, which are not loaded: save them as safetensors first."
+                if pickled
+                else "no weights: put model.safetensors there, or use it where a tokenizer is enough."
+            )
+        )
+    return sum(f.stat().st_size for f in files)
+
+
+def _hub_size(name: str) -> int:
+    """Return the bytes of a hub model's safetensors, from the hub's metadata."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        info = HfApi().model_info(name, files_metadata=True, timeout=20)
+    except GatedRepoError as error:
+        raise ModelNotFoundError(
+            f"{name} is a gated model: accept its terms on the hub and log in with hf auth login."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"There is no local folder and no hub model called {name}: check the spelling, or log in "
+            "if it is private."
+        ) from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, RuntimeError, ValueError) as error:
+        cached = _cached_size(name)
+        if cached is not None:
+            return cached
+        raise ModelNotFoundError(
+            f"There is no local folder called {name}, and the hub cannot be reached: use one of "
+            f"{', '.join(ZOO + n for n in zoo.NAMES)} or a local folder."
+        ) from error
+    return sum(
+        f.size or 0 for f in info.siblings or [] if f.rfilename.endswith(".safetensors")
+    )
+
+
+def _cached_size(name: str) -> int | None:
+    """Return the bytes of a hub model's weights in the local cache, or None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        return None
+    return sum(f.stat().st_size for f in Path(config).parent.glob("*.safetensors"))
+
+
+def _context(config: Any) -> int | None:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for field in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(text, field, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+@torch.inference_mode()
+def rows(model: LoadedModel, encoding: Encoding, *, temperature: float = 1.0) -> NextTokenRows:
+    """Read a text that fits the model's context, and return its next-token rows.
+
+    The model reads its start token (BOS, else EOS) and then the text's own tokens; tokens that a
+    post-processor inserted are left out. Logits are the model's own, cut to the ids that its
+    tokenizer has.
+
+    Args:
+        model: the model.
+        encoding: the text in the model's own tokens, n of them not special.
+        temperature: what the logits are divided by.
+
+    Returns:
+        n + 1 rows on the model's device. Without a start token row 0 knows nothing: it is uniform,
+        and the log-probability of the token that follows is nan.
+
+    Raises:
+        TooLargeError: the text has more tokens than the model's context.
+    """
+    ids = encoding.ids[encoding.text_tokens]
+    start = model.tokenizer.start_id
+    read = ids if start is None else np.concatenate([[start], ids])
+    if model.context is not None and len(read) > model.context:
+        raise TooLargeError(
+            f"{model.name} reads at most {model.context} tokens at once, not {len(read)}: cut the "
+            "text into windows."
+        )
+    size = model.tokenizer.size
+    batch = torch.as_tensor(read, device=model.device)[None]
+    try:
+        logits = model.network(input_ids=batch, use_cache=False).logits[0, :, :size].float()
+    except FusionError:
+        raise
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise ModelFormatError(
+            f"{model.name} failed to read the text ({type(error).__name__}: {str(error)[:200]}): "
+            "check that its tokenizer and weights belong together."
+        ) from error
+    full = logits.new_full((len(ids) + 1, size), -torch.inf)
+    full[int(start is None) :, : logits.shape[1]] = logits / temperature
+    if start is None:
+        full[0] = 0
+    full[:, torch.as_tensor(model.tokenizer.unused_ids, device=full.device)] = -torch.inf
+    logprobs = torch.log_softmax(full, dim=-1)
+    observed = torch.as_tensor(np.append(ids, -1), device=model.device)
+    picked = logprobs[:-1].gather(1, observed[:-1, None])[:, 0]
+    if start is None:
+        picked[:1] = torch.nan
+    return NextTokenRows(
+        model=model.name,
+        logprobs=logprobs,
+        tail=logprobs.new_zeros(len(logprobs)),
+        observed=observed,
+        observed_logprob=torch.cat([picked, picked.new_full((1,), torch.nan)]),
+        boundary=np.concatenate([[0], encoding.end[encoding.text_tokens]]).astype(np.int64),
+        temperature=temperature,
+    )

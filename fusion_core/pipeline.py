@@ -1,0 +1,405 @@
+"""The stages in their order: what the command line, the app and the notebooks call."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+
+import numpy as np
+import torch
+
+from . import evaluate as scoring
+from . import fuse, models, project, vocab
+from .align import METHODS
+from .config import MAX_TEXT_BYTES, FusionConfig, utf8
+from .errors import InputError
+from .models import LoadedModel
+from .records import (
+    Alignment,
+    Analysis,
+    Encoding,
+    FusedRows,
+    NextTokenRows,
+    SourceReading,
+    SparseRows,
+)
+from .tokens import TextTokenizer
+from .windows import Window, cut, windows
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share of the work that is behind."""
+
+KEPT_MAPPINGS = 24
+_mappings: OrderedDict[tuple[str, str, str], vocab.Mapping] = OrderedDict()
+_mappings_lock = Lock()
+
+
+def mapping(
+    source: TextTokenizer, target: TextTokenizer, strategy: str
+) -> vocab.Mapping | None:
+    """Return the vocab mapping of a pair, kept in memory; None for identical tokenizers."""
+    relate = vocab.strategy(strategy).relate
+    if source.vocabulary_key == target.vocabulary_key:
+        return None
+    key = (source.key, target.key, strategy)
+    with _mappings_lock:
+        if key not in _mappings:
+            _mappings[key] = relate(source, target)
+            while len(_mappings) > KEPT_MAPPINGS:
+                _mappings.popitem(last=False)
+        _mappings.move_to_end(key)
+        return _mappings[key]
+
+
+def align(
+    target: TextTokenizer, sources: Sequence[TextTokenizer], text: str, method: str = "bytes"
+) -> tuple[Encoding, list[tuple[Encoding, Alignment]]]:
+    """Encode a text with every tokenizer and align each source with the target.
+
+    Raises:
+        InputError: the text is empty, a model is named twice, or there is no such method.
+        TooLargeError: the text has more than a million bytes.
+    """
+    check_names(target.name, *(s.name for s in sources))
+    if method not in METHODS:
+        raise InputError(
+            f"There is no alignment method called {method!r}: choose one of {', '.join(METHODS)}."
+        )
+    utf8(text, limit=MAX_TEXT_BYTES)
+    reading = target.encode(text)
+    encodings = [s.encode(text) for s in sources]
+    return reading, [(e, METHODS[method](reading, e)) for e in encodings]
+
+
+def check_names(*names: str) -> None:
+    """Refuse a model that is named twice.
+
+    Raises:
+        InputError: results are kept by name, so that a name can stand once only.
+    """
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise InputError(f"{name} is named twice: name every model once.")
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """What all models read in one window; lists have the target first."""
+
+    window: Window
+    encodings: list[Encoding]
+    rows: list[NextTokenRows]
+    before: list[int]
+
+    def stands(self, model: int) -> np.ndarray:
+        """(n + 1,) bytes of the whole text at which a model's rows stand."""
+        return self.rows[model].boundary + self.window.start
+
+    def owned(self, model: int) -> np.ndarray:
+        """(n + 1,) bool, rows that are taken from this window."""
+        at = self.stands(model)
+        return (at >= self.window.own) & (at < self.window.end)
+
+
+class _Text:
+    """A text as several models read it, window by window."""
+
+    def __init__(self, readers: Sequence[LoadedModel], text: str, overlap: float) -> None:
+        self.readers = readers
+        self.encodings = [m.tokenizer.encode(text) for m in readers]
+        self.data = self.encodings[0].data
+        self.windows = windows(self.encodings, [m.context for m in readers], overlap)
+        starts = [m.tokenizer.start_id is not None for m in readers]
+        self.first_scored = scoring.first_scored_byte(self.encodings, starts)
+        self._kept: _Reading | None = None
+
+    @property
+    def scored_bytes(self) -> int:
+        return len(self.data) - self.first_scored
+
+    def readings(self) -> Iterator[_Reading]:
+        """Read every window; a text of a single window is read once and kept."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        for window in self.windows:
+            parts = [cut(e, window) for e in self.encodings]
+            rows = [models.rows(m, e) for m, (e, _) in zip(self.readers, parts, strict=True)]
+            reading = _Reading(window, [e for e, _ in parts], rows, [n for _, n in parts])
+            if len(self.windows) == 1:
+                self._kept = reading
+            yield reading
+
+    def nats(self) -> list[float]:
+        """Sum every model's own cross-entropy over the scored bytes."""
+        totals = [0.0] * len(self.readers)
+        for reading in self.readings():
+            start, first = reading.window.start, max(reading.window.own, self.first_scored)
+            for j, rows in enumerate(reading.rows):
+                totals[j] += scoring.native_nats(rows, first - start, reading.window.end - start)
+        return totals
+
+
+def bits_per_byte(
+    readers: Sequence[LoadedModel], documents: Sequence[str], *, progress: Progress | None = None
+) -> dict[str, dict]:
+    """Score models on documents; all are scored on the same bytes.
+
+    Returns:
+        For each model's name: ``bits_per_byte`` and ``bytes``.
+    """
+    totals, n_bytes = [0.0] * len(readers), 0
+    for done, document in enumerate(documents):
+        if progress:
+            progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
+        text = _Text(readers, document, FusionConfig().overlap)
+        totals = [a + b for a, b in zip(totals, text.nats(), strict=True)]
+        n_bytes += text.scored_bytes
+    return {
+        m.name: {"bits_per_byte": scoring.bits(nats, n_bytes), "bytes": n_bytes}
+        for m, nats in zip(readers, totals, strict=True)
+    }
+
+
+def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[str, int]:
+    """Return for each model's name the index of the text that it finds most probable."""
+    read = [_Text(readers, t, FusionConfig().overlap).nats() for t in texts]
+    best = np.argmin(np.asarray(read), axis=0)
+    return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
+
+
+def transfer(
+    target: LoadedModel,
+    source: LoadedModel,
+    documents: Sequence[str],
+    config: FusionConfig,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, object]:
+    """Measure what a source's rows say after they have been carried to the target.
+
+    Returns:
+        The figures of `evaluate.TransferScore.summary`, nats per target token.
+    """
+    check_names(target.name, source.name)
+    carried = mapping(source.tokenizer, target.tokenizer, config.strategy)
+    score = scoring.TransferScore()
+    for done, document in enumerate(documents):
+        if progress:
+            progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
+        text = _Text([target, source], document, config.overlap)
+        for reading in text.readings():
+            projected = _project(reading, 1, carried, config, source)
+            observed = reading.rows[0].observed[:-1]
+            ce, floored = fuse.cross_entropy(projected.probs, observed)
+            score.floored += floored
+            owned = reading.owned(0)[:-1] & (reading.stands(0)[:-1] >= text.first_scored)
+            native = scoring.native_ce(*reading.encodings, reading.rows[1])
+            score.add(projected, ce, reading.rows[0], native, owned)
+    return score.summary()
+
+
+def _project(
+    reading: _Reading,
+    model: int,
+    carried: vocab.Mapping | None,
+    config: FusionConfig,
+    source: LoadedModel,
+) -> project.ProjectedRows:
+    target_encoding, encoding = reading.encodings[0], reading.encodings[model]
+    alignment = METHODS["bytes"](
+        target_encoding, encoding, source_start=source.tokenizer.start_id is not None
+    )
+    return project.project(
+        project.truncate(reading.rows[model], config.source_top_k),
+        reading.rows[0],
+        alignment,
+        carried,
+        source_encoding=encoding,
+        target_encoding=target_encoding,
+    )
+
+
+class _Rows:
+    """Collects per-row tensors from windows into tensors over the whole text."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._parts: dict[str, torch.Tensor] = {}
+
+    def put(self, where: np.ndarray, rows: torch.Tensor, name: str) -> None:
+        index = torch.as_tensor(where)
+        if name not in self._parts:
+            self._parts[name] = torch.zeros((self.n, *rows.shape[1:]), dtype=rows.dtype)
+        self._parts[name][index] = rows.cpu()
+
+    def put_sparse(self, where: np.ndarray, rows: SparseRows, name: str) -> None:
+        for part in ("ids", "probs", "tail"):
+            self.put(where, getattr(rows, part), f"{name}.{part}")
+
+    def get(self, name: str) -> torch.Tensor:
+        return self._parts[name]
+
+    def get_sparse(self, name: str, vocab_size: int) -> SparseRows:
+        parts = [self.get(f"{name}.{part}") for part in ("ids", "probs", "tail")]
+        return SparseRows(parts[0], parts[1], parts[2], vocab_size)
+
+
+def analyse(
+    target: LoadedModel,
+    sources: Sequence[LoadedModel],
+    text: str,
+    config: FusionConfig,
+    *,
+    view_top_k: int = 12,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Read a text with a target and its sources, align, carry over and fuse.
+
+    Args:
+        target: the model that would be taught.
+        sources: the models that would teach, at least one.
+        text: at most a million bytes.
+        config: strategy, operator, level and top-k.
+        view_top_k: tokens kept of the rows that are only looked at.
+        progress: told of every stage.
+
+    Raises:
+        InputError: an empty text, a model named twice, an unknown strategy, operator or level.
+        TooLargeError: the text is too long.
+    """
+    tell = progress or (lambda stage, share: None)
+    if not sources:
+        raise InputError("There is no source: name at least one.")
+    check_names(target.name, *(s.name for s in sources))
+    fuse.check(config.operator, config.level)
+    utf8(text, limit=MAX_TEXT_BYTES)
+    clock = [time.perf_counter()]
+    maps = []
+    for j, source in enumerate(sources):
+        tell(f"mapping the vocabulary of {source.name}", j / (len(sources) + 2))
+        maps.append(mapping(source.tokenizer, target.tokenizer, config.strategy))
+    clock.append(time.perf_counter())
+    tell("reading the text", len(sources) / (len(sources) + 2))
+    read = _Text([target, *sources], text, config.overlap)
+    bpb = [scoring.bits(nats, read.scored_bytes) for nats in read.nats()]
+    clock.append(time.perf_counter())
+    tell("carrying over and fusing", (len(sources) + 1) / (len(sources) + 2))
+    views = [_Rows(len(e.text_tokens) + 1) for e in read.encodings]
+    fused, nats = _Rows(len(read.encodings[0].text_tokens)), 0.0
+    for reading in read.readings():
+        nats += _fuse_window(reading, read, maps, bpb[1:], config, view_top_k, views, fused)
+    clock.append(time.perf_counter())
+    return _assemble(read, views, fused, bpb, nats, config, clock)
+
+
+def _fuse_window(
+    reading: _Reading,
+    read: _Text,
+    maps: Sequence[vocab.Mapping | None],
+    sequence_ce: Sequence[float],
+    config: FusionConfig,
+    view_top_k: int,
+    views: Sequence[_Rows],
+    fused: _Rows,
+) -> float:
+    """Fuse the rows that a window owns, and return their nats on the scored bytes."""
+    last = reading.window.end == len(read.data)
+    for j, rows in enumerate(reading.rows):
+        mine = np.flatnonzero(reading.owned(j) | (last & (reading.stands(j) == len(read.data))))
+        top = fuse.sparsify(rows.logprobs[torch.as_tensor(mine)].exp(), view_top_k)
+        views[j].put_sparse(mine + reading.before[j], top, "own")
+    projected = [
+        _project(reading, j, carried, config, read.readers[j])
+        for j, carried in enumerate(maps, start=1)
+    ]
+    observed = reading.rows[0].observed[:-1]
+    result = fuse.fuse(
+        projected,
+        observed,
+        sequence_ce,
+        operator=config.operator,
+        level=config.level,
+        top_k=config.top_k,
+    )
+    mine = np.flatnonzero(reading.owned(0)[:-1])
+    where, pick = mine + reading.before[0], torch.as_tensor(mine)
+    for j, rows in enumerate(projected, start=1):
+        carried_ce, _ = fuse.cross_entropy(rows.probs, observed)
+        views[j].put_sparse(where, _pick(fuse.sparsify(rows.probs, view_top_k), pick), "carried")
+        fused.put(where, rows.kept[pick], f"kept.{j}")
+        fused.put(where, carried_ce[pick], f"ce.{j}")
+    fused.put(where, -reading.rows[0].observed_logprob[pick], "target_ce")
+    fused.put_sparse(where, _pick(result.rows, pick), "rows")
+    for name in ("weights", "winner", "entropy", "observed_logprob"):
+        fused.put(where, getattr(result, name)[pick], name)
+    scored = mine[reading.stands(0)[mine] >= read.first_scored]
+    return float(-result.observed_logprob[torch.as_tensor(scored)].double().sum())
+
+
+def _pick(rows: SparseRows, where: torch.Tensor) -> SparseRows:
+    return replace(rows, ids=rows.ids[where], probs=rows.probs[where], tail=rows.tail[where])
+
+
+def _assemble(
+    read: _Text,
+    views: Sequence[_Rows],
+    fused: _Rows,
+    bpb: Sequence[float],
+    fused_nats: float,
+    config: FusionConfig,
+    clock: Sequence[float],
+) -> Analysis:
+    target, *sources = read.readers
+    size = target.tokenizer.size
+    reading = read.encodings[0]
+    m = len(reading.text_tokens)
+    own = views[0].get_sparse("own", size)
+    return Analysis(
+        target=reading,
+        own=_pick(own, torch.arange(m)),
+        target_ce=fused.get("target_ce"),
+        target_bits_per_byte=bpb[0],
+        sources=tuple(
+            SourceReading(
+                encoding=encoding,
+                alignment=METHODS["bytes"](
+                    reading, encoding, source_start=source.tokenizer.start_id is not None
+                ),
+                own=views[j].get_sparse("own", source.tokenizer.size),
+                carried=_pick(views[j].get_sparse("carried", size), torch.arange(m)),
+                kept=fused.get(f"kept.{j}"),
+                ce=fused.get(f"ce.{j}"),
+                bits_per_byte=bpb[j],
+            )
+            for j, (source, encoding) in enumerate(
+                zip(sources, read.encodings[1:], strict=True), start=1
+            )
+        ),
+        fused=FusedRows(
+            rows=fused.get_sparse("rows", size),
+            sources=tuple(s.name for s in sources),
+            weights=fused.get("weights"),
+            winner=fused.get("winner"),
+            entropy=fused.get("entropy"),
+            observed_logprob=fused.get("observed_logprob"),
+        ),
+        fused_bits_per_byte=scoring.bits(fused_nats, read.scored_bytes),
+        scored_bytes=read.scored_bytes,
+        details={
+            "strategy": config.strategy,
+            "operator": config.operator,
+            "level": config.level,
+            "top_k": config.top_k,
+            "windows": len(read.windows),
+            "seconds": {
+                name: b - a
+                for name, a, b in zip(
+                    ("mapping", "reading", "fusing"), clock[:-1], clock[1:], strict=True
+                )
+            },
+        },
+    )

@@ -2,21 +2,30 @@
 
 The rooms, in the order in which they may import one another (a test reads the imports):
 
-    errors < records < config                  data and checks only
-    tokens                                     text -> Encoding
-    align   (Encoding x Encoding)              -> Alignment
-    vocab   (vocabulary x vocabulary)          -> VocabMap
-    models  (text)                             -> NextTokenRows
-    project (NextTokenRows)                    -> ProjectedRows
-    fuse    (ProjectedRows)                    -> FusedRows
-    evaluate                                   -> bits per byte, transfer cross-entropy
-    corpus, zoo                                the toy domains and the embedded models
-    pipeline                                   calls the stages in order
-    cli, __main__, zoo.build                   the faces
+    errors < records < config              data and checks only
+
+    the stages
+      documents   file                     -> texts
+      corpus      seed                     -> texts and questions of the toy domains
+      zoo         name                     -> folder of an embedded model
+      spans       tokens' bytes x text     -> where each token stands
+      tokens      text                     -> Encoding
+      align       Encoding x Encoding      -> Alignment
+      windows     Encodings                -> stretches that every model can read
+      vocab       vocabulary x vocabulary  -> VocabMap, PrefixRelation
+      models      text                     -> NextTokenRows
+      project     NextTokenRows            -> ProjectedRows
+      fuse        ProjectedRows            -> FusedRows
+      evaluate    rows                     -> bits per byte, transfer cross-entropy
+
+    reading < pipeline < suite             call the stages in order
+    cli, __main__                          the command line
+    zoo.build, zoo.__main__                how the embedded models were made
 
 Stages take records and give records. They do not import one another, with these exceptions:
-`vocab` and `models` hold a `tokens.TextTokenizer`, `models` finds embedded models through `zoo`,
-and `project` reads a `vocab.VocabMap`. Nothing here imports gradio, plotly or `app`.
+`tokens` calls `spans`; `vocab` and `models` hold a `tokens.TextTokenizer`; `models` finds embedded
+models through `zoo`; `project` asks a `vocab.PrefixRelation`. Nothing here imports gradio, plotly or
+`app`.
 """
 
 __version__ = "0.1.0"

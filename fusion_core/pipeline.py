@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import Lock
 
 import numpy as np
 import torch
 
 from . import evaluate as scoring
-from . import fuse, models, project, vocab
+from . import fuse, project, vocab
 from .align import METHODS
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
@@ -22,12 +22,11 @@ from .records import (
     Analysis,
     Encoding,
     FusedRows,
-    NextTokenRows,
     SourceReading,
     SparseRows,
 )
+from .reading import JointText, Reading, RowStore
 from .tokens import TextTokenizer
-from .windows import Window, cut, windows
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and the share of the work that is behind."""
@@ -85,64 +84,6 @@ def check_names(*names: str) -> None:
             raise InputError(f"{name} is named twice: name every model once.")
 
 
-@dataclass(frozen=True, eq=False)
-class _Reading:
-    """What all models read in one window; lists have the target first."""
-
-    window: Window
-    encodings: list[Encoding]
-    rows: list[NextTokenRows]
-    before: list[int]
-
-    def stands(self, model: int) -> np.ndarray:
-        """(n + 1,) bytes of the whole text at which a model's rows stand."""
-        return self.rows[model].boundary + self.window.start
-
-    def owned(self, model: int) -> np.ndarray:
-        """(n + 1,) bool, rows that are taken from this window."""
-        at = self.stands(model)
-        return (at >= self.window.own) & (at < self.window.end)
-
-
-class _Text:
-    """A text as several models read it, window by window."""
-
-    def __init__(self, readers: Sequence[LoadedModel], text: str, overlap: float) -> None:
-        self.readers = readers
-        self.encodings = [m.tokenizer.encode(text) for m in readers]
-        self.data = self.encodings[0].data
-        self.windows = windows(self.encodings, [m.context for m in readers], overlap)
-        starts = [m.tokenizer.start_id is not None for m in readers]
-        self.first_scored = scoring.first_scored_byte(self.encodings, starts)
-        self._kept: _Reading | None = None
-
-    @property
-    def scored_bytes(self) -> int:
-        return len(self.data) - self.first_scored
-
-    def readings(self) -> Iterator[_Reading]:
-        """Read every window; a text of a single window is read once and kept."""
-        if self._kept is not None:
-            yield self._kept
-            return
-        for window in self.windows:
-            parts = [cut(e, window) for e in self.encodings]
-            rows = [models.rows(m, e) for m, (e, _) in zip(self.readers, parts, strict=True)]
-            reading = _Reading(window, [e for e, _ in parts], rows, [n for _, n in parts])
-            if len(self.windows) == 1:
-                self._kept = reading
-            yield reading
-
-    def nats(self) -> list[float]:
-        """Sum every model's own cross-entropy over the scored bytes."""
-        totals = [0.0] * len(self.readers)
-        for reading in self.readings():
-            start, first = reading.window.start, max(reading.window.own, self.first_scored)
-            for j, rows in enumerate(reading.rows):
-                totals[j] += scoring.native_nats(rows, first - start, reading.window.end - start)
-        return totals
-
-
 def bits_per_byte(
     readers: Sequence[LoadedModel], documents: Sequence[str], *, progress: Progress | None = None
 ) -> dict[str, dict]:
@@ -155,7 +96,7 @@ def bits_per_byte(
     for done, document in enumerate(documents):
         if progress:
             progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
-        text = _Text(readers, document, FusionConfig().overlap)
+        text = JointText(readers, document, FusionConfig().overlap)
         totals = [a + b for a, b in zip(totals, text.nats(), strict=True)]
         n_bytes += text.scored_bytes
     return {
@@ -166,7 +107,7 @@ def bits_per_byte(
 
 def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[str, int]:
     """Return for each model's name the index of the text that it finds most probable."""
-    read = [_Text(readers, t, FusionConfig().overlap).nats() for t in texts]
+    read = [JointText(readers, t, FusionConfig().overlap).nats() for t in texts]
     best = np.argmin(np.asarray(read), axis=0)
     return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
 
@@ -190,7 +131,7 @@ def transfer(
     for done, document in enumerate(documents):
         if progress:
             progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
-        text = _Text([target, source], document, config.overlap)
+        text = JointText([target, source], document, config.overlap)
         for reading in text.readings():
             projected = _project(reading, 1, carried, config, source)
             observed = reading.rows[0].observed[:-1]
@@ -203,7 +144,7 @@ def transfer(
 
 
 def _project(
-    reading: _Reading,
+    reading: Reading,
     model: int,
     carried: vocab.Mapping | None,
     config: FusionConfig,
@@ -221,31 +162,6 @@ def _project(
         source_encoding=encoding,
         target_encoding=target_encoding,
     )
-
-
-class _Rows:
-    """Collects per-row tensors from windows into tensors over the whole text."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self._parts: dict[str, torch.Tensor] = {}
-
-    def put(self, where: np.ndarray, rows: torch.Tensor, name: str) -> None:
-        index = torch.as_tensor(where)
-        if name not in self._parts:
-            self._parts[name] = torch.zeros((self.n, *rows.shape[1:]), dtype=rows.dtype)
-        self._parts[name][index] = rows.cpu()
-
-    def put_sparse(self, where: np.ndarray, rows: SparseRows, name: str) -> None:
-        for part in ("ids", "probs", "tail"):
-            self.put(where, getattr(rows, part), f"{name}.{part}")
-
-    def get(self, name: str) -> torch.Tensor:
-        return self._parts[name]
-
-    def get_sparse(self, name: str, vocab_size: int) -> SparseRows:
-        parts = [self.get(f"{name}.{part}") for part in ("ids", "probs", "tail")]
-        return SparseRows(parts[0], parts[1], parts[2], vocab_size)
 
 
 def analyse(
@@ -284,12 +200,12 @@ def analyse(
         maps.append(mapping(source.tokenizer, target.tokenizer, config.strategy))
     clock.append(time.perf_counter())
     tell("reading the text", len(sources) / (len(sources) + 2))
-    read = _Text([target, *sources], text, config.overlap)
+    read = JointText([target, *sources], text, config.overlap)
     bpb = [scoring.bits(nats, read.scored_bytes) for nats in read.nats()]
     clock.append(time.perf_counter())
     tell("carrying over and fusing", (len(sources) + 1) / (len(sources) + 2))
-    views = [_Rows(len(e.text_tokens) + 1) for e in read.encodings]
-    fused, nats = _Rows(len(read.encodings[0].text_tokens)), 0.0
+    views = [RowStore(len(e.text_tokens) + 1) for e in read.encodings]
+    fused, nats = RowStore(len(read.encodings[0].text_tokens)), 0.0
     for reading in read.readings():
         nats += _fuse_window(reading, read, maps, bpb[1:], config, view_top_k, views, fused)
     clock.append(time.perf_counter())
@@ -297,14 +213,14 @@ def analyse(
 
 
 def _fuse_window(
-    reading: _Reading,
-    read: _Text,
+    reading: Reading,
+    read: JointText,
     maps: Sequence[vocab.Mapping | None],
     sequence_ce: Sequence[float],
     config: FusionConfig,
     view_top_k: int,
-    views: Sequence[_Rows],
-    fused: _Rows,
+    views: Sequence[RowStore],
+    fused: RowStore,
 ) -> float:
     """Fuse the rows that a window owns, and return their nats on the scored bytes."""
     last = reading.window.end == len(read.data)
@@ -329,7 +245,8 @@ def _fuse_window(
     where, pick = mine + reading.before[0], torch.as_tensor(mine)
     for j, rows in enumerate(projected, start=1):
         carried_ce, _ = fuse.cross_entropy(rows.probs, observed)
-        views[j].put_sparse(where, _pick(fuse.sparsify(rows.probs, view_top_k), pick), "carried")
+        carried_top = fuse.sparsify(rows.probs[pick], view_top_k)
+        fused.put_sparse(where, carried_top, f"carried.{j}")
         fused.put(where, rows.kept[pick], f"kept.{j}")
         fused.put(where, carried_ce[pick], f"ce.{j}")
     fused.put(where, -reading.rows[0].observed_logprob[pick], "target_ce")
@@ -345,9 +262,9 @@ def _pick(rows: SparseRows, where: torch.Tensor) -> SparseRows:
 
 
 def _assemble(
-    read: _Text,
-    views: Sequence[_Rows],
-    fused: _Rows,
+    read: JointText,
+    views: Sequence[RowStore],
+    fused: RowStore,
     bpb: Sequence[float],
     fused_nats: float,
     config: FusionConfig,
@@ -370,7 +287,7 @@ def _assemble(
                     reading, encoding, source_start=source.tokenizer.start_id is not None
                 ),
                 own=views[j].get_sparse("own", source.tokenizer.size),
-                carried=_pick(views[j].get_sparse("carried", size), torch.arange(m)),
+                carried=fused.get_sparse(f"carried.{j}", size),
                 kept=fused.get(f"kept.{j}"),
                 ce=fused.get(f"ce.{j}"),
                 bits_per_byte=bpb[j],

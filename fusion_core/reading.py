@@ -1,0 +1,120 @@
+"""A text as several models read it together, window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from . import evaluate as scoring
+from . import models
+from .models import LoadedModel
+from .records import Encoding, NextTokenRows, SparseRows
+from .windows import Window, cut, windows
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What several models read in one window.
+
+    Attributes:
+        window: the stretch of the text.
+        encodings: the window in each model's tokens, offsets from its start.
+        rows: each model's next-token rows.
+        before: each model's number of text tokens before the window.
+    """
+
+    window: Window
+    encodings: list[Encoding]
+    rows: list[NextTokenRows]
+    before: list[int]
+
+    def stands(self, model: int) -> np.ndarray:
+        """(n + 1,) bytes of the whole text at which a model's rows stand."""
+        return self.rows[model].boundary + self.window.start
+
+    def owned(self, model: int) -> np.ndarray:
+        """(n + 1,) bool, rows that are taken from this window."""
+        at = self.stands(model)
+        return (at >= self.window.own) & (at < self.window.end)
+
+
+class JointText:
+    """A text as several models read it, window by window.
+
+    Attributes:
+        readers: the models, the target first.
+        encodings: the whole text in each model's tokens.
+        data: the text in UTF-8.
+        windows: stretches that every model can read at once.
+        first_scored: byte from which on every model predicts.
+    """
+
+    def __init__(self, readers: Sequence[LoadedModel], text: str, overlap: float) -> None:
+        """Encode the text and cut it into windows; nothing is read yet."""
+        self.readers = readers
+        self.encodings = [m.tokenizer.encode(text) for m in readers]
+        self.data = self.encodings[0].data
+        self.windows = windows(self.encodings, [m.context for m in readers], overlap)
+        starts = [m.tokenizer.start_id is not None for m in readers]
+        self.first_scored = scoring.first_scored_byte(self.encodings, starts)
+        self._kept: Reading | None = None
+
+    @property
+    def scored_bytes(self) -> int:
+        """Bytes over which bits per byte are taken."""
+        return len(self.data) - self.first_scored
+
+    def readings(self) -> Iterator[Reading]:
+        """Read every window; a text of a single window is read once and kept."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        for window in self.windows:
+            parts = [cut(e, window) for e in self.encodings]
+            rows = [models.rows(m, e) for m, (e, _) in zip(self.readers, parts, strict=True)]
+            reading = Reading(window, [e for e, _ in parts], rows, [n for _, n in parts])
+            if len(self.windows) == 1:
+                self._kept = reading
+            yield reading
+
+    def nats(self) -> list[float]:
+        """Sum every model's own cross-entropy over the scored bytes."""
+        totals = [0.0] * len(self.readers)
+        for reading in self.readings():
+            start, first = reading.window.start, max(reading.window.own, self.first_scored)
+            for j, rows in enumerate(reading.rows):
+                totals[j] += scoring.native_nats(rows, first - start, reading.window.end - start)
+        return totals
+
+
+class RowStore:
+    """Collects per-row tensors from windows into tensors over a whole text of n rows."""
+
+    def __init__(self, n: int) -> None:
+        """Start with nothing put; rows that are never put are zeros."""
+        self.n = n
+        self._parts: dict[str, torch.Tensor] = {}
+
+    def put(self, where: np.ndarray, rows: torch.Tensor, name: str) -> None:
+        """Store rows (r, …) under a name, at the positions (r,) ``where``."""
+        index = torch.as_tensor(where)
+        if name not in self._parts:
+            self._parts[name] = torch.zeros((self.n, *rows.shape[1:]), dtype=rows.dtype)
+        self._parts[name][index] = rows.cpu()
+
+    def put_sparse(self, where: np.ndarray, rows: SparseRows, name: str) -> None:
+        """Store sparse rows under a name."""
+        for part in ("ids", "probs", "tail"):
+            self.put(where, getattr(rows, part), f"{name}.{part}")
+
+    def get(self, name: str) -> torch.Tensor:
+        """Return (n, …) what was put under a name."""
+        return self._parts[name]
+
+    def get_sparse(self, name: str, vocab_size: int) -> SparseRows:
+        """Return n sparse rows."""
+        parts = [self.get(f"{name}.{part}") for part in ("ids", "probs", "tail")]
+        return SparseRows(parts[0], parts[1], parts[2], vocab_size)

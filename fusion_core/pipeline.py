@@ -39,9 +39,15 @@ _mappings_lock = Lock()
 def mapping(
     source: TextTokenizer, target: TextTokenizer, strategy: str
 ) -> vocab.Mapping | None:
-    """Return the vocab mapping of a pair, kept in memory; None for identical tokenizers."""
+    """Return the vocab mapping of a pair, kept in memory; None where ids mean the same.
+
+    Tokenizers with one vocabulary that cut texts differently still need the `prefix` relation, for
+    positions inside a source token.
+    """
     relate = vocab.strategy(strategy).relate
-    if source.vocabulary_key == target.vocabulary_key:
+    if source.vocabulary_key == target.vocabulary_key and (
+        source.key == target.key or strategy != "prefix"
+    ):
         return None
     key = (source.key, target.key, strategy)
     with _mappings_lock:

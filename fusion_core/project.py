@@ -74,12 +74,11 @@ def project(
         kind[kind == RowKind.INSIDE] = RowKind.NONE
     groups = _groups(alignment, kind, mapping, source_encoding, target_encoding)
     for (known, at_start), positions in groups.items():
-        width = 1
-        if mapping is None:
-            pairs: Consistency | VocabMap | None = None
-        elif isinstance(mapping, VocabMap):
+        pairs: Consistency | VocabMap | None = None
+        width = source.logprobs.shape[1]
+        if isinstance(mapping, VocabMap):
             pairs, width = mapping, len(mapping.indices)
-        else:
+        elif mapping is not None and not (mapping.identical and not known and not at_start):
             pairs = mapping.given(known, target_start=at_start)
             width = len(pairs.edge_target)
         step = max(1, CHUNK_CELLS // max(width, 1))

@@ -10,6 +10,7 @@ import torch
 
 from . import evaluate as scoring
 from . import models
+from .errors import InputError
 from .models import LoadedModel
 from .records import Encoding, NextTokenRows, SparseRows
 from .windows import Window, cut, windows
@@ -53,10 +54,19 @@ class JointText:
     """
 
     def __init__(self, readers: Sequence[LoadedModel], text: str, overlap: float) -> None:
-        """Encode the text and cut it into windows; nothing is read yet."""
+        """Encode the text and cut it into windows; nothing is read yet.
+
+        Raises:
+            InputError: the text is empty, or a tokenizer makes nothing of it.
+        """
         self.readers = readers
         self.encodings = [m.tokenizer.encode(text) for m in readers]
         self.data = self.encodings[0].data
+        for model, encoding in zip(readers, self.encodings, strict=True):
+            if not len(encoding.text_tokens):
+                raise InputError(
+                    f"The tokenizer of {model.name} makes no token of this text: give another text."
+                )
         self.windows = windows(self.encodings, [m.context for m in readers], overlap)
         starts = [m.tokenizer.start_id is not None for m in readers]
         self.first_scored = scoring.first_scored_byte(self.encodings, starts)

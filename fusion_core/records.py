@@ -124,7 +124,8 @@ class Alignment:
     @property
     def coverage_with_prefix(self) -> float:
         """Share of the target's rows at a boundary of the source or inside one of its tokens."""
-        return float((self.kind != RowKind.NONE).mean()) if len(self.kind) else 0.0
+        usable = self.at_boundary | (self.kind != RowKind.NONE)
+        return float(usable.mean()) if len(usable) else 0.0
 
 
 class RowKind(IntEnum):

@@ -51,6 +51,11 @@ def locate(
             done = stop
             continue
         own = b"".join(p or b"" for p in run)
+        begin = max(done, min(s for s, _ in offsets[first:last]))
+        # Offsets may have leading spaces trimmed; what else lies before them is no one's.
+        done = max(done, begin - len(own))
+        while not own.startswith(text[done:begin].encode()):
+            done += 1
         begins, ends, same, more = _match(own, text[done:stop])
         cuts = np.cumsum([0] + [len(p or b"") for p in run])
         base = byte_at[done]

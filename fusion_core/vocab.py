@@ -122,6 +122,7 @@ class PrefixRelation:
     def __init__(self, source: TextTokenizer, target: TextTokenizer) -> None:
         """Prepare the two vocabularies; pairs are found when they are asked for."""
         self.source, self.target = source, target
+        self.identical = source.vocabulary_key == target.vocabulary_key
         self._source_sorted = _sorted_bytes(enumerate(source.bytes_of))
         self._target_sorted = _sorted_bytes(enumerate(target.bytes_of))
         # As a text begins, a target with a dummy prefix spells every word with its space.

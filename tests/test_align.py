@@ -1,0 +1,137 @@
+"""Alignment by bytes against brute force over all pairs of tokens."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import TOKENIZERS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion_core.align import by_bytes
+from fusion_core.errors import InputError
+from fusion_core.records import Encoding, RowKind
+
+TEXT = "Ünïcödé — 東京 2026年, Привет! مرحبا 👩🏽‍🚀"
+
+
+def encoding(data: bytes, cuts: list[int], *, bos: bool = False, dummy: bool = False) -> Encoding:
+    """Build an encoding of tokens that end at the given bytes."""
+    ends = np.asarray([0] * bos + cuts, np.int64)
+    starts = np.asarray([0] * bos + [0, *cuts[:-1]], np.int64)
+    special = np.asarray([True] * bos + [False] * len(cuts))
+    ids = np.arange(len(ends))
+    return Encoding(
+        "m", data, ids, starts, ends, special, tuple(map(str, ids)), dummy_prefix=dummy
+    )
+
+
+def brute_force_groups(target: Encoding, source: Encoding) -> list[list[int]]:
+    """Close a group after the last tokens of both sides that end at a common byte."""
+    t, s = list(target.text_tokens), list(source.text_tokens)
+    groups, t0, s0 = [], 0, 0
+    for byte in range(len(target.data) + 1):
+        t1 = max((i + 1 for i in range(len(t)) if target.end[t[i]] <= byte), default=0)
+        s1 = max((i + 1 for i in range(len(s)) if source.end[s[i]] <= byte), default=0)
+        ends = byte in target.end[t] and byte in source.end[s]
+        if ends and (t1 > t0 or s1 > s0):
+            groups.append([int(t[0]) + t0, int(t[0]) + t1, int(s[0]) + s0, int(s[0]) + s1])
+            t0, s0 = t1, s1
+    return groups
+
+
+cuts = st.lists(st.integers(1, 19), max_size=12, unique=True).map(lambda c: [*sorted(c), 20])
+
+
+@settings(max_examples=300, deadline=None)
+@given(cuts, cuts, st.booleans(), st.booleans())
+def test_groups_and_rows_equal_brute_force(
+    t: list[int], s: list[int], t_bos: bool, s_bos: bool
+) -> None:
+    target, source = encoding(bytes(20), t, bos=t_bos), encoding(bytes(20), s, bos=s_bos)
+    aligned = by_bytes(target, source)
+    assert aligned.groups.tolist() == brute_force_groups(target, source)
+    for i, end in enumerate(target.end):
+        same = [j for j in range(len(source)) if source.end[j] == end]
+        assert aligned.boundary[i] == max(same, default=-1)
+    for i, at in enumerate([0, *t[:-1]]):
+        stands = [0, *s]
+        last = max(j for j in range(len(stands)) if stands[j] <= at)
+        assert aligned.row[i] == last
+        assert aligned.offset[i] == at - stands[last]
+        expected = RowKind.SHARED if at == stands[last] else RowKind.INSIDE
+        assert aligned.kind[i] == expected
+    assert aligned.coverage == np.mean([b in {0, *s} for b in [0, *t[:-1]]])
+    assert aligned.coverage_with_prefix == 1.0
+
+
+def test_zero_width_pieces_join_and_the_last_one_counts() -> None:
+    target, source = encoding(b"abc", [1, 3]), encoding(b"abc", [0, 1, 1, 3])
+    aligned = by_bytes(target, source)
+    assert aligned.groups.tolist() == [[0, 1, 0, 3], [1, 2, 3, 4]]
+    assert aligned.boundary.tolist() == [2, 3]
+    assert aligned.row.tolist() == [1, 3]
+
+
+def test_dummy_prefix_counts_as_a_byte_before_the_text() -> None:
+    plain, dummy = encoding(b"abc", [1, 3]), encoding(b"abc", [2, 3], dummy=True)
+    aligned = by_bytes(plain, dummy)  # the source's row 0 says what follows a space
+    assert aligned.kind.tolist() == [RowKind.INSIDE, RowKind.INSIDE]
+    assert aligned.offset.tolist() == [1, 2]
+    assert aligned.at_boundary.tolist() == [True, False]
+    assert by_bytes(dummy, plain).kind.tolist() == [RowKind.SHARED, RowKind.INSIDE]
+    assert by_bytes(dummy, dummy).kind.tolist() == [RowKind.SHARED, RowKind.SHARED]
+
+
+def test_a_source_without_start_token_says_nothing_before_its_first_token() -> None:
+    target, source = encoding(b"abcd", [1, 2, 4]), encoding(b"abcd", [2, 4])
+    aligned = by_bytes(target, source, source_start=False)
+    assert aligned.kind.tolist() == [RowKind.NONE, RowKind.NONE, RowKind.SHARED]
+    assert aligned.row.tolist() == [-1, -1, 1]
+    assert aligned.coverage == pytest.approx(1 / 3)
+
+
+def test_lost_bytes_give_no_inside_row() -> None:
+    target = encoding(b"abcd", [1, 2, 4])
+    source = Encoding(
+        "m",
+        b"abcd",
+        np.arange(1),
+        np.asarray([0]),
+        np.asarray([4]),
+        np.asarray([False]),
+        ("x",),
+        lost=((1, 2),),
+        lossless=False,
+    )
+    assert by_bytes(target, source).kind.tolist() == [
+        RowKind.SHARED,
+        RowKind.INSIDE,
+        RowKind.NONE,
+    ]
+
+
+def test_different_texts_are_refused() -> None:
+    with pytest.raises(InputError, match="different texts"):
+        by_bytes(encoding(b"a", [1]), encoding(b"b", [1]))
+
+
+def test_all_pairs_of_real_tokenizers(real_tokenizer) -> None:
+    readings = {name: real_tokenizer(name).encode(TEXT) for name in TOKENIZERS}
+    for target, source in itertools.permutations(readings.values(), 2):
+        aligned = by_bytes(target, source)
+        groups = aligned.groups
+        for side, (first, stop) in ((target, (0, 1)), (source, (2, 3))):
+            members = [i for g in groups for i in range(g[first], g[stop])]
+            assert members == side.text_tokens.tolist(), "groups partition both sides"
+        for t0, t1, s0, s1 in groups:
+            if target.lossless and source.lossless:
+                assert (target.start[t0], target.end[t1 - 1]) == (
+                    source.start[s0],
+                    source.end[s1 - 1],
+                )
+        if target.lossless and source.lossless:
+            assert groups.tolist() == brute_force_groups(target, source)
+            assert aligned.coverage_with_prefix == 1.0

@@ -1,0 +1,70 @@
+"""Files of texts and documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fusion_core import documents
+from fusion_core.errors import InputError, TooLargeError
+
+
+def test_a_text_is_read_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("\ufeffa\r\nb\n\n".encode())
+    assert documents.read_text(file) == "\ufeffa\r\nb\n\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("a.txt", "one\ntwo\n\nthree\n \n\nfour\n", ["one\ntwo", "three", "four"]),
+        ("a.txt", "one\n\nstill one\n<|endoftext|>\ntwo", ["one\n\nstill one", "two"]),
+        ("a.txt", "a <|endoftext|> inside\n\nb", ["a <|endoftext|> inside", "b"]),
+        ("a.jsonl", '{"text": "a\\n\\nb"}\n\n{"text": "c", "id": 1}\n', ["a\n\nb", "c"]),
+    ],
+)
+def test_documents(tmp_path: Path, name: str, data: str, expected: list[str]) -> None:
+    (tmp_path / name).write_text(data, encoding="utf-8")
+    assert documents.read_documents(tmp_path / name) == expected
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pd.DataFrame({"text": ["a", "", "b"], "n": [1, 2, 3]}).to_parquet(tmp_path / "a.parquet")
+    assert documents.read_documents(tmp_path / "a.parquet") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.txt", b"\xff\xfe", "not UTF-8"),
+        ("a.txt", b" \n\n", "no document"),
+        ("a.jsonl", b"{oops", "line 1"),
+        ("a.jsonl", b'{"text": 3}', "line 1"),
+        ("a.parquet", b"PAR1 but not", "Parquet"),
+        ("a.pdf", b"x", "no .txt"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        documents.read_documents(tmp_path / name)
+
+
+def test_missing_and_large_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="existing"):
+        documents.read_text(tmp_path / "none.txt")
+    (tmp_path / "big.txt").write_bytes(b"x" * 2_000_000)
+    with pytest.raises(TooLargeError, match="2,000,000 bytes"):
+        documents.read_text(tmp_path / "big.txt")
+
+
+def test_arrays_are_written_whole(tmp_path: Path) -> None:
+    documents.write_arrays(tmp_path / "a.npz", {"x": np.arange(3)})
+    assert np.load(tmp_path / "a.npz")["x"].tolist() == [0, 1, 2]
+    assert [f.name for f in tmp_path.iterdir()] == ["a.npz"]
+    with pytest.raises(InputError, match="cannot be written"):
+        documents.write_arrays(tmp_path / "no" / "a.npz", {"x": np.arange(3)})

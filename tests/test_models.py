@@ -1,0 +1,194 @@
+"""Loading what a person may name, and the rows that a model gives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import byte_level, tiny_model
+from transformers import PreTrainedTokenizerFast
+
+from fusion_core import models
+from fusion_core.errors import (
+    InputError,
+    ModelFormatError,
+    ModelNotFoundError,
+    TooLargeError,
+)
+from fusion_core.tokens import TextTokenizer
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Save a small model with its tokenizer."""
+    backend = byte_level()
+    tokenizer = TextTokenizer(byte_level(), "saved", start_id=256, eos_id=256)
+    model = tiny_model(tokenizer, seed=5)
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|endoftext|>"
+    ).save_pretrained(tmp_path)
+    model.network.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_rows_are_the_models_own_logits(tiny_models) -> None:
+    for model in tiny_models:
+        encoding = model.tokenizer.encode("the cat 東")
+        rows = models.rows(model, encoding)
+        own = encoding.ids[encoding.text_tokens].tolist()
+        batch = torch.tensor([[model.tokenizer.start_id, *own]])
+        logits = model.network(input_ids=batch).logits[0, :, : model.tokenizer.size]
+        expected = torch.distributions.Categorical(logits=logits)
+        assert torch.allclose(rows.logprobs.exp(), expected.probs, atol=1e-6)
+        picked = expected.log_prob(torch.tensor([*own, 0]))[:-1]
+        assert torch.allclose(rows.observed_logprob[:-1], picked, atol=1e-5)
+        assert rows.observed.tolist() == [*own, -1]
+        assert rows.boundary.tolist() == [0, *encoding.end[encoding.text_tokens].tolist()]
+
+
+def test_rows_do_not_see_what_follows(tiny_models) -> None:
+    model = tiny_models[1]
+    short, long = (models.rows(model, model.tokenizer.encode(t)) for t in ("the", "the cats"))
+    n = len(short.logprobs)
+    assert torch.allclose(short.logprobs, long.logprobs[:n], atol=1e-5)
+
+
+def test_temperature_divides_the_logits(tiny_models) -> None:
+    model = tiny_models[0]
+    encoding = model.tokenizer.encode("the")
+    warm, plain = models.rows(model, encoding, temperature=2.0), models.rows(model, encoding)
+    assert torch.allclose(
+        warm.logprobs, torch.log_softmax(plain.logprobs / 2, dim=1), atol=1e-5
+    )
+
+
+def test_ids_without_a_token_have_no_probability() -> None:
+    backend = byte_level()
+    tokenizer = TextTokenizer(backend, "holes", start_id=256, eos_id=256)
+    tokenizer.unused_ids = torch.tensor([3, 7]).numpy()
+    rows = models.rows(tiny_model(tokenizer), tokenizer.encode("a"))
+    assert bool((rows.logprobs[:, [3, 7]] == -torch.inf).all())
+    assert torch.allclose(rows.logprobs.exp().sum(1), torch.ones(2), atol=1e-5)
+
+
+def test_without_a_start_token_nothing_is_known_first() -> None:
+    tokenizer = TextTokenizer(byte_level(), "mute", start_id=None, eos_id=None)
+    rows = models.rows(tiny_model(tokenizer), tokenizer.encode("ab"))
+    assert torch.allclose(rows.logprobs[0].exp(), torch.full((257,), 1 / 257), atol=1e-6)
+    assert torch.isnan(rows.observed_logprob[[0, 2]]).all()
+    assert rows.observed_logprob[1] < 0
+
+
+def test_a_text_beyond_the_context_is_refused(tiny_models) -> None:
+    model = tiny_models[1]
+    with pytest.raises(TooLargeError, match="64 tokens"):
+        models.rows(model, model.tokenizer.encode("x" * 64))
+
+
+def test_a_saved_folder_is_read_in_float32(folder: Path) -> None:
+    model = models.load(str(folder))
+    assert model.network.dtype == torch.float32 and model.context == 64
+    assert not any(p.requires_grad for p in model.network.parameters())
+    assert models.load(str(folder), dtype="bfloat16").network.dtype == torch.bfloat16
+
+
+def test_a_tokenizer_alone_is_enough_for_tokens(folder: Path) -> None:
+    for file in (*folder.glob("*.safetensors"), folder / "config.json"):
+        file.unlink()
+    assert models.load_tokenizer(str(folder)).size == 257
+    with pytest.raises(ModelFormatError, match="config.json"):
+        models.load(str(folder))
+
+
+def test_size_is_checked_before_loading(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()  # would fail if anything were read
+    with pytest.raises(TooLargeError, match="limit"):
+        models.load(str(folder), max_bytes=1000)
+
+
+def test_weights_that_are_no_safetensors(folder: Path) -> None:
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ModelFormatError, match="no weights"):
+        models.load(str(folder))
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
+    with pytest.raises(ModelFormatError, match="pickled"):
+        models.load(str(folder))
+
+
+def test_a_cut_off_weights_file(folder: Path) -> None:
+    weights = next(folder.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ModelFormatError, match="cannot be loaded"):
+        models.load(str(folder))
+
+
+def test_remote_code_is_not_run(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "evil"
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    (folder / "config.json").write_text(json.dumps(config))
+    mark = tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')")
+    with pytest.raises(ModelFormatError):
+        models.load(str(folder))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["zoo:nobody", "zoo:../../etc", "", "./no/such/folder", "/no/such", "a b", "a/b/c", "x\0y"]
+)
+def test_names_that_lead_nowhere(name: str) -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        models.load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_folder(folder: Path) -> None:
+    with pytest.raises(ModelFormatError, match="is a file"):
+        models.load(str(folder / "config.json"))
+
+
+def test_a_hub_name_without_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(HfApi, "model_info", offline)
+    with pytest.raises(ModelNotFoundError, match="hub cannot be reached"):
+        models.load("nobody/nothing")
+
+
+def test_a_hub_model_is_measured_before_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo
+
+    info = ModelInfo(
+        id="a/b",
+        siblings=[
+            {"rfilename": "model-1.safetensors", "size": 3_000_000_000},
+            {"rfilename": "pytorch_model.bin", "size": 9},
+        ],
+    )
+    monkeypatch.setattr(HfApi, "model_info", lambda *a, **k: info)
+    with pytest.raises(TooLargeError, match="3.00 GB"):
+        models.load("a/b", max_bytes=2_000_000_000)
+
+
+@pytest.mark.parametrize("options", [{"device": "tpu9"}, {"device": "cuda:99"}, {"dtype": "int3"}])
+def test_devices_and_dtypes_that_are_not_to_be_had(folder: Path, options: dict) -> None:
+    with pytest.raises(InputError, match="choose"):
+        models.load(str(folder), **options)
+
+
+def test_a_copied_folder_gives_equal_rows(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy, ignore=lambda *_: ["copy"])
+    one, two = models.load(str(folder)), models.load(str(copy))
+    encoding = one.tokenizer.encode("abc")
+    assert torch.equal(models.rows(one, encoding).logprobs, models.rows(two, encoding).logprobs)
+    assert one.tokenizer.key == two.tokenizer.key

@@ -1,0 +1,155 @@
+"""The stages together: identities, windows, bits per byte, the published table of transfer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import byte_level, tiny_model
+
+from fusion_core import documents, models, pipeline
+from fusion_core.config import FusionConfig
+from fusion_core.errors import InputError, TooLargeError
+from fusion_core.tokens import TextTokenizer
+
+TEXT = "the cats sat, the cat 東京 sat"
+
+
+@pytest.mark.parametrize("top_k", [10_000, 5])
+@pytest.mark.parametrize("operator", ["min_ce", "avg_ce", "mean"])
+def test_identical_tokenizers_give_back_the_sources_rows(
+    tiny_llama_tokenizer, operator: str, top_k: int
+) -> None:
+    target = tiny_model(tiny_llama_tokenizer, seed=1)
+    source = replace(tiny_model(tiny_llama_tokenizer, seed=2), name="other")
+    config = FusionConfig(operator=operator, top_k=top_k)
+    analysis = pipeline.analyse(target, [source], TEXT, config)
+    own = models.rows(source, source.tokenizer.encode(TEXT)).logprobs[:-1].exp()
+    k = min(top_k, own.shape[1])
+    expected, ids = own.topk(k, dim=1)
+    assert torch.equal(analysis.fused.rows.probs, expected)
+    assert torch.equal(own.gather(1, analysis.fused.rows.ids), expected)
+    assert torch.allclose(analysis.fused.rows.tail, 1 - expected.sum(1), atol=1e-6)
+    assert analysis.fused_bits_per_byte == pytest.approx(analysis.sources[0].bits_per_byte, 1e-5)
+
+
+def test_bits_per_byte_by_hand(tiny_models) -> None:
+    scores = pipeline.bits_per_byte(tiny_models, [TEXT, "the"])
+    for model in tiny_models:
+        nats = 0.0
+        for text in (TEXT, "the"):
+            own = model.tokenizer.encode(text)
+            ids = [model.tokenizer.start_id, *own.ids[own.text_tokens].tolist()]
+            logits = model.network(input_ids=torch.tensor([ids])).logits[0]
+            logits = logits[:-1, : model.tokenizer.size]
+            nats += float(
+                torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum")
+            )
+        n_bytes = len(TEXT.encode()) + 3
+        assert scores[model.name]["bytes"] == n_bytes
+        expected = nats / math.log(2) / n_bytes
+        assert scores[model.name]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_without_start_token_leaves_bytes_out_for_all(tiny_models) -> None:
+    mute = tiny_model(TextTokenizer(byte_level(), "mute", start_id=None, eos_id=None))
+    scores = pipeline.bits_per_byte([tiny_models[0], mute], ["the cat"])
+    # After its first byte the mute model predicts; the llama's first boundary is after "the".
+    assert {s["bytes"] for s in scores.values()} == {len(" cat")}
+    rows = models.rows(mute, mute.tokenizer.encode("the cat"))
+    expected = -float(rows.observed_logprob[3:7].sum()) / math.log(2) / 4
+    assert scores["mute"]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
+    analysis = pipeline.analyse(tiny_models[0], [mute], "the cat", FusionConfig())
+    assert analysis.scored_bytes == 4 and analysis.fused.winner[0] == -1
+    assert math.isfinite(analysis.fused_bits_per_byte)
+
+
+def test_long_texts_are_read_in_windows(tiny_models) -> None:
+    text = " ".join(["the cat sat, 東京 the cats"] * 12)
+    target, source = tiny_models
+    analysis = pipeline.analyse(target, [source], text, FusionConfig(operator="mean"))
+    assert analysis.details["windows"] > 2
+    rows = analysis.fused.rows
+    assert len(rows) == len(analysis.target.text_tokens)
+    assert torch.allclose(rows.probs.sum(1) + rows.tail, torch.ones(len(rows)), atol=1e-5)
+    own = analysis.sources[0].own
+    assert len(own) == len(analysis.sources[0].encoding.text_tokens) + 1
+    assert torch.allclose(own.probs.sum(1) + own.tail, torch.ones(len(own)), atol=1e-5)
+    scores = pipeline.bits_per_byte(tiny_models, [text])
+    assert scores[target.name]["bytes"] == len(text.encode())
+    assert scores[target.name]["bits_per_byte"] == pytest.approx(analysis.target_bits_per_byte)
+    # The first window is read as if it stood alone.
+    first = pipeline.analyse(target, [source], text[:40], FusionConfig(operator="mean"))
+    assert torch.allclose(first.fused.rows.probs[:8], rows.probs[:8], atol=1e-5)
+
+
+def test_sources_may_stand_in_any_order(tiny_models, tiny_llama_tokenizer) -> None:
+    target, one = tiny_models
+    two = replace(tiny_model(tiny_llama_tokenizer, seed=9), name="two")
+    for operator in ("min_ce", "avg_ce", "mean"):
+        config = FusionConfig(operator=operator, level="token")
+        a = pipeline.analyse(target, [one, two], TEXT, config)
+        b = pipeline.analyse(target, [two, one], TEXT, config)
+        assert a.fused_bits_per_byte == pytest.approx(b.fused_bits_per_byte, rel=1e-6)
+        assert torch.allclose(a.fused.rows.probs, b.fused.rows.probs, atol=1e-6)
+
+
+def test_bad_input_is_refused(tiny_models) -> None:
+    target, source = tiny_models
+    with pytest.raises(InputError, match="empty"):
+        pipeline.analyse(target, [source], "", FusionConfig())
+    with pytest.raises(TooLargeError, match="limit"):
+        pipeline.analyse(target, [source], "x" * 2_000_000, FusionConfig())
+    with pytest.raises(InputError, match="named twice"):
+        pipeline.analyse(target, [source, source], "x", FusionConfig())
+    with pytest.raises(InputError, match="at least one"):
+        pipeline.analyse(target, [], "x", FusionConfig())
+    with pytest.raises(InputError, match="strategy"):
+        pipeline.analyse(target, [source], "x", FusionConfig(strategy="magic"))
+    with pytest.raises(InputError, match="top_k"):
+        FusionConfig(top_k=0)
+
+
+# Nats per target token, from a study of the method: exact, mined, prefix at shared boundaries,
+# prefix inside source tokens, and the target's own at both.
+TABLE = [
+    ("stories260K", "babyllama-tok105", None, (0.570, 0.953, 0.471, 0.723), (0.724, 0.854)),
+    ("stories260K", "babyllama-tok105", 10, (0.586, 0.907, 0.506, 0.768), (0.724, 0.854)),
+    ("babyllama-tok105", "stories260K", None, (7.41, 7.41, 1.69, None), (1.46, None)),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "top_k", "expected", "own"), TABLE)
+def test_transfer_between_real_models(testdata, source, target, top_k, expected, own) -> None:
+    loaded = {n: models.load(str(testdata / "models" / n)) for n in (source, target)}
+    texts = documents.read_documents(testdata / "data" / "tinystories" / "windows.txt")
+    assert len(texts) == 19
+    for strategy, shared in zip(("exact", "mined", "prefix"), expected[:3], strict=True):
+        config = FusionConfig(strategy=strategy, source_top_k=top_k)
+        score = pipeline.transfer(loaded[target], loaded[source], texts, config)
+        assert score["transfer_ce"] == pytest.approx(shared, abs=0.02)
+        assert score["target_ce"] == pytest.approx(own[0], abs=0.02)
+        inside = score["inside"]
+        if strategy == "prefix" and expected[3] is not None:
+            assert inside["transfer_ce"] == pytest.approx(expected[3], abs=0.02)
+            assert inside["target_ce"] == pytest.approx(own[1], abs=0.02)
+            assert score["covered"] / score["positions"] == pytest.approx(0.48, abs=0.01)
+            assert inside["positions"] + score["covered"] == score["positions"]
+        else:
+            assert inside["positions"] == 0 and inside["transfer_ce"] is None
+
+
+def test_native_ce_is_the_chain_rule(testdata) -> None:
+    loaded = {
+        n: models.load(str(testdata / "models" / n)) for n in ("stories260K", "babyllama-tok105")
+    }
+    target, source = loaded["stories260K"], loaded["babyllama-tok105"]
+    text = "Once upon a time, Tom had a dog."
+    score = pipeline.transfer(target, source, [text], FusionConfig())
+    # Every token of the target spans whole characters, so that the sums over the text are equal.
+    rows = models.rows(source, source.tokenizer.encode(text))
+    assert score["native_positions"] == score["positions"]
+    total = -float(rows.observed_logprob[:-1].sum())
+    assert score["native_ce"] * score["positions"] == pytest.approx(total, rel=1e-5)

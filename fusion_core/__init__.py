@@ -24,8 +24,8 @@ The rooms, in the order in which they may import one another (a test reads the i
 
 Stages take records and give records. They do not import one another, with these exceptions:
 `tokens` calls `spans`; `vocab` and `models` hold a `tokens.TextTokenizer`; `models` finds embedded
-models through `zoo`; `project` asks a `vocab.PrefixRelation`. Nothing here imports gradio, plotly or
-`app`.
+models through `zoo`; `project` asks a `vocab.PrefixRelation`. Nothing here imports gradio, plotly
+or `app`.
 """
 
 __version__ = "0.1.0"

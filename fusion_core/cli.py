@@ -219,8 +219,8 @@ def _align_table(report: Report) -> str:
     for source in report["sources"]:
         own = source["encoding"]["tokens"]
         lines.append(
-            f"{report['target']['model']} <- {source['model']}: {source['coverage']:.1%} of rows at "
-            f"shared boundaries, {source['coverage_with_prefix']:.1%} with rows inside tokens"
+            f"{report['target']['model']} <- {source['model']}: {source['coverage']:.1%} of rows "
+            f"at shared boundaries, {source['coverage_with_prefix']:.1%} with rows inside tokens"
         )
         for t0, t1, s0, s1 in source["groups"]:
             left = " ".join(repr(t["text"]) for t in target[t0:t1])
@@ -298,9 +298,7 @@ def fused_report(analysis: Analysis, piece: Callable[[int], str]) -> Report:
                 "tail": float(rows.tail[i]),
                 "winner": fused.sources[winner] if winner >= 0 else None,
                 "weights": dict(zip(fused.sources, fused.weights[i].tolist(), strict=True)),
-                "kept_mass": {
-                    s.encoding.model: float(s.kept[i]) for s in analysis.sources
-                },
+                "kept_mass": {s.encoding.model: float(s.kept[i]) for s in analysis.sources},
                 "entropy": float(fused.entropy[i]),
             }
         )

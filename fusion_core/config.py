@@ -67,12 +67,12 @@ def utf8(text: str, *, limit: int | None = None) -> bytes:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"The text holds a lone surrogate at character {error.start}, which is no Unicode text: "
+            f"The text holds a lone surrogate at character {error.start}, which is no Unicode: "
             "remove or replace it."
         ) from error
     if limit is not None and len(data) > limit:
         raise TooLargeError(
-            f"The text has {len(data):,} bytes, more than the limit of {limit:,}: shorten it or cut "
-            "it into documents."
+            f"The text has {len(data):,} bytes, more than the limit of {limit:,}: shorten it or "
+            "cut it into documents."
         )
     return data

@@ -32,8 +32,8 @@ def read_text(path: str | Path, *, limit: int = MAX_TEXT_BYTES) -> str:
         size = file.stat().st_size
         if size > limit:
             raise TooLargeError(
-                f"{path} has {size:,} bytes, more than the limit of {limit:,}: shorten it or cut it "
-                "into documents."
+                f"{path} has {size:,} bytes, more than the limit of {limit:,}: shorten it or cut "
+                "it into documents."
             )
         data = file.read_bytes()
     except OSError as error:
@@ -44,7 +44,7 @@ def read_text(path: str | Path, *, limit: int = MAX_TEXT_BYTES) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not UTF-8 (byte {error.start} is {data[error.start]:#04x}): save it as UTF-8."
+            f"{path} is not UTF-8 (byte {error.start} is {data[error.start]:#04x}): save it so."
         ) from error
 
 
@@ -85,7 +85,9 @@ def _json_lines(path: str | Path, limit: int) -> Iterator[str]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{path}, line {number}, is no JSON: mend or remove the line.") from error
+            raise InputError(
+                f"{path}, line {number}, is no JSON: mend or remove the line."
+            ) from error
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
             raise InputError(f'{path}, line {number}, has no "text": every line needs one.')
         yield record["text"]
@@ -114,7 +116,7 @@ def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
         part.replace(file)
     except OSError as error:
         part.unlink(missing_ok=True)

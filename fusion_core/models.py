@@ -148,7 +148,7 @@ def load(
     tokenizer = tokens.load(source.location, name)
     wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
     try:
-        network = AutoModelForCausalLM.from_pretrained(
+        network: Any = AutoModelForCausalLM.from_pretrained(
             source.location, trust_remote_code=False, use_safetensors=True, dtype=wanted
         )
     except Exception as error:  # transformers, safetensors and the hub raise many types here
@@ -156,7 +156,7 @@ def load(
             f"{name} cannot be loaded as a causal language model ({type(error).__name__}: "
             f"{str(error)[:200]}): check config.json and the safetensors files."
         ) from error
-    network = network.to(where).eval().requires_grad_(False)
+    network = network.to(device=where).eval().requires_grad_(False)
     return LoadedModel(
         name=name,
         tokenizer=tokenizer,
@@ -215,7 +215,7 @@ def _folder_size(source: ModelSource) -> int:
             + (
                 "pickled weights only, which are not loaded: save them as safetensors first."
                 if pickled
-                else "no weights: put model.safetensors there, or use it where a tokenizer is enough."
+                else "no weights: put model.safetensors there, or use it where a tokenizer will do."
             )
         )
     return sum(f.stat().st_size for f in files)
@@ -239,8 +239,8 @@ def _hub_size(name: str) -> int:
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelNotFoundError(
-            f"There is no local folder and no hub model called {name}: check the spelling, or log in "
-            "if it is private."
+            f"There is no local folder and no hub model called {name}: check the spelling, or log "
+            "in if it is private."
         ) from error
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, RuntimeError, ValueError) as error:
         cached = _cached_size(name)
@@ -250,9 +250,7 @@ def _hub_size(name: str) -> int:
             f"There is no local folder called {name}, and the hub cannot be reached: use one of "
             f"{', '.join(ZOO + n for n in zoo.NAMES)} or a local folder."
         ) from error
-    return sum(
-        f.size or 0 for f in info.siblings or [] if f.rfilename.endswith(".safetensors")
-    )
+    return sum(f.size or 0 for f in info.siblings or [] if f.rfilename.endswith(".safetensors"))
 
 
 def _cached_size(name: str) -> int | None:

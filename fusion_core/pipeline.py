@@ -17,6 +17,7 @@ from .align import METHODS
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
 from .models import LoadedModel
+from .reading import JointText, Reading, RowStore
 from .records import (
     Alignment,
     Analysis,
@@ -25,7 +26,6 @@ from .records import (
     SourceReading,
     SparseRows,
 )
-from .reading import JointText, Reading, RowStore
 from .tokens import TextTokenizer
 
 Progress = Callable[[str, float], None]
@@ -36,9 +36,7 @@ _mappings: OrderedDict[tuple[str, str, str], vocab.Mapping] = OrderedDict()
 _mappings_lock = Lock()
 
 
-def mapping(
-    source: TextTokenizer, target: TextTokenizer, strategy: str
-) -> vocab.Mapping | None:
+def mapping(source: TextTokenizer, target: TextTokenizer, strategy: str) -> vocab.Mapping | None:
     """Return the vocab mapping of a pair, kept in memory; None where ids mean the same.
 
     Tokenizers with one vocabulary that cut texts differently still need the `prefix` relation, for
@@ -144,7 +142,8 @@ def transfer(
             ce, floored = fuse.cross_entropy(projected.probs, observed)
             score.floored += floored
             owned = reading.owned(0)[:-1] & (reading.stands(0)[:-1] >= text.first_scored)
-            native = scoring.native_ce(*reading.encodings, reading.rows[1])
+            target_encoding, encoding = reading.encodings
+            native = scoring.native_ce(target_encoding, encoding, reading.rows[1])
             score.add(projected, ce, reading.rows[0], native, owned)
     return score.summary()
 
@@ -249,11 +248,11 @@ def _fuse_window(
     )
     mine = np.flatnonzero(reading.owned(0)[:-1])
     where, pick = mine + reading.before[0], torch.as_tensor(mine)
-    for j, rows in enumerate(projected, start=1):
-        carried_ce, _ = fuse.cross_entropy(rows.probs, observed)
-        carried_top = fuse.sparsify(rows.probs[pick], view_top_k)
+    for j, carried_rows in enumerate(projected, start=1):
+        carried_ce, _ = fuse.cross_entropy(carried_rows.probs, observed)
+        carried_top = fuse.sparsify(carried_rows.probs[pick], view_top_k)
         fused.put_sparse(where, carried_top, f"carried.{j}")
-        fused.put(where, rows.kept[pick], f"kept.{j}")
+        fused.put(where, carried_rows.kept[pick], f"kept.{j}")
         fused.put(where, carried_ce[pick], f"ce.{j}")
     fused.put(where, -reading.rows[0].observed_logprob[pick], "target_ce")
     fused.put_sparse(where, _pick(result.rows, pick), "rows")

@@ -28,7 +28,7 @@ def _check(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """One model's reading of a text: token ids with the bytes that each of them covers.
+    r"""One model's reading of a text: token ids with the bytes that each of them covers.
 
     Attributes:
         model: name of the model, as the caller gave it.
@@ -37,7 +37,7 @@ class Encoding:
         start: (n,) int64, first byte of each token.
         end: (n,) int64, one past the last byte; ``start <= end``, both never decrease.
         special: (n,) bool, inserted by the post-processor (BOS, EOS); these have no width.
-        pieces: the n tokens as readable text; bytes that are no text stand as ``\\xNN``.
+        pieces: the n tokens as readable text; bytes that are no text stand as ``\xNN``.
         lost: byte ranges of the text that the ids do not reproduce, in order.
         lossless: the tokens' own bytes, without dummy prefixes, are exactly the text.
         dummy_prefix: the first token carries a space that is not in the text.

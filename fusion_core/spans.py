@@ -42,7 +42,7 @@ def locate(
     extra = False
     done = 0
     for first, last in _runs(offsets):
-        stop = max(done, max(e for _, e in offsets[first:last]))
+        stop = max(done, *(e for _, e in offsets[first:last]))
         run = pieces[first:last]
         if all(p is None for p in run):
             begin = max(done, min(s for s, _ in offsets[first:last]))

@@ -137,7 +137,7 @@ class TextTokenizer:
         return string.replace(MARKER, " ").encode("utf-8", "replace")
 
     def piece(self, token_id: int) -> str:
-        """Return a token as readable text; bytes that are no text stand as ``\\xNN``."""
+        r"""Return a token as readable text; bytes that are no text stand as ``\xNN``."""
         if not 0 <= token_id < self.size or self._strings[token_id] is None:
             return f"[{token_id}]"
         return self._literal[token_id].decode("utf-8", "backslashreplace")

@@ -37,9 +37,7 @@ def exact(source: TextTokenizer, target: TextTokenizer) -> VocabMap:
     return _single("exact", ids, target.size, exact=int((ids >= 0).sum()))
 
 
-def mined(
-    source: TextTokenizer, target: TextTokenizer, *, text_only: bool = False
-) -> VocabMap:
+def mined(source: TextTokenizer, target: TextTokenizer, *, text_only: bool = False) -> VocabMap:
     """Map each source token to the target token at minimum edit distance, as published.
 
     The raw vocabulary strings are compared after the source's word-start character has been

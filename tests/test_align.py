@@ -23,9 +23,7 @@ def encoding(data: bytes, cuts: list[int], *, bos: bool = False, dummy: bool = F
     starts = np.asarray([0] * bos + [0, *cuts[:-1]], np.int64)
     special = np.asarray([True] * bos + [False] * len(cuts))
     ids = np.arange(len(ends))
-    return Encoding(
-        "m", data, ids, starts, ends, special, tuple(map(str, ids)), dummy_prefix=dummy
-    )
+    return Encoding("m", data, ids, starts, ends, special, tuple(map(str, ids)), dummy_prefix=dummy)
 
 
 def brute_force_groups(target: Encoding, source: Encoding) -> list[list[int]]:

@@ -22,9 +22,14 @@ STAGES = {
     "fuse",
     "evaluate",
 }
-LEVEL = {"errors": 0, "records": 1, "config": 2, "reading": 4, "pipeline": 5, "suite": 6} | {
-    stage: 3 for stage in STAGES
-}
+LEVEL = {
+    "errors": 0,
+    "records": 1,
+    "config": 2,
+    "reading": 4,
+    "pipeline": 5,
+    "suite": 6,
+} | dict.fromkeys(STAGES, 3)
 LEVEL |= {"cli": 7, "__main__": 8, "__init__": -1}
 BETWEEN_STAGES = {
     ("tokens", "spans"),

@@ -56,9 +56,7 @@ def test_avg_ce_by_sequence() -> None:
 def test_avg_ce_by_token() -> None:
     # softmax(-CE) of carried rows is proportional to their probability of what follows
     first, second = 0.2 / 0.7, 0.8 / 0.9
-    expected = torch.stack(
-        [first * A[0] + (1 - first) * B[0], second * A[1] + (1 - second) * B[1]]
-    )
+    expected = torch.stack([first * A[0] + (1 - first) * B[0], second * A[1] + (1 - second) * B[1]])
     assert torch.allclose(dense(run("avg_ce", "token")), expected, atol=1e-6)
 
 

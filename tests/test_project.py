@@ -15,7 +15,9 @@ from fusion_core.records import RowKind
 TEXTS = ["the cat sat", " the the, 東京 cats", "a\nthe cats 東 é", "sat thesat", "Tom"]
 
 
-def plain_prefix(rows, target_rows, i, r, known, source, target, target_start=False):
+def plain_prefix(  # noqa: PLR0912
+    rows, target_rows, i, r, known, source, target, target_start=False
+):
     """Carry one row over by Jeffrey's rule, pair by pair."""
     p_s = [0.0 if x == float("-inf") else x for x in rows.logprobs[r].exp().tolist()]
     p_t = target_rows.logprobs[i].exp().tolist()
@@ -38,7 +40,7 @@ def plain_prefix(rows, target_rows, i, r, known, source, target, target_start=Fa
                     mates.append(v)
                 continue
             if target_start:
-                vb = vb[1:] if vb and vb.startswith(b" ") else None
+                vb = vb[1:] if vb and vb.startswith(b" ") else None  # noqa: PLW2901
             begins = target.first_tokens([after], at_start=target_start)[0] == v
             longer = vb and vb.startswith(after) and len(vb) > len(after)
             if begins or (longer and source.first_tokens([known + vb])[0] == w):

@@ -57,9 +57,10 @@ def test_spans_of_real_tokenizers(real_tokenizer, name: str, text: str) -> None:
     for i in own:  # what is not lost stands at its true bytes
         begin, end = int(encoding.start[i]), int(encoding.end[i])
         if end > begin and not set(range(begin, end)) & lost_bytes(encoding):
-            literal = tokenizer.bytes_of[encoding.ids[i]] or tokenizer.piece(
-                int(encoding.ids[i])
-            ).encode()
+            literal = (
+                tokenizer.bytes_of[encoding.ids[i]]
+                or tokenizer.piece(int(encoding.ids[i])).encode()
+            )
             assert literal in (encoding.data[begin:end], b" " + encoding.data[begin:end])
     if name not in {"bert-base-uncased", "albert-spiece"}:
         # Decoders of these families give back all that the ids hold; WordPiece's adds spaces.
@@ -183,13 +184,15 @@ def test_first_tokens_agree_with_encoding(tiny_gpt_tokenizer) -> None:
 
 @pytest.mark.parametrize("text", ["", "a\ud800b"])
 def test_texts_that_cannot_be_read(tiny_gpt_tokenizer, text: str) -> None:
-    with pytest.raises(InputError, match="empty|surrogate"):
+    with pytest.raises(InputError, match=r"empty|surrogate"):
         tiny_gpt_tokenizer.encode(text)
 
 
 def test_a_broken_tokenizer_file_is_one_sentence(tmp_path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model":')
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast"}'
+    )
     with pytest.raises(ModelFormatError) as caught:
         tokens.load(tmp_path, "broken")
     assert "\n" not in str(caught.value) and "broken" in str(caught.value)

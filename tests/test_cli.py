@@ -1,0 +1,248 @@
+"""The command line: its JSON, its exit codes, its one-sentence errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusion_core import cli, zoo
+
+TEXT = "Ünïcödé — 東京 2026年, Привет! مرحبا 👩🏽‍🚀"
+LLAMA, *SPECIALISTS = (f"zoo:{name}" for name in zoo.NAMES)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict]:
+    """Run a command with --json in this process, and parse what it printed."""
+
+    def call(*arguments: str) -> dict:
+        assert cli.main([*arguments, "--json"]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return json.loads(printed.out)
+
+    return call
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must be refused, and return its sentence."""
+
+    def call(*arguments: str) -> str:
+        assert cli.main(list(arguments)) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1 and printed.err.endswith("\n")
+        return printed.err
+
+    return call
+
+
+def test_align(run, testdata: Path) -> None:
+    names = [str(testdata / "tokenizers" / n) for n in ("llama-2-7b-fast", "gpt2", "qwen1.5")]
+    report = run(
+        "align", "--target", names[0], "--source", names[1], "--source", names[2], "--text", TEXT
+    )
+    assert set(report) == {"bytes", "target", "sources"}
+    assert report["bytes"] == len(TEXT.encode())
+    assert report["target"]["model"] == names[0]
+    tokens = report["target"]["tokens"]
+    assert set(tokens[0]) == {"id", "text", "start", "end", "special"}
+    assert tokens[0]["special"] and tokens[0]["end"] == 0 and not tokens[1]["special"]
+    assert report["target"]["lossless"] is True and report["target"]["lost"] == []
+    for source, name in zip(report["sources"], names[1:], strict=True):
+        assert source["model"] == source["encoding"]["model"] == name
+        assert len(source["boundary"]) == len(tokens)
+        own = source["encoding"]["tokens"]
+        for t0, t1, s0, s1 in source["groups"]:
+            assert tokens[t0]["start"] == own[s0]["start"]
+            assert tokens[t1 - 1]["end"] == own[s1 - 1]["end"]
+        ends = {0} | {t["end"] for t in own if not t["special"]}
+        rows = [0, *(t["end"] for t in tokens if not t["special"])][:-1]
+        assert source["coverage"] == pytest.approx(np.mean([b in ends for b in rows]))
+        assert source["coverage"] <= source["coverage_with_prefix"] == 1.0
+
+
+def test_align_reads_a_file_as_it_is(run, tmp_path: Path) -> None:
+    file = tmp_path / "text.md"
+    file.write_bytes(b"a\r\n\r\nb \n")
+    report = run("align", "--target", LLAMA, "--source", SPECIALISTS[0], "--text-file", str(file))
+    assert report["bytes"] == 8
+    assert report["target"]["tokens"][-1]["end"] == 8
+
+
+@pytest.mark.parametrize("strategy", ["exact", "mined", "prefix"])
+def test_map_vocab(run, tmp_path: Path, strategy: str) -> None:
+    out = tmp_path / "map.npz"
+    report = run(
+        "map-vocab",
+        *("--target", LLAMA, "--source", SPECIALISTS[0]),
+        *("--strategy", strategy, "--out", str(out)),
+    )
+    arrays = np.load(out)
+    rows, columns = arrays["shape"]
+    assert report["shape"] == [rows, columns]
+    assert len(arrays["indptr"]) == rows + 1
+    assert len(arrays["indices"]) == len(arrays["weights"]) == arrays["indptr"][-1]
+    assert arrays["indices"].max() < columns
+    assert report["rows_mapped"] == int((np.diff(arrays["indptr"]) > 0).sum())
+    assert 0 < report["exact_matches"] <= report["rows_mapped"]
+    assert report["from_cache"] is False and report["seconds"] >= 0
+    assert ("distance" in arrays) == (strategy == "mined")
+
+
+def test_transfer(run, testdata: Path) -> None:
+    models = testdata / "models"
+    report = run(
+        "transfer",
+        *("--target", str(models / "babyllama-tok105"), "--source", str(models / "stories260K")),
+        *("--text-file", str(testdata / "data" / "tinystories" / "windows.txt")),
+        *("--strategy", "prefix", "--source-top-k", "10"),
+    )
+    assert report["transfer_ce"] == pytest.approx(0.506, abs=0.02)
+    assert report["inside"]["transfer_ce"] == pytest.approx(0.768, abs=0.02)
+    for key in ("positions", "covered", "kept_mass", "target_ce", "native_positions", "native_ce"):
+        assert report[key] > 0
+    assert set(report["inside"]) == {"positions", "kept_mass", "transfer_ce", "target_ce"}
+
+
+@pytest.mark.parametrize("operator", ["min_ce", "avg_ce", "mean"])
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_fuse(run, operator: str, level: str) -> None:
+    text = "Mia has 12 apples and gives 5 to Tom."
+    sources = [x for name in SPECIALISTS for x in ("--source", name)]
+    report = run(
+        "fuse",
+        *("--target", LLAMA, *sources, "--text", text),
+        *("--operator", operator, "--level", level, "--top-k", "4"),
+    )
+    tokens = report["target"]["tokens"]
+    own = [i for i, t in enumerate(tokens) if not t["special"]]
+    assert [p["index"] for p in report["positions"]] == own
+    for position in report["positions"]:
+        assert position["start"] == tokens[position["index"]]["start"]
+        assert len(position["fused"]) == 4
+        mass = sum(t["p"] for t in position["fused"]) + position["tail"]
+        assert mass == pytest.approx(1, abs=1e-5)
+        assert set(position["weights"]) == set(position["kept_mass"]) == set(SPECIALISTS)
+        assert sum(position["weights"].values()) == pytest.approx(1, abs=1e-5)
+        assert position["winner"] in {*SPECIALISTS, None}
+        assert position["entropy"] >= 0
+    assert set(report["bits_per_byte"]) == {LLAMA, *SPECIALISTS}
+    assert report["fused_bits_per_byte"] > 0
+
+
+def test_evaluate(run, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A cat.\n\nA dog.")
+    report = run("evaluate", "--model", LLAMA, "--text-file", str(tmp_path / "a.txt"))
+    score = report["models"][LLAMA]
+    assert score["bytes"] == 12 and score["bits_per_byte"] > 0 and score["tasks"] == {}
+
+
+def test_evaluate_the_toy_suite(run) -> None:
+    report = run("evaluate", "--model", LLAMA, "--model", SPECIALISTS[0], "--suite", "toy")
+    for score in report["models"].values():
+        assert set(score["tasks"]) == {"reasoning", "commonsense", "code"}
+        for task in score["tasks"].values():
+            assert task["bits_per_byte"] > 0 and 0 <= task["accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("align", "--target", LLAMA, "--source", SPECIALISTS[0], "--text", "A cat."),
+        ("fuse", "--target", LLAMA, "--source", SPECIALISTS[0], "--text", "A cat."),
+        ("evaluate", "--model", LLAMA, "--text-file", "README.md"),
+    ],
+)
+def test_without_json_a_table_is_printed(capsys, arguments: tuple[str, ...]) -> None:
+    assert cli.main(list(arguments)) == 0
+    printed = capsys.readouterr().out
+    assert LLAMA in printed and not printed.startswith("{")
+
+
+PAIR = ("--target", LLAMA, "--source", SPECIALISTS[0])
+BAD = {
+    "unknown zoo model": (("fuse", "--target", "zoo:bert", *PAIR[2:], "--text", "x"), "zoo:llama"),
+    "path behind zoo": (("align", "--target", "zoo:../../etc", *PAIR[2:], "--text", "x"), "zoo:"),
+    "missing folder": (("fuse", "--target", "./missing", *PAIR[2:], "--text", "x"), "./missing"),
+    "empty text": (("fuse", *PAIR, "--text", ""), "empty"),
+    "empty text to align": (("align", *PAIR, "--text", ""), "empty"),
+    "k = 0": (("fuse", *PAIR, "--text", "x", "--top-k", "0"), "top_k"),
+    "source k = 0": (("fuse", *PAIR, "--text", "x", "--source-top-k", "0"), "source_top_k"),
+    "k is no number": (("fuse", *PAIR, "--text", "x", "--top-k", "many"), "--top-k"),
+    "the same model twice": (("fuse", *PAIR, "--source", LLAMA, "--text", "x"), "named twice"),
+    "twice in align": (("align", *PAIR, "--source", LLAMA, "--text", "x"), "named twice"),
+    "unknown strategy": (("fuse", *PAIR, "--text", "x", "--strategy", "magic"), "prefix"),
+    "unknown operator": (("fuse", *PAIR, "--text", "x", "--operator", "vote"), "min_ce"),
+    "unknown level": (("fuse", *PAIR, "--text", "x", "--level", "word"), "sequence"),
+    "unknown method": (("align", *PAIR, "--text", "x", "--method", "magic"), "bytes"),
+    "unknown suite": (("evaluate", "--model", LLAMA, "--suite", "big"), "toy"),
+    "unknown device": (("fuse", *PAIR, "--text", "x", "--device", "abacus"), "cpu"),
+    "missing file": (("align", *PAIR, "--text-file", "none.txt"), "none.txt"),
+    "no text": (("fuse", *PAIR), "--text"),
+    "no command": ((), "command"),
+    "unknown command": (("melt",), "melt"),
+    "nowhere to write": (
+        ("map-vocab", *PAIR, "--strategy", "exact", "--out", "no/such/map.npz"),
+        "no/such",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(refused, case: str) -> None:
+    arguments, named = BAD[case]
+    assert named in refused(*arguments)
+
+
+def test_bad_files_are_one_sentence(refused, tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
+    (tmp_path / "big.txt").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "empty.txt").write_bytes(b"")
+    for command in ("align", "fuse"):
+        assert "not UTF-8" in refused(command, *PAIR, "--text-file", str(tmp_path / "latin.txt"))
+        assert "1,000,000" in refused(command, *PAIR, "--text-file", str(tmp_path / "big.txt"))
+        assert "empty" in refused(command, *PAIR, "--text-file", str(tmp_path / "empty.txt"))
+    assert "not UTF-8" in refused("transfer", *PAIR, "--text-file", str(tmp_path / "latin.txt"))
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (bare / file).write_bytes((zoo.path("llama") / file).read_bytes())
+    assert "no weights" in refused("fuse", *PAIR, "--source", str(bare), "--text", "x")
+    assert cli.main(["align", *PAIR, "--source", str(bare), "--text", "x"]) == 0
+
+
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fusion_core", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+    )
+
+
+def test_as_a_process() -> None:
+    done = process("fuse", *PAIR, "--text", TEXT, "--json")
+    assert done.returncode == 0 and done.stderr == ""
+    assert json.loads(done.stdout)["target"]["model"] == LLAMA
+    refused = process("fuse", *PAIR, "--text", "x", "--source", "./missing")
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr.count("\n") == 1
+
+
+def test_an_internal_fault_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; from fusion_core import cli, pipeline; pipeline.align = None; "
+    code += f"sys.exit(cli.main(['align', *{PAIR!r}, '--text', 'x']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1

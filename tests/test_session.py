@@ -1,0 +1,138 @@
+"""Limits, loaded models and kept analyses."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from app import session as sessions
+from app.session import Limits, Session, Shelf
+from fusion_core.errors import FusionError
+
+
+def model(size: int) -> SimpleNamespace:
+    """Stand in for a loaded model of a size."""
+    return SimpleNamespace(size_bytes=size)
+
+
+def test_shelf_loads_once_for_all_who_ask() -> None:
+    calls, gate = [], threading.Event()
+
+    def load(name: str) -> SimpleNamespace:
+        calls.append(name)
+        gate.wait(5)
+        return model(1)
+
+    shelf = Shelf(10, load)
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(shelf.get("a"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    gate.set()
+    for thread in threads:
+        thread.join(5)
+    assert calls == ["a"] and len(found) == 4 and len({id(f) for f in found}) == 1
+
+
+def test_shelf_forgets_the_least_recently_used() -> None:
+    calls: list[str] = []
+    shelf = Shelf(10, lambda name: calls.append(name) or model(4))
+    for name in ("a", "b", "a", "c", "a"):
+        shelf.get(name)
+    assert calls == ["a", "b", "c"]
+    assert shelf.has("a") and shelf.has("c") and not shelf.has("b")
+    big = Shelf(1, lambda name: model(5))
+    assert big.get("x") is big.get("x")
+
+
+def test_shelf_tries_again_after_a_failure() -> None:
+    answers = iter([FusionError("no"), model(1)])
+
+    def load(name: str) -> SimpleNamespace:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    shelf = Shelf(10, load)
+    with pytest.raises(FusionError):
+        shelf.get("a")
+    assert not shelf.has("a")
+    assert shelf.get("a").size_bytes == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"text": ""}, "empty"),
+        ({"text": None}, "empty"),
+        ({"text": "x" * 20_001}, "20,001 bytes"),
+        ({"text": "\ud800"}, "surrogate"),
+        ({"target": " "}, "no target"),
+        ({"sources": []}, "no source"),
+        ({"sources": ["a", "a "]}, "named twice"),
+        ({"sources": list("abcdefg")}, "limit of 6"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": None}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+    ],
+)
+def test_bad_requests_are_one_sentence(change: dict, words: str) -> None:
+    asked = {"target": "t", "sources": ["a"], "text": "x", "top_k": 10} | change
+    with pytest.raises(FusionError, match=words) as caught:
+        Session(Limits()).request(
+            asked.pop("target"), asked.pop("sources"), asked.pop("text"), **asked
+        )
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/etc", "./app", "~/m", "app", "app/tabs", "..\\x", "a/b/c"])
+def test_a_public_page_reads_no_folders(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "owner/space")
+    public = Session()
+    assert public.limits.model_bytes == 2 * sessions.GIB
+    with pytest.raises(FusionError, match="public page"):
+        public.request("zoo:llama", [name], "x")
+    assert public.request("zoo:llama", ["owner/model"], "x").sources == ("owner/model",)
+
+
+@pytest.fixture
+def tiny_session(tiny_models, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A session whose models are the tiny ones."""
+    by_name = {m.name: m for m in tiny_models}
+    monkeypatch.setattr(sessions.models, "load", lambda name, **_: by_name[name])
+    return Session(Limits(kept_bytes=40))
+
+
+def kept(session: Session, text: str):
+    """Analyse a text in a session."""
+    *steps, result = session.analyse(session.request("tiny-llama", ["tiny-gpt"], text))
+    return steps, result
+
+
+def test_the_same_request_is_answered_from_memory(tiny_session: Session) -> None:
+    steps, first = kept(tiny_session, "the cat")
+    assert "Loading tiny-llama" in steps[0]
+    again, second = kept(tiny_session, "the cat")
+    assert again == [] and second is first
+    _, other = kept(tiny_session, "the cats")
+    assert other.id != first.id and len(other.id) >= 20
+
+
+def test_pages_ask_by_id_only(tiny_session: Session) -> None:
+    _, result = kept(tiny_session, "the cat sat")
+    question = {"id": result.id, "index": 2, "page": 0}
+    assert tiny_session.cards(question)["index"] == 2
+    assert tiny_session.page(question)["id"] == result.id
+    for bad in ({}, None, [], {"id": "x", "index": 0}, question | {"index": -1},
+                question | {"index": "2"}, question | {"index": 10**9}):  # fmt: skip
+        assert tiny_session.cards(bad) is None
+    assert tiny_session.page({"id": None, "page": 0}) is None
+
+
+def test_old_analyses_make_room(tiny_session: Session) -> None:
+    _, first = kept(tiny_session, "a" * 30)
+    kept(tiny_session, "b" * 30)
+    assert tiny_session.cards({"id": first.id, "index": 0}) is None

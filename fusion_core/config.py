@@ -39,9 +39,9 @@ class FusionConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("top_k", "source_top_k"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+        for name, value in (("top_k", self.top_k), ("source_top_k", self.source_top_k)):
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and (name == "top_k" or value is not None):
                 raise InputError(
                     f"{name} must be a whole number of at least 1, not {value!r}: choose how many "
                     "tokens of a row to keep."

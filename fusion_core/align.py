@@ -54,7 +54,7 @@ def by_bytes(target: Encoding, source: Encoding, *, source_start: bool = True) -
         axis=1,
     ).astype(np.int64)
     last = np.searchsorted(source.end, target.end, side="right") - 1
-    found = (last >= 0) & (source.end[np.maximum(last, 0)] == target.end)
+    found = np.isin(target.end, source.end)
     row, kind, offset = _rows(target, source, source_start)
     stands = np.concatenate([[0], source_end]) if source_start else source_end
     at_boundary = np.isin(np.maximum(target.stands[:-1], 0), stands)

@@ -8,13 +8,13 @@ internal fault.
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import math
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -22,9 +22,17 @@ from . import documents, fuse, models, pipeline, suite, vocab
 from .align import METHODS
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import FusionError, InputError
-from .records import Alignment, Analysis, Encoding
-
-Report = dict[str, Any]
+from .reports import (
+    Report,
+    align_report,
+    align_table,
+    evaluate_table,
+    finite,
+    fuse_table,
+    fused_report,
+    pairs_table,
+)
+from .tokens import TextTokenizer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
         report, table = options.run(options)
         if options.json:
-            print(json.dumps(_finite(report), ensure_ascii=False, allow_nan=False))
+            print(json.dumps(finite(report), ensure_ascii=False, allow_nan=False))
         else:
             print(table(report))
     except FusionError as error:
@@ -58,9 +66,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _quiet() -> None:
-    """Keep library warnings and their progress bars off stderr."""
+    """Print UTF-8 everywhere, and keep library warnings and progress bars off stderr."""
     import transformers
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -84,11 +95,22 @@ def _parser() -> argparse.ArgumentParser:
     def add_device(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N, mps or auto")
         sub.add_argument("--dtype", help=", ".join(models.DTYPES))
+        sub.add_argument(
+            "--max-gb", type=float, default=models.MAX_BYTES / 1e9, help="refuse larger weights"
+        )
 
     def add_carrying(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--strategy", default="prefix", help=", ".join(vocab.STRATEGIES))
         sub.add_argument("--source-top-k", type=int, help="cut the sources' rows first")
-        sub.add_argument("--overlap", type=float, default=0.25, help="of windows, as a share")
+        add_windows(sub)
+
+    def add_windows(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--overlap",
+            type=float,
+            default=FusionConfig.overlap,
+            help="share of a window that the next one reads again, for texts beyond a context",
+        )
 
     sub = command("align", _align, "align the tokens of models on one text")
     sub.add_argument("--target", required=True)
@@ -124,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     data = sub.add_mutually_exclusive_group(required=True)
     data.add_argument("--text-file", help="documents: .txt, .jsonl or .parquet")
     data.add_argument("--suite", help="toy: the test split of the embedded domains")
+    add_windows(sub)
     add_device(sub)
     return parser
 
@@ -152,7 +175,18 @@ def _load(options: argparse.Namespace, names: Sequence[str]) -> list[models.Load
     """Load models after all their names have been looked up."""
     for name in names:
         models.find(name)
-    return [models.load(n, device=options.device, dtype=options.dtype) for n in names]
+    limit = int(options.max_gb * 1e9)
+    return [
+        models.load(n, device=options.device, dtype=options.dtype, max_bytes=limit) for n in names
+    ]
+
+
+def _tokenizers(names: Sequence[str]) -> list[TextTokenizer]:
+    """Load tokenizers after all names have been looked up."""
+    pipeline.check_names(*names)
+    for name in names:
+        models.find(name)
+    return [models.load_tokenizer(n) for n in names]
 
 
 def _config(options: argparse.Namespace) -> FusionConfig:
@@ -170,70 +204,14 @@ def _config(options: argparse.Namespace) -> FusionConfig:
 def _align(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
     text = _text(options)
     names = [options.target, *options.source]
-    pipeline.check_names(*names)
-    for name in names:
-        models.find(name)
-    target, *sources = [models.load_tokenizer(n) for n in names]
+    target, *sources = _tokenizers(names)
     reading, aligned = pipeline.align(target, sources, text, options.method)
-    report: Report = {
-        "bytes": len(reading.data),
-        "target": _encoding(reading),
-        "sources": [_alignment(e, a) for e, a in aligned],
-    }
-    return report, _align_table
-
-
-def _alignment(encoding: Encoding, alignment: Alignment) -> Report:
-    return {
-        "model": encoding.model,
-        "encoding": _encoding(encoding),
-        "groups": alignment.groups.tolist(),
-        "boundary": alignment.boundary.tolist(),
-        "coverage": alignment.coverage,
-        "coverage_with_prefix": alignment.coverage_with_prefix,
-    }
-
-
-def _encoding(encoding: Encoding) -> Report:
-    return {
-        "model": encoding.model,
-        "tokens": [
-            {"id": int(i), "text": piece, "start": int(s), "end": int(e), "special": bool(x)}
-            for i, piece, s, e, x in zip(
-                encoding.ids,
-                encoding.pieces,
-                encoding.start,
-                encoding.end,
-                encoding.special,
-                strict=True,
-            )
-        ],
-        "lossless": encoding.lossless,
-        "lost": [list(r) for r in encoding.lost],
-    }
-
-
-def _align_table(report: Report) -> str:
-    lines = []
-    target = report["target"]["tokens"]
-    for source in report["sources"]:
-        own = source["encoding"]["tokens"]
-        lines.append(
-            f"{report['target']['model']} <- {source['model']}: {source['coverage']:.1%} of rows "
-            f"at shared boundaries, {source['coverage_with_prefix']:.1%} with rows inside tokens"
-        )
-        for t0, t1, s0, s1 in source["groups"]:
-            left = " ".join(repr(t["text"]) for t in target[t0:t1])
-            right = " ".join(repr(t["text"]) for t in own[s0:s1])
-            lines.append(f"  {t1 - t0}:{s1 - s0}  {left}  <-  {right}")
-    return "\n".join(lines)
+    return align_report(reading, aligned), align_table
 
 
 def _map_vocab(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
     strategy = vocab.strategy(options.strategy)
-    for name in (options.target, options.source):
-        models.find(name)
-    target, source = models.load_tokenizer(options.target), models.load_tokenizer(options.source)
+    target, source = _tokenizers([options.target, options.source])
     began = time.perf_counter()
     pairs = strategy.matrix(source, target)
     seconds = time.perf_counter() - began
@@ -255,7 +233,7 @@ def _map_vocab(options: argparse.Namespace) -> tuple[Report, Callable[[Report], 
         "from_cache": False,
         "out": str(options.out),
     }
-    return report, _pairs_table
+    return report, pairs_table
 
 
 def _transfer(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
@@ -263,7 +241,7 @@ def _transfer(options: argparse.Namespace) -> tuple[Report, Callable[[Report], s
     pipeline.check_names(options.target, options.source)
     texts = documents.read_documents(options.text_file)
     target, source = _load(options, [options.target, options.source])
-    return pipeline.transfer(target, source, texts, config, progress=_progress()), _pairs_table
+    return pipeline.transfer(target, source, texts, config, progress=_progress()), pairs_table
 
 
 def _fuse(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
@@ -273,97 +251,19 @@ def _fuse(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]
     pipeline.check_names(*names)
     target, *sources = _load(options, names)
     analysis = pipeline.analyse(target, sources, text, config, progress=_progress())
-    return fused_report(analysis, target.tokenizer.piece), _fuse_table
-
-
-def fused_report(analysis: Analysis, piece: Callable[[int], str]) -> Report:
-    """Turn an analysis into the object that `fuse --json` prints.
-
-    Args:
-        analysis: of a text.
-        piece: readable text of a target token id.
-    """
-    fused, rows = analysis.fused, analysis.fused.rows
-    positions = []
-    for i, index in enumerate(analysis.target.text_tokens.tolist()):
-        winner = int(fused.winner[i])
-        positions.append(
-            {
-                "index": index,
-                "start": int(analysis.target.start[index]),
-                "fused": [
-                    {"id": int(v), "text": piece(int(v)), "p": float(p)}
-                    for v, p in zip(rows.ids[i], rows.probs[i], strict=True)
-                ],
-                "tail": float(rows.tail[i]),
-                "winner": fused.sources[winner] if winner >= 0 else None,
-                "weights": dict(zip(fused.sources, fused.weights[i].tolist(), strict=True)),
-                "kept_mass": {s.encoding.model: float(s.kept[i]) for s in analysis.sources},
-                "entropy": float(fused.entropy[i]),
-            }
-        )
-    return {
-        "target": _encoding(analysis.target),
-        "positions": positions,
-        "bits_per_byte": {
-            analysis.target.model: analysis.target_bits_per_byte,
-            **{s.encoding.model: s.bits_per_byte for s in analysis.sources},
-        },
-        "fused_bits_per_byte": analysis.fused_bits_per_byte,
-    }
-
-
-def _fuse_table(report: Report) -> str:
-    tokens = report["target"]["tokens"]
-    lines = ["token            fused row                                     winner"]
-    for position in report["positions"]:
-        top = "  ".join(f"{t['text']!r} {t['p']:.2f}" for t in position["fused"][:4])
-        token = repr(tokens[position["index"]]["text"])
-        lines.append(f"{token:<16} {top:<45} {position['winner'] or '-'}")
-    lines.append("")
-    lines += [f"{b:.3f} bits per byte  {m}" for m, b in report["bits_per_byte"].items()]
-    lines.append(f"{report['fused_bits_per_byte']:.3f} bits per byte  fused")
-    return "\n".join(lines)
+    return fused_report(analysis, target.tokenizer.piece), fuse_table
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
+    config = _config(options)
     pipeline.check_names(*options.model)
     if options.suite is not None and options.suite != "toy":
         raise InputError(f"There is no suite called {options.suite!r}: choose toy.")
-    texts = documents.read_documents(options.text_file) if options.text_file else None
+    texts = None
+    if options.text_file is not None:
+        texts = documents.read_documents(options.text_file)
     readers = _load(options, options.model)
     if texts is None:
-        return {"models": suite.toy(readers, progress=_progress())}, _evaluate_table
-    scores = pipeline.bits_per_byte(readers, texts, progress=_progress())
-    return {"models": {m: s | {"tasks": {}} for m, s in scores.items()}}, _evaluate_table
-
-
-def _evaluate_table(report: Report) -> str:
-    lines = []
-    for name, score in report["models"].items():
-        lines.append(f"{score['bits_per_byte']:.4f} bits per byte over {score['bytes']:,}  {name}")
-        lines += [
-            f"  {task:<12} {s['bits_per_byte']:.4f} bits per byte, {s['accuracy']:.0%} of questions"
-            for task, s in score["tasks"].items()
-        ]
-    return "\n".join(lines)
-
-
-def _pairs_table(report: Report, indent: str = "") -> str:
-    lines = []
-    for name, value in report.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}", _pairs_table(value, indent + "  ")]
-        else:
-            shown = f"{value:.4f}" if isinstance(value, float) else value
-            lines.append(f"{indent}{name:<18} {shown}")
-    return "\n".join(lines)
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that JSON has not (nan, infinity) by null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return {"models": suite.toy(readers, progress=_progress())}, evaluate_table
+    scores = pipeline.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
+    return {"models": {m: s | {"tasks": {}} for m, s in scores.items()}}, evaluate_table

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import MAX_TEXT_BYTES
+from .config import MAX_TEXT_BYTES, utf8
 from .errors import InputError, TooLargeError
 
 SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*\r?$\n?", re.MULTILINE)
@@ -29,17 +29,18 @@ def read_text(path: str | Path, *, limit: int = MAX_TEXT_BYTES) -> str:
     """
     file = Path(path)
     try:
-        size = file.stat().st_size
-        if size > limit:
-            raise TooLargeError(
-                f"{path} has {size:,} bytes, more than the limit of {limit:,}: shorten it or cut "
-                "it into documents."
-            )
-        data = file.read_bytes()
-    except OSError as error:
+        with file.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror or error}): give an existing text file."
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): give an "
+            "existing text file."
         ) from error
+    if len(data) > limit:
+        raise TooLargeError(
+            f"{path} has more than the limit of {limit:,} bytes: shorten it or cut it into "
+            "documents."
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -61,7 +62,7 @@ def read_documents(path: str | Path, *, limit: int = 1 << 30) -> list[str]:
     """
     kind = Path(path).suffix.lower()
     if kind == ".parquet":
-        texts = list(_parquet(path))
+        texts = list(_parquet(path, limit))
     elif kind == ".jsonl":
         texts = list(_json_lines(path, limit))
     elif kind in {".txt", ".md", ""}:
@@ -73,13 +74,19 @@ def read_documents(path: str | Path, *, limit: int = 1 << 30) -> list[str]:
     else:
         raise InputError(f"{path} is no .txt, .jsonl or .parquet file: save the documents as one.")
     documents = [t for t in texts if t.strip()]
+    for number, document in enumerate(documents, 1):
+        try:
+            utf8(document)
+        except InputError as error:
+            raise InputError(f"{path}, document {number}: {error}") from error
     if not documents:
         raise InputError(f"{path} holds no document: give at least one that is not empty.")
     return documents
 
 
 def _json_lines(path: str | Path, limit: int) -> Iterator[str]:
-    for number, line in enumerate(read_text(path, limit=limit).split("\n"), 1):
+    lines = read_text(path, limit=limit).removeprefix("\ufeff").split("\n")
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -93,11 +100,17 @@ def _json_lines(path: str | Path, limit: int) -> Iterator[str]:
         yield record["text"]
 
 
-def _parquet(path: str | Path) -> Iterator[str]:
+def _parquet(path: str | Path, limit: int) -> Iterator[str]:
     import pandas as pd
 
     try:
+        if Path(path).stat().st_size > limit:
+            raise TooLargeError(f"{path} has more than the limit of {limit:,} bytes: split it.")
         column = pd.read_parquet(path, columns=["text"])["text"]
+    except TooLargeError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}: give an existing one.") from error
     except Exception as error:  # pyarrow raises its own types for broken files and missing columns
         raise InputError(
             f"{path} cannot be read as a Parquet file with a text column ({type(error).__name__}): "
@@ -113,6 +126,8 @@ def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
         InputError: the file cannot be written (no such folder, no room).
     """
     file = Path(path)
+    if file.is_dir() or not file.name:
+        raise InputError(f"{path} is a folder: name a file to write, such as map.npz.")
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:

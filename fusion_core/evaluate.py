@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,36 +16,20 @@ def bits(nats: float, n_bytes: int) -> float:
     return nats / math.log(2) / n_bytes if n_bytes else math.nan
 
 
-def first_scored_byte(encodings: Sequence[Encoding], has_start: Sequence[bool]) -> int:
-    """Find the byte from which on every model predicts.
-
-    A model without a start token says nothing about its first token; its bytes are left out for
-    all models, up to the next boundary that they share.
+def native_nats(rows: NextTokenRows, stands: np.ndarray, low: int, high: int) -> float:
+    """Sum a model's own cross-entropy over the tokens after rows that stand in ``[low, high)``.
 
     Args:
-        encodings: of one text, one a model.
-        has_start: whether each model has a start token.
-    """
-    silent = 0
-    for encoding, start in zip(encodings, has_start, strict=True):
-        own = encoding.text_tokens
-        if not start and len(own):
-            silent = max(silent, int(encoding.end[own[0]]))
-    if not silent:
-        return 0
-    shared = set.intersection(*(set(e.end[e.text_tokens].tolist()) for e in encodings))
-    return min((b for b in shared if b >= silent), default=len(encodings[0].data))
-
-
-def native_nats(rows: NextTokenRows, first: int, end: int) -> float:
-    """Sum a model's own cross-entropy over the tokens after rows that stand in ``[first, end)``.
+        rows: n + 1 rows.
+        stands: (n + 1,) bytes at which they stand.
+        low: first byte.
+        high: one past the last byte.
 
     Returns:
-        Nats. Where several rows stand at ``first``, all of them count: a zero-width token is
+        Nats. Where several rows stand at one byte, all of them count: a token without width is
         predicted, too.
     """
-    stands = rows.boundary[:-1]
-    inside = torch.as_tensor((stands >= first) & (stands < end))
+    inside = torch.as_tensor((stands[:-1] >= low) & (stands[:-1] < high))
     return float(-rows.observed_logprob[:-1].cpu()[inside].double().sum())
 
 
@@ -78,7 +61,8 @@ class TransferScore:
     """Running score of what a source's rows say after they have been carried to the target.
 
     All figures are nats per target token. Shared boundaries and positions inside a source token
-    are kept apart.
+    are kept apart; a row at byte 0 counts as inside where the source begins with a dummy prefix
+    that the target has not, or has already spelt.
     """
 
     positions: int = 0
@@ -145,10 +129,12 @@ def native_ce(target: Encoding, source: Encoding, rows: NextTokenRows) -> np.nda
         (m,) nats; nan where the target's token does not span whole tokens of the source.
     """
     nats = -rows.observed_logprob[:-1].cpu().double().numpy()
-    along = np.concatenate([[0.0], np.cumsum(nats)])
+    sure = np.isfinite(nats)
+    along = np.concatenate([[0.0], np.cumsum(np.where(sure, nats, 0.0))])
+    unsure = np.concatenate([[0], np.cumsum(~sure)])
     stands = source.stands
     bounds = np.maximum(target.stands, stands[0])
     at = np.searchsorted(stands, bounds, side="right") - 1
     found = stands[at] == bounds
-    whole = found[:-1] & found[1:] & (np.diff(bounds) > 0)
+    whole = found[:-1] & found[1:] & (np.diff(bounds) > 0) & (np.diff(unsure[at]) == 0)
     return np.where(whole, along[at[1:]] - along[at[:-1]], np.nan)

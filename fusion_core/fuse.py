@@ -17,7 +17,7 @@ from .records import FusedRows, ProjectedRows, RowKind, SparseRows
 
 LEVELS = ("sequence", "token")
 FLOOR = 1e-9
-"""Least probability that a cross-entropy is taken of."""
+"""What a probability of zero counts as in a cross-entropy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +71,10 @@ def cross_entropy(probs: torch.Tensor, observed: torch.Tensor) -> tuple[torch.Te
         observed: (m,) int64 token ids.
 
     Returns:
-        (m,) cross-entropies in nats, and how many were floored at -log(1e-9).
+        (m,) cross-entropies in nats, and how many probabilities were zero and floored at 1e-9.
     """
     p = probs.gather(1, observed[:, None])[:, 0]
-    return -p.clamp(min=FLOOR).log(), int((p < FLOOR).sum())
+    return -torch.where(p > 0, p, FLOOR).log(), int((p <= 0).sum())
 
 
 def sparsify(probs: torch.Tensor, k: int, temperature: float = 1.0) -> SparseRows:
@@ -136,10 +136,11 @@ def fuse(
     for j, rows in enumerate(projected):
         fused += weights[:, j : j + 1] * rows.probs
     winner = weights.argmax(dim=1)
+    alone = (weights == weights.max(dim=1, keepdim=True).values).sum(dim=1) == 1
     spoke = torch.as_tensor(
         np.stack([p.kind != RowKind.NONE for p in projected], axis=1), device=winner.device
     )
-    winner = torch.where(spoke.gather(1, winner[:, None])[:, 0], winner, -1)
+    winner = torch.where(alone & spoke.gather(1, winner[:, None])[:, 0], winner, -1)
     return FusedRows(
         rows=sparsify(fused, top_k),
         sources=tuple(p.source for p in projected),

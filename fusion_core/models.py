@@ -13,7 +13,6 @@ import torch
 
 from . import tokens, zoo
 from .errors import (
-    FusionError,
     InputError,
     ModelFormatError,
     ModelNotFoundError,
@@ -23,7 +22,12 @@ from .records import Encoding, NextTokenRows
 from .tokens import TextTokenizer
 
 ZOO = "zoo:"
+MAX_BYTES = 32_000_000_000
+"""Largest weights that are loaded unless the caller says otherwise."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PICKLED = "pickled weights only, which are not loaded: save them as safetensors first."
+_ADAPTER = "adapter, not a whole model: merge it into its base model and save that."
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -81,10 +85,10 @@ def find(name: str) -> ModelSource:
         )
     if name.startswith(ZOO):
         return ModelSource(name, zoo.path(name.removeprefix(ZOO)))
-    path = Path(name).expanduser()
     try:
+        path = Path(name).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
-    except OSError:
+    except (OSError, RuntimeError):  # a name too long; no such user
         is_folder = is_file = False
     if is_folder:
         return ModelSource(name, path)
@@ -115,7 +119,11 @@ def load_tokenizer(name: str) -> TextTokenizer:
 
 
 def load(
-    name: str, *, device: str = "cpu", dtype: str | None = None, max_bytes: int | None = None
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    max_bytes: int | None = MAX_BYTES,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer, safetensors only, no remote code.
 
@@ -125,7 +133,7 @@ def load(
         dtype: "float32", "bfloat16" or "float16"; by default float32 on the CPU, whatever the file
             holds, and the file's own elsewhere.
         max_bytes: largest size of the weights that is accepted, checked before they are read or
-            downloaded.
+            downloaded; None for no limit.
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
@@ -143,7 +151,7 @@ def load(
     if max_bytes is not None and size > max_bytes:
         raise TooLargeError(
             f"{name} has {size / 1e9:.2f} GB of weights, more than the limit of "
-            f"{max_bytes / 1e9:.2f} GB: choose a smaller model."
+            f"{max_bytes / 1e9:.2f} GB: choose a smaller model or raise the limit."
         )
     tokenizer = tokens.load(source.location, name)
     wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
@@ -151,12 +159,17 @@ def load(
         network: Any = AutoModelForCausalLM.from_pretrained(
             source.location, trust_remote_code=False, use_safetensors=True, dtype=wanted
         )
+        network = network.to(device=where).eval().requires_grad_(False)
+    except torch.OutOfMemoryError as error:
+        raise TooLargeError(
+            f"{name} does not fit into the memory of {where}: choose a smaller model or another "
+            "device."
+        ) from error
     except Exception as error:  # transformers, safetensors and the hub raise many types here
         raise ModelFormatError(
             f"{name} cannot be loaded as a causal language model ({type(error).__name__}: "
             f"{str(error)[:200]}): check config.json and the safetensors files."
         ) from error
-    network = network.to(device=where).eval().requires_grad_(False)
     return LoadedModel(
         name=name,
         tokenizer=tokenizer,
@@ -196,6 +209,8 @@ def _folder_size(source: ModelSource) -> int:
     """Return the bytes of a folder's weights, or say what the folder lacks."""
     folder = source.path
     assert folder is not None
+    if (folder / "adapter_config.json").is_file():
+        raise ModelFormatError(f"{source.name} holds an {_ADAPTER}")
     if not (folder / "config.json").is_file():
         raise ModelFormatError(
             f"The folder {source.name} has no config.json: name a model folder in the transformers "
@@ -213,7 +228,7 @@ def _folder_size(source: ModelSource) -> int:
         raise ModelFormatError(
             f"The folder {source.name} has "
             + (
-                "pickled weights only, which are not loaded: save them as safetensors first."
+                _PICKLED
                 if pickled
                 else "no weights: put model.safetensors there, or use it where a tokenizer will do."
             )
@@ -245,7 +260,13 @@ def _hub_size(name: str) -> int:
             f"There is no local folder called {name}, and the hub cannot be reached: use one of "
             f"{', '.join(ZOO + n for n in zoo.NAMES)} or a local folder."
         ) from error
-    return sum(f.size or 0 for f in info.siblings or [] if f.rfilename.endswith(".safetensors"))
+    files = {f.rfilename: f.size or 0 for f in info.siblings or []}
+    if "adapter_config.json" in files:
+        raise ModelFormatError(f"{name} holds an {_ADAPTER}")
+    weights = [size for file, size in files.items() if file.endswith(".safetensors")]
+    if not weights and any(file.endswith(".bin") for file in files):
+        raise ModelFormatError(f"{name} has {_PICKLED}")
+    return sum(weights)
 
 
 def _cached_size(name: str) -> int | None:
@@ -299,8 +320,11 @@ def rows(model: LoadedModel, encoding: Encoding, *, temperature: float = 1.0) ->
     batch = torch.as_tensor(read, device=model.device)[None]
     try:
         logits = model.network(input_ids=batch, use_cache=False).logits[0, :, :size].float()
-    except FusionError:
-        raise
+    except torch.OutOfMemoryError as error:
+        raise TooLargeError(
+            f"{model.name} ran out of memory on {len(read)} tokens: read shorter texts or choose "
+            "another device."
+        ) from error
     except (IndexError, RuntimeError, ValueError) as error:
         raise ModelFormatError(
             f"{model.name} failed to read the text ({type(error).__name__}: {str(error)[:200]}): "

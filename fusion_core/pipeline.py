@@ -49,12 +49,15 @@ def mapping(source: TextTokenizer, target: TextTokenizer, strategy: str) -> voca
         return None
     key = (source.key, target.key, strategy)
     with _mappings_lock:
-        if key not in _mappings:
-            _mappings[key] = relate(source, target)
-            while len(_mappings) > KEPT_MAPPINGS:
-                _mappings.popitem(last=False)
+        found = _mappings.get(key)
+    if found is None:
+        found = relate(source, target)  # outside the lock: it may take long
+    with _mappings_lock:
+        found = _mappings.setdefault(key, found)
         _mappings.move_to_end(key)
-        return _mappings[key]
+        while len(_mappings) > KEPT_MAPPINGS:
+            _mappings.popitem(last=False)
+    return found
 
 
 def align(
@@ -89,7 +92,11 @@ def check_names(*names: str) -> None:
 
 
 def bits_per_byte(
-    readers: Sequence[LoadedModel], documents: Sequence[str], *, progress: Progress | None = None
+    readers: Sequence[LoadedModel],
+    documents: Sequence[str],
+    *,
+    overlap: float = FusionConfig.overlap,
+    progress: Progress | None = None,
 ) -> dict[str, dict]:
     """Score models on documents; all are scored on the same bytes.
 
@@ -100,7 +107,7 @@ def bits_per_byte(
     for done, document in enumerate(documents):
         if progress:
             progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
-        text = JointText(readers, document, FusionConfig().overlap)
+        text = JointText(readers, document, overlap)
         totals = [a + b for a, b in zip(totals, text.nats(), strict=True)]
         n_bytes += text.scored_bytes
     return {
@@ -111,7 +118,7 @@ def bits_per_byte(
 
 def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[str, int]:
     """Return for each model's name the index of the text that it finds most probable."""
-    read = [JointText(readers, t, FusionConfig().overlap).nats() for t in texts]
+    read = [JointText(readers, t, FusionConfig.overlap).nats() for t in texts]
     best = np.argmin(np.asarray(read), axis=0)
     return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
 
@@ -136,15 +143,16 @@ def transfer(
         if progress:
             progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
         text = JointText([target, source], document, config.overlap)
-        for reading in text.readings():
+        for reading, (low, high) in zip(text.readings(), text.scored, strict=True):
             projected = _project(reading, 1, carried, config, source)
             observed = reading.rows[0].observed[:-1]
             ce, floored = fuse.cross_entropy(projected.probs, observed)
             score.floored += floored
-            owned = reading.owned(0)[:-1] & (reading.stands(0)[:-1] >= text.first_scored)
+            stands = reading.stands(0)[:-1]
+            scored = (stands >= low) & (stands < high)
             target_encoding, encoding = reading.encodings
             native = scoring.native_ce(target_encoding, encoding, reading.rows[1])
-            score.add(projected, ce, reading.rows[0], native, owned)
+            score.add(projected, ce, reading.rows[0], native, scored)
     return score.summary()
 
 
@@ -211,14 +219,15 @@ def analyse(
     tell("carrying over and fusing", (len(sources) + 1) / (len(sources) + 2))
     views = [RowStore(len(e.text_tokens) + 1) for e in read.encodings]
     fused, nats = RowStore(len(read.encodings[0].text_tokens)), 0.0
-    for reading in read.readings():
-        nats += _fuse_window(reading, read, maps, bpb[1:], config, view_top_k, views, fused)
+    for reading, scored in zip(read.readings(), read.scored, strict=True):
+        nats += _fuse_window(reading, scored, read, maps, bpb[1:], config, view_top_k, views, fused)
     clock.append(time.perf_counter())
     return _assemble(read, views, fused, bpb, nats, config, clock)
 
 
 def _fuse_window(
     reading: Reading,
+    scored: tuple[int, int],
     read: JointText,
     maps: Sequence[vocab.Mapping | None],
     sequence_ce: Sequence[float],
@@ -228,9 +237,8 @@ def _fuse_window(
     fused: RowStore,
 ) -> float:
     """Fuse the rows that a window owns, and return their nats on the scored bytes."""
-    last = reading.window.end == len(read.data)
     for j, rows in enumerate(reading.rows):
-        mine = np.flatnonzero(reading.owned(j) | (last & (reading.stands(j) == len(read.data))))
+        mine = np.flatnonzero(reading.owned(j))
         top = fuse.sparsify(rows.logprobs[torch.as_tensor(mine)].exp(), view_top_k)
         views[j].put_sparse(mine + reading.before[j], top, "own")
     projected = [
@@ -258,8 +266,9 @@ def _fuse_window(
     fused.put_sparse(where, _pick(result.rows, pick), "rows")
     for name in ("weights", "winner", "entropy", "observed_logprob"):
         fused.put(where, getattr(result, name)[pick], name)
-    scored = mine[reading.stands(0)[mine] >= read.first_scored]
-    return float(-result.observed_logprob[torch.as_tensor(scored)].double().sum())
+    stands = reading.stands(0)[:-1]
+    counted = torch.as_tensor((stands >= scored[0]) & (stands < scored[1]))
+    return float(-result.observed_logprob[counted].double().sum())
 
 
 def _pick(rows: SparseRows, where: torch.Tensor) -> SparseRows:

@@ -39,7 +39,7 @@ class Reading:
     def owned(self, model: int) -> np.ndarray:
         """(n + 1,) bool, rows that are taken from this window."""
         at = self.stands(model)
-        return (at >= self.window.own) & (at < self.window.end)
+        return (at >= self.window.own) & (at < self.window.own_end)
 
 
 class JointText:
@@ -50,14 +50,16 @@ class JointText:
         encodings: the whole text in each model's tokens.
         data: the text in UTF-8.
         windows: stretches that every model can read at once.
-        first_scored: byte from which on every model predicts.
+        scored: for each window, the range of bytes at which its scored rows stand.
+        scored_bytes: bytes over which bits per byte are taken, the same for every model.
     """
 
     def __init__(self, readers: Sequence[LoadedModel], text: str, overlap: float) -> None:
         """Encode the text and cut it into windows; nothing is read yet.
 
         Raises:
-            InputError: the text is empty, or a tokenizer makes nothing of it.
+            InputError: the text is empty, a tokenizer makes nothing of it, or no byte of it is
+                predicted by all models.
         """
         self.readers = readers
         self.encodings = [m.tokenizer.encode(text) for m in readers]
@@ -68,14 +70,39 @@ class JointText:
                     f"The tokenizer of {model.name} makes no token of this text: give another text."
                 )
         self.windows = windows(self.encodings, [m.context for m in readers], overlap)
-        starts = [m.tokenizer.start_id is not None for m in readers]
-        self.first_scored = scoring.first_scored_byte(self.encodings, starts)
+        self.scored = [self._scored(w) for w in self.windows]
+        self.scored_bytes = sum(min(high, len(self.data)) - low for low, high in self.scored)
+        if self.scored_bytes <= 0:
+            raise InputError(
+                "There is no stretch of this text that every model predicts (one has no start "
+                "token, or their tokens nowhere meet): give another or a longer text."
+            )
         self._kept: Reading | None = None
 
-    @property
-    def scored_bytes(self) -> int:
-        """Bytes over which bits per byte are taken."""
-        return len(self.data) - self.first_scored
+    def _scored(self, window: Window) -> tuple[int, int]:
+        """Find the bytes of a window on which all models are scored.
+
+        They begin and end where all models have a boundary. A model without a start token says
+        nothing about the first token that it reads; those bytes are left out for all.
+
+        Returns:
+            A half-open range of bytes at which scored rows stand; it reaches beyond the text's end
+            where that is included.
+        """
+        low = window.own
+        if low == window.start:
+            for model, encoding in zip(self.readers, self.encodings, strict=True):
+                own = encoding.text_tokens
+                after = own[encoding.start[own] >= low]
+                if model.tokenizer.start_id is None and len(after):
+                    low = max(low, int(encoding.end[after[0]]))
+        ends = [set(e.end[e.text_tokens].tolist()) for e in self.encodings]
+        common = {0, len(self.data)} | set.intersection(*ends)
+        low = min(b for b in common if b >= low)
+        high = max(b for b in common if b <= window.end)
+        if high <= low:
+            return low, low
+        return low, window.own_end if high == len(self.data) else high
 
     def readings(self) -> Iterator[Reading]:
         """Read every window; a text of a single window is read once and kept."""
@@ -93,10 +120,9 @@ class JointText:
     def nats(self) -> list[float]:
         """Sum every model's own cross-entropy over the scored bytes."""
         totals = [0.0] * len(self.readers)
-        for reading in self.readings():
-            start, first = reading.window.start, max(reading.window.own, self.first_scored)
-            for j, rows in enumerate(reading.rows):
-                totals[j] += scoring.native_nats(rows, first - start, reading.window.end - start)
+        for reading, (low, high) in zip(self.readings(), self.scored, strict=True):
+            for j in range(len(self.readers)):
+                totals[j] += scoring.native_nats(reading.rows[j], reading.stands(j), low, high)
         return totals
 
 
@@ -104,7 +130,7 @@ class RowStore:
     """Collects per-row tensors from windows into tensors over a whole text of n rows."""
 
     def __init__(self, n: int) -> None:
-        """Start with nothing put; rows that are never put are zeros."""
+        """Start with nothing put."""
         self.n = n
         self._parts: dict[str, torch.Tensor] = {}
 
@@ -112,7 +138,9 @@ class RowStore:
         """Store rows (r, …) under a name, at the positions (r,) ``where``."""
         index = torch.as_tensor(where)
         if name not in self._parts:
-            self._parts[name] = torch.zeros((self.n, *rows.shape[1:]), dtype=rows.dtype)
+            # What is never put is a row without ids, all of it tail.
+            fill = {"ids": -1, "tail": 1}.get(name.rpartition(".")[2], 0)
+            self._parts[name] = torch.full((self.n, *rows.shape[1:]), fill, dtype=rows.dtype)
         self._parts[name][index] = rows.cpu()
 
     def put_sparse(self, where: np.ndarray, rows: SparseRows, name: str) -> None:

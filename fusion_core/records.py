@@ -98,7 +98,8 @@ class Alignment:
     Attributes:
         groups: (g, 4) int64, ``[t0, t1, s0, s1]``: half-open ranges of token indices that close at
             the same byte; together they cover every non-special token of both sides once.
-        boundary: (n_target,) int64, last source token that ends where the target token ends, or -1.
+        boundary: (n_target,) int64, last source token that ends where the target token ends, or
+            -1; all tokens count, special ones included.
         row: (m,) int64, for target row i (of the m that predict a text token) the source's row that
             stands at the same byte, or at the last boundary before it; -1 where there is none.
         kind: (m,) int64 of `RowKind`, what that source row is to the target row.
@@ -245,7 +246,7 @@ class SparseRows:
     """The k most probable tokens of each row, and the rest as one bucket.
 
     Attributes:
-        ids: (m, k) int64, by falling probability; -1 pads a row with fewer than k tokens.
+        ids: (m, k) int64, by falling probability; -1 in rows that no window holds.
         probs: (m, k) float32.
         tail: (m,) float32; ``probs.sum(1) + tail == 1``.
         vocab_size: number of ids of the vocabulary.
@@ -279,8 +280,9 @@ class FusedRows:
         rows: m fused rows on the target's vocabulary; row i predicts target text token i.
         sources: names of the S sources, in the order of `weights`.
         weights: (m, S) float32, share of each source in the row; rows sum to 1.
-        winner: (m,) int64, index of the source with the largest weight, or -1 where no source has
-            a row of its own at this position.
+        winner: (m,) int64, index of the source with the largest weight, or -1 where several share
+            it, or where that source has no row at this position, so that the target's own stands
+            in.
         entropy: (m,) float32 nats, of the full fused row.
         observed_logprob: (m,) float32 nats, of the token that follows, in the full fused row.
     """

@@ -83,12 +83,20 @@ class TextTokenizer:
         )
         self._suffix = model.get("end_of_word_suffix") or ""
         self._read_vocabulary()
-        self.vocabulary_key = hashlib.sha256(repr(self.bytes_of).encode()).hexdigest()
+        control = sorted((i, self._strings[i]) for i in self.special_ids)
+        meaning = repr((self.bytes_of, control, eos_id))
+        self.vocabulary_key = hashlib.sha256(meaning.encode()).hexdigest()
         self._inner: Tokenizer | None = None
         self._id_of: dict[bytes, int] | None = None
         self._first: dict[tuple[bytes, bool], int] = {}
-        probe = backend.encode("a", add_special_tokens=False).ids
-        self.dummy_prefix = b"".join(self._literal[i] for i in probe) == b" a"
+        self.dummy_prefix = self._prefixes_a_space()
+
+    def _prefixes_a_space(self) -> bool:
+        """Spell one character that the vocabulary has, and look for a space before it."""
+        known = (b for b in self.bytes_of if b and not b.isspace() and _is_text(b))
+        probe = min(known, key=lambda b: (b != b"a", len(b), b), default=b"a")
+        reading = self._backend.encode(probe.decode(), add_special_tokens=False)
+        return b"".join(self._literal[i] for i in reading.ids) == b" " + probe
 
     def _read_vocabulary(self) -> None:
         vocab = self._backend.get_vocab(with_added_tokens=True)
@@ -170,7 +178,8 @@ class TextTokenizer:
             stop = np.cumsum([len(p or b"") for p in pieces], dtype=np.int64)
             begin = np.concatenate([[0], stop[:-1]])
         else:
-            offsets = [raw.offsets[i] for i in own]
+            everywhere = raw.offsets  # a fresh list at every access
+            offsets = [everywhere[i] for i in own]
             begin, stop, lost, extra = locate(text, pieces, offsets)
         start = np.zeros(len(ids), np.int64)
         end = np.zeros(len(ids), np.int64)
@@ -199,7 +208,7 @@ class TextTokenizer:
         ]
         if not self.dummy_prefix or not pieces:
             return pieces, False
-        if self._byte_level and data[:1].isspace():
+        if self._byte_level and data[:1] == b" ":
             return pieces, False  # its decoder keeps the space, and it adds none before a space
         dummy = False
         for j, piece in enumerate(pieces):

@@ -8,6 +8,7 @@ by the target's own distribution (see `project`).
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,9 @@ from rapidfuzz.distance import Levenshtein
 from .errors import InputError
 from .records import VocabMap
 from .tokens import TextTokenizer
+
+KEPT_RELATIONS = 2000
+"""Beginnings of a source token whose pairs a relation remembers."""
 
 MINED_CHUNK = 1024
 """Source tokens compared at once; a chunk holds MINED_CHUNK x target size distances of a byte."""
@@ -127,7 +131,7 @@ class PrefixRelation:
         self._target_start = _sorted_bytes(
             (i, b[1:]) for i, b in enumerate(target.bytes_of) if b and b[:1] == b" "
         )
-        self._known: dict[tuple[bytes, bool], Consistency] = {}
+        self._known: OrderedDict[tuple[bytes, bool], Consistency] = OrderedDict()
 
     def given(self, known: bytes = b"", *, target_start: bool = False) -> Consistency:
         """Find the consistent pairs where the source's next token is known to begin with bytes.
@@ -139,9 +143,12 @@ class PrefixRelation:
                 prefix.
         """
         key = (known, target_start)
-        if key not in self._known:
-            self._known[key] = self._find(known, target_start)
-        return self._known[key]
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._find(known, target_start)
+            while len(self._known) > KEPT_RELATIONS:
+                self._known.popitem(last=False)
+        return found
 
     def _find(self, known: bytes, target_start: bool) -> Consistency:
         if known:

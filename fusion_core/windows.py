@@ -19,13 +19,20 @@ class Window:
     Attributes:
         start: first byte.
         end: one past the last byte.
-        own: rows that stand in ``[own, end)`` are taken from this window; what comes before is
+        own: rows that stand in ``[own, own_end)`` are taken from this window; what comes before is
             read for its context.
+        last: the text ends with it.
     """
 
     start: int
     end: int
     own: int
+    last: bool = False
+
+    @property
+    def own_end(self) -> int:
+        """End of the rows that are taken from this window; the last one has those at its end."""
+        return self.end + self.last
 
 
 def windows(
@@ -58,7 +65,7 @@ def windows(
             if last < len(end) - 1:
                 limit = min(limit, int(end[last]))
         stop = length if limit >= length else _last_cut(common, ends[0], own, limit)
-        out.append(Window(start, stop, own))
+        out.append(Window(start, stop, own, last=stop == length))
         if stop <= own:
             raise InputError(
                 f"A context of {min(c for c in contexts if c)} tokens is too short for this text: "

@@ -20,8 +20,8 @@ TEXT = "Ünïcödé — 東京 2026年, Привет! مرحبا 👩🏽‍🚀
 def encoding(data: bytes, cuts: list[int], *, bos: bool = False, dummy: bool = False) -> Encoding:
     """Build an encoding of tokens that end at the given bytes."""
     ends = np.asarray([0] * bos + cuts, np.int64)
-    starts = np.asarray([0] * bos + [0, *cuts[:-1]], np.int64)
-    special = np.asarray([True] * bos + [False] * len(cuts))
+    starts = np.asarray([0] * bos + [0, *cuts[:-1]][: len(cuts)], np.int64)
+    special = np.asarray([True] * bos + [False] * len(cuts), bool)
     ids = np.arange(len(ends))
     return Encoding("m", data, ids, starts, ends, special, tuple(map(str, ids)), dummy_prefix=dummy)
 
@@ -111,13 +111,31 @@ def test_lost_bytes_give_no_inside_row() -> None:
     ]
 
 
+def test_a_source_that_makes_no_token() -> None:
+    target, source = encoding(b" ", [1]), encoding(b" ", [])
+    aligned = by_bytes(target, source)
+    assert aligned.groups.tolist() == [[0, 1, 0, 0]]
+    assert aligned.boundary.tolist() == [-1]
+    assert aligned.kind.tolist() == [RowKind.SHARED]
+    assert by_bytes(source, target).row.tolist() == []
+
+
+def test_a_closing_special_token_counts_for_boundary_alone() -> None:
+    plain, closed = encoding(b"ab", [1, 2]), encoding(b"ab", [1, 2, 2])
+    closed.special[2] = True
+    aligned = by_bytes(plain, closed)
+    assert aligned.boundary.tolist() == [0, 2], "the last token that ends there, special or not"
+    assert aligned.groups.tolist() == [[0, 1, 0, 1], [1, 2, 1, 2]]
+
+
 def test_different_texts_are_refused() -> None:
     with pytest.raises(InputError, match="different texts"):
         by_bytes(encoding(b"a", [1]), encoding(b"b", [1]))
 
 
-def test_all_pairs_of_real_tokenizers(real_tokenizer) -> None:
-    readings = {name: real_tokenizer(name).encode(TEXT) for name in TOKENIZERS}
+@pytest.mark.parametrize("text", [TEXT, " ", "\n\t", "a", "</s>"])
+def test_all_pairs_of_real_tokenizers(real_tokenizer, text: str) -> None:
+    readings = {name: real_tokenizer(name).encode(text) for name in TOKENIZERS}
     for target, source in itertools.permutations(readings.values(), 2):
         aligned = by_bytes(target, source)
         groups = aligned.groups

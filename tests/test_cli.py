@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from fusion_core import cli, zoo
 
+ROOT = Path(__file__).parent.parent
 TEXT = "Ünïcödé — 東京 2026年, Привет! مرحبا 👩🏽‍🚀"
 LLAMA, *SPECIALISTS = (f"zoo:{name}" for name in zoo.NAMES)
 
@@ -189,6 +191,15 @@ BAD = {
     "no text": (("fuse", *PAIR), "--text"),
     "no command": ((), "command"),
     "unknown command": (("melt",), "melt"),
+    "no such user": (("align", "--target", "~nosuch/x", *PAIR[2:], "--text", "x"), "~nosuch"),
+    "no file to write": (("map-vocab", *PAIR, "--strategy", "exact", "--out", "."), "folder"),
+    "empty file name": (("evaluate", "--model", LLAMA, "--text-file", ""), "read"),
+    "too large": (("fuse", *PAIR, "--text", "x", "--max-gb", "0.001"), "limit"),
+    "overlap": (("evaluate", "--model", LLAMA, "--suite", "toy", "--overlap", "2"), "overlap"),
+    "map to itself": (
+        ("map-vocab", "--target", LLAMA, "--source", LLAMA, "--strategy", "exact", "--out", "x"),
+        "twice",
+    ),
     "nowhere to write": (
         ("map-vocab", *PAIR, "--strategy", "exact", "--out", "no/such/map.npz"),
         "no/such",
@@ -219,19 +230,20 @@ def test_bad_files_are_one_sentence(refused, tmp_path: Path) -> None:
     assert cli.main(["align", *PAIR, "--source", str(bare), "--text", "x"]) == 0
 
 
-def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fusion_core", *arguments],
         capture_output=True,
-        text=True,
         timeout=120,
         check=False,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
+        encoding="utf-8",
+        env=os.environ | environment,
     )
 
 
 def test_as_a_process() -> None:
-    done = process("fuse", *PAIR, "--text", TEXT, "--json")
+    done = process("fuse", *PAIR, "--text", TEXT, "--json", PYTHONIOENCODING="cp1252")
     assert done.returncode == 0 and done.stderr == ""
     assert json.loads(done.stdout)["target"]["model"] == LLAMA
     refused = process("fuse", *PAIR, "--text", "x", "--source", "./missing")
@@ -239,10 +251,15 @@ def test_as_a_process() -> None:
     assert refused.stderr.count("\n") == 1
 
 
-def test_an_internal_fault_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_fault_exits_with_1() -> None:
     code = "import sys; from fusion_core import cli, pipeline; pipeline.align = None; "
     code += f"sys.exit(cli.main(['align', *{PAIR!r}, '--text', 'x']))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT,
     )
-    assert done.returncode == 1
+    assert done.returncode == 1 and "'NoneType' object is not callable" in done.stderr

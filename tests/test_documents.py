@@ -25,6 +25,7 @@ def test_a_text_is_read_as_it_is(tmp_path: Path) -> None:
         ("a.txt", "one\n\nstill one\n<|endoftext|>\ntwo", ["one\n\nstill one", "two"]),
         ("a.txt", "a <|endoftext|> inside\n\nb", ["a <|endoftext|> inside", "b"]),
         ("a.jsonl", '{"text": "a\\n\\nb"}\n\n{"text": "c", "id": 1}\n', ["a\n\nb", "c"]),
+        ("a.jsonl", '\ufeff{"text": "with a byte-order mark"}', ["with a byte-order mark"]),
     ],
 )
 def test_documents(tmp_path: Path, name: str, data: str, expected: list[str]) -> None:
@@ -44,6 +45,7 @@ def test_parquet(tmp_path: Path) -> None:
         ("a.txt", b" \n\n", "no document"),
         ("a.jsonl", b"{oops", "line 1"),
         ("a.jsonl", b'{"text": 3}', "line 1"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}', "document 2"),
         ("a.parquet", b"PAR1 but not", "Parquet"),
         ("a.pdf", b"x", "no .txt"),
     ],
@@ -58,8 +60,13 @@ def test_missing_and_large_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="existing"):
         documents.read_text(tmp_path / "none.txt")
     (tmp_path / "big.txt").write_bytes(b"x" * 2_000_000)
-    with pytest.raises(TooLargeError, match="2,000,000 bytes"):
+    with pytest.raises(TooLargeError, match="limit of 1,000,000"):
         documents.read_text(tmp_path / "big.txt")
+    with pytest.raises(TooLargeError, match="limit"):
+        documents.read_text("/dev/zero")
+    pd.DataFrame({"text": ["x" * 1000]}).to_parquet(tmp_path / "big.parquet")
+    with pytest.raises(TooLargeError, match="limit"):
+        documents.read_documents(tmp_path / "big.parquet", limit=100)
 
 
 def test_arrays_are_written_whole(tmp_path: Path) -> None:
@@ -68,3 +75,5 @@ def test_arrays_are_written_whole(tmp_path: Path) -> None:
     assert [f.name for f in tmp_path.iterdir()] == ["a.npz"]
     with pytest.raises(InputError, match="cannot be written"):
         documents.write_arrays(tmp_path / "no" / "a.npz", {"x": np.arange(3)})
+    with pytest.raises(InputError, match="is a folder"):
+        documents.write_arrays(".", {"x": np.arange(3)})

@@ -81,14 +81,23 @@ def test_order_of_sources_does_not_matter(operator: str, level: str) -> None:
     )
     assert torch.allclose(dense(one), dense(other))
     assert torch.allclose(one.rows.probs.sum(1) + one.rows.tail, torch.ones(2), atol=1e-6)
-    assert [one.sources[i] for i in one.winner] == [other.sources[i] for i in other.winner] or (
-        operator == "mean"
-    )
+    for i, j in zip(one.winner.tolist(), other.winner.tolist(), strict=True):
+        assert (i < 0 and j < 0) or one.sources[i] == other.sources[j]
 
 
 def test_no_winner_where_the_best_source_has_no_row() -> None:
     fused = fuse.fuse([rows(A, "a", RowKind.NONE), rows(B, "b")], OBSERVED, (0.5, 0.9))
     assert fused.winner.tolist() == [-1, -1]
+
+
+def test_equal_weights_have_no_winner() -> None:
+    assert run("mean").winner.tolist() == [-1, -1]
+    assert fuse.fuse([rows(A, "a")], OBSERVED, (0.5,), operator="mean").winner.tolist() == [0, 0]
+
+
+def test_only_zeros_are_floored() -> None:
+    ce, floored = fuse.cross_entropy(torch.tensor([[1.0, 1e-20]]), torch.tensor([1]))
+    assert floored == 0 and float(ce[0]) == pytest.approx(-math.log(1e-20))
 
 
 def test_zeros_are_floored_and_counted() -> None:

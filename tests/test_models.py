@@ -138,7 +138,17 @@ def test_remote_code_is_not_run(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["zoo:nobody", "zoo:../../etc", "", "./no/such/folder", "/no/such", "a b", "a/b/c", "x\0y"],
+    [
+        "zoo:nobody",
+        "zoo:../../etc",
+        "",
+        "./no/such/folder",
+        "/no/such",
+        "a b",
+        "a/b/c",
+        "x\0y",
+        "~nosuch/x",
+    ],
 )
 def test_names_that_lead_nowhere(name: str) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
@@ -180,6 +190,22 @@ def test_a_hub_model_is_measured_before_it_is_fetched(monkeypatch: pytest.Monkey
     monkeypatch.setattr(HfApi, "model_info", lambda *a, **k: info)
     with pytest.raises(TooLargeError, match=r"3\.00 GB"):
         models.load("a/b", max_bytes=2_000_000_000)
+
+
+def test_a_hub_model_of_pickles_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo
+
+    info = ModelInfo(id="a/b", siblings=[{"rfilename": "pytorch_model.bin", "size": 9}])
+    monkeypatch.setattr(HfApi, "model_info", lambda *a, **k: info)
+    with pytest.raises(ModelFormatError, match="pickled"):
+        models.load("a/b")
+
+
+def test_an_adapter_is_no_model(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "huge/model"}')
+    with pytest.raises(ModelFormatError, match="adapter"):
+        models.load(str(folder))
 
 
 @pytest.mark.parametrize("options", [{"device": "tpu9"}, {"device": "cuda:99"}, {"dtype": "int3"}])

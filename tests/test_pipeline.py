@@ -12,6 +12,7 @@ from conftest import byte_level, tiny_model
 from fusion_core import documents, models, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError, TooLargeError
+from fusion_core.reading import JointText
 from fusion_core.tokens import TextTokenizer
 
 TEXT = "the cats sat, the cat 東京 sat"
@@ -64,6 +65,72 @@ def test_a_model_without_start_token_leaves_bytes_out_for_all(tiny_models) -> No
     analysis = pipeline.analyse(tiny_models[0], [mute], "the cat", FusionConfig())
     assert analysis.scored_bytes == 4 and analysis.fused.winner[0] == -1
     assert math.isfinite(analysis.fused_bits_per_byte)
+
+
+def test_a_mute_model_of_one_token_is_refused(tiny_models) -> None:
+    mute = tiny_model(TextTokenizer(byte_level(), "mute", start_id=None, eos_id=None))
+    with pytest.raises(InputError, match="longer text"):
+        pipeline.analyse(tiny_models[0], [mute], "x", FusionConfig())
+    with pytest.raises(InputError, match="longer text"):
+        pipeline.bits_per_byte([mute], ["x"])
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25])
+def test_a_mute_source_over_several_windows(tiny_models, overlap: float) -> None:
+    mute = tiny_model(TextTokenizer(byte_level(), "mute", start_id=None, eos_id=None))
+    text = "the cat sat, " * 20
+    config = FusionConfig(overlap=overlap, operator="avg_ce")
+    analysis = pipeline.analyse(tiny_models[1], [mute], text, config)
+    assert analysis.details["windows"] > 2
+    assert math.isfinite(analysis.sources[0].bits_per_byte)
+    assert math.isfinite(analysis.fused_bits_per_byte)
+    assert 0 < analysis.scored_bytes < len(text)
+    score = pipeline.transfer(tiny_models[1], mute, [text], config)
+    assert score["native_positions"] > 0 and math.isfinite(score["native_ce"])
+
+
+def test_windows_without_a_shared_boundary_leave_the_same_bytes_out_for_all() -> None:
+    # One model reads x, ab, ab, …, the other xa, ba, ba, …: they meet at no byte inside.
+    pair = [
+        tiny_model(TextTokenizer(byte_level(merges), name, start_id=256, eos_id=256), seed=seed)
+        for name, merges, seed in (
+            ("odd", [("x", "a"), ("b", "a")], 1),
+            ("even", [("a", "b")], 2),
+        )
+    ]
+    with pytest.raises(InputError, match="nowhere meet"):
+        pipeline.bits_per_byte(pair, ["x" + "ab" * 150 + "a"])
+    read = JointText(pair, "x" + "ab" * 150 + "a and so on", 0.25)
+    assert len(read.windows) > 2
+    assert 0 < read.scored_bytes < len(read.data) / 2
+    assert [widths(read, j) for j in range(2)] == [read.scored_bytes] * 2
+
+
+def widths(read: JointText, model: int) -> int:
+    """Sum the bytes of a model's tokens that are scored."""
+    total = 0
+    for reading, (low, high) in zip(read.readings(), read.scored, strict=True):
+        stands = reading.stands(model)
+        scored = (stands[:-1] >= low) & (stands[:-1] < high)
+        total += int((stands[1:] - stands[:-1])[scored].sum())
+    return total
+
+
+def test_every_token_is_scored_once(tiny_models) -> None:
+    text = " ".join(["the cat sat, 東京 the cats"] * 12)
+    for overlap in (0.0, 0.25, 0.6):
+        read = JointText(tiny_models, text, overlap)
+        assert read.scored_bytes == len(text.encode())
+        assert [widths(read, j) for j in range(2)] == [read.scored_bytes] * 2
+
+
+def test_a_source_that_is_the_target_scores_the_same_on_hard_text(tiny_llama_tokenizer) -> None:
+    target = tiny_model(tiny_llama_tokenizer, seed=1)
+    target.network.lm_head.weight.data *= 6  # probabilities far below 1e-9
+    source = replace(target, name="twin")
+    analysis = pipeline.analyse(target, [source], TEXT, FusionConfig())
+    assert float(analysis.target_ce.max()) > -math.log(1e-9)
+    assert analysis.fused_bits_per_byte == pytest.approx(analysis.target_bits_per_byte, rel=1e-4)
 
 
 def test_long_texts_are_read_in_windows(tiny_models) -> None:

@@ -137,6 +137,44 @@ def test_any_text_is_reproduced(family: str, text: str) -> None:
     assert encoding.start[own[0]] == 0 and encoding.end[own[-1]] == len(encoding.data)
 
 
+@pytest.mark.parametrize("text", [" ab", "ab", "\nab", "\tab", "  ab"])
+def test_byte_level_with_a_prefix_space(text: str) -> None:
+    backend = byte_level()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    encoding = TextTokenizer(backend, "p", start_id=256, eos_id=256).encode(text)
+    assert encoding.lossless
+    assert encoding.dummy_prefix == (text[0] != " ")
+    assert encoding.end[-1] == len(text)
+
+
+def test_the_dummy_prefix_is_found_without_latin_letters() -> None:
+    backend = Tokenizer(backends.Unigram([("<unk>", 0.0), ("▁", -1.0), ("東", -2.0)], unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    encoding = TextTokenizer(backend, "u", start_id=None, eos_id=None).encode("東東")
+    assert encoding.lossless and encoding.dummy_prefix
+
+
+def test_ids_without_a_token_are_found() -> None:
+    backend = Tokenizer(backends.BPE({"a": 0, "b": 4}, []))
+    tokenizer = TextTokenizer(backend, "holes", start_id=None, eos_id=None)
+    assert tokenizer.size == 5 and tokenizer.unused_ids.tolist() == [1, 2, 3]
+    assert tokenizer.piece(2) == "[2]"
+
+
+def test_vocabularies_that_differ_in_control_tokens_alone_are_not_the_same() -> None:
+    keys = {
+        TextTokenizer(byte_level(), "k", start_id=256, eos_id=eos).vocabulary_key
+        for eos in (256, None)
+    }
+    assert len(keys) == 2
+
+
+def test_a_long_text_that_is_not_reproduced(real_tokenizer) -> None:
+    encoding = real_tokenizer("bert-base-uncased").encode("Ünïcödé words, Öf course. " * 8000)
+    assert not encoding.lossless and len(encoding.lost) > 8000
+    spans_in_order(encoding)
+
+
 def wordlevel(unknown: str = "[UNK]") -> TextTokenizer:
     backend = Tokenizer(backends.WordPiece({"[UNK]": 0, "ab": 1, "##c": 2}, unk_token=unknown))
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])

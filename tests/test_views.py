@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -84,7 +86,7 @@ def test_score_is_plain_json_and_covers_the_text(analysis) -> None:
     for lane in score["lanes"]:
         solid = [t for t in lane["tokens"] if t[1] > t[0]]
         assert solid[0][0] == 0 and solid[-1][1] == width
-        assert all(a[1] == b[0] for a, b in zip(solid, solid[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in pairwise(solid))
     links = [t[7] for t in score["lanes"][-1]["tokens"] if t[7] >= 0]
     assert links == list(range(score["total"])) == list(range(len(score["winners"])))
 
@@ -129,6 +131,12 @@ def test_kinds_agree_with_the_bytes(analysis) -> None:
             assert (token[5] == views.SAME) == ((token[2], token[3]) in spans)
     assert {views.SAME, views.ONE_TO_MANY, views.MANY_TO_ONE} & seen == seen - {views.OVERLAP}
     assert len(seen) > 1
+
+
+def test_lost_bytes_are_marked_on_their_lane(analysis) -> None:
+    lossy = replace(analysis, target=replace(analysis.target, lost=((4, 7),), lossless=False))
+    lanes = views.score(lossy, "name")["lanes"]
+    assert lanes[-1]["lost"] == [[4, 7]] and lanes[0]["lost"] == []
 
 
 def test_pages_join_to_the_whole(tiny_models, monkeypatch: pytest.MonkeyPatch) -> None:

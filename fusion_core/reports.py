@@ -1,0 +1,151 @@
+"""Records -> what the command line prints: JSON objects and readable tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .records import Alignment, Analysis, Encoding
+
+Report = dict[str, Any]
+
+
+def align_report(target: Encoding, sources: list[tuple[Encoding, Alignment]]) -> Report:
+    """Turn an alignment into the object that `align --json` prints."""
+    return {
+        "bytes": len(target.data),
+        "target": _encoding(target),
+        "sources": [_alignment(e, a) for e, a in sources],
+    }
+
+
+def _alignment(encoding: Encoding, alignment: Alignment) -> Report:
+    return {
+        "model": encoding.model,
+        "encoding": _encoding(encoding),
+        "groups": alignment.groups.tolist(),
+        "boundary": alignment.boundary.tolist(),
+        "coverage": alignment.coverage,
+        "coverage_with_prefix": alignment.coverage_with_prefix,
+    }
+
+
+def _encoding(encoding: Encoding) -> Report:
+    return {
+        "model": encoding.model,
+        "tokens": [
+            {"id": int(i), "text": piece, "start": int(s), "end": int(e), "special": bool(x)}
+            for i, piece, s, e, x in zip(
+                encoding.ids,
+                encoding.pieces,
+                encoding.start,
+                encoding.end,
+                encoding.special,
+                strict=True,
+            )
+        ],
+        "lossless": encoding.lossless,
+        "lost": [list(r) for r in encoding.lost],
+    }
+
+
+def align_table(report: Report) -> str:
+    """Show the groups of every source."""
+    lines = []
+    target = report["target"]["tokens"]
+    for source in report["sources"]:
+        own = source["encoding"]["tokens"]
+        lines.append(
+            f"{report['target']['model']} <- {source['model']}: {source['coverage']:.1%} of rows "
+            f"at shared boundaries, {source['coverage_with_prefix']:.1%} with rows inside tokens"
+        )
+        for t0, t1, s0, s1 in source["groups"]:
+            left = " ".join(repr(t["text"]) for t in target[t0:t1])
+            right = " ".join(repr(t["text"]) for t in own[s0:s1])
+            lines.append(f"  {t1 - t0}:{s1 - s0}  {left}  <-  {right}")
+    return "\n".join(lines)
+
+
+def fused_report(analysis: Analysis, piece: Callable[[int], str]) -> Report:
+    """Turn an analysis into the object that `fuse --json` prints.
+
+    Args:
+        analysis: of a text.
+        piece: readable text of a target token id.
+    """
+    fused, rows = analysis.fused, analysis.fused.rows
+    positions = []
+    for i, index in enumerate(analysis.target.text_tokens.tolist()):
+        winner = int(fused.winner[i])
+        positions.append(
+            {
+                "index": index,
+                "start": int(analysis.target.start[index]),
+                "fused": [
+                    {"id": int(v), "text": piece(int(v)), "p": float(p)}
+                    for v, p in zip(rows.ids[i], rows.probs[i], strict=True)
+                ],
+                "tail": float(rows.tail[i]),
+                "winner": fused.sources[winner] if winner >= 0 else None,
+                "weights": dict(zip(fused.sources, fused.weights[i].tolist(), strict=True)),
+                "kept_mass": {s.encoding.model: float(s.kept[i]) for s in analysis.sources},
+                "entropy": float(fused.entropy[i]),
+            }
+        )
+    return {
+        "target": _encoding(analysis.target),
+        "positions": positions,
+        "bits_per_byte": {
+            analysis.target.model: analysis.target_bits_per_byte,
+            **{s.encoding.model: s.bits_per_byte for s in analysis.sources},
+        },
+        "fused_bits_per_byte": analysis.fused_bits_per_byte,
+    }
+
+
+def fuse_table(report: Report) -> str:
+    """Show the top of every fused row, and bits per byte."""
+    tokens = report["target"]["tokens"]
+    lines = ["token            fused row                                     winner"]
+    for position in report["positions"]:
+        top = "  ".join(f"{t['text']!r} {t['p']:.2f}" for t in position["fused"][:4])
+        token = repr(tokens[position["index"]]["text"])
+        lines.append(f"{token:<16} {top:<45} {position['winner'] or '-'}")
+    lines.append("")
+    lines += [f"{b:.3f} bits per byte  {m}" for m, b in report["bits_per_byte"].items()]
+    lines.append(f"{report['fused_bits_per_byte']:.3f} bits per byte  fused")
+    return "\n".join(lines)
+
+
+def evaluate_table(report: Report) -> str:
+    """Show bits per byte of every model, and its tasks."""
+    lines = []
+    for name, score in report["models"].items():
+        lines.append(f"{score['bits_per_byte']:.4f} bits per byte over {score['bytes']:,}  {name}")
+        lines += [
+            f"  {task:<12} {s['bits_per_byte']:.4f} bits per byte, {s['accuracy']:.0%} of questions"
+            for task, s in score["tasks"].items()
+        ]
+    return "\n".join(lines)
+
+
+def pairs_table(report: Report, indent: str = "") -> str:
+    """Show an object as lines of names and values."""
+    lines = []
+    for name, value in report.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}", pairs_table(value, indent + "  ")]
+        else:
+            shown = f"{value:.4f}" if isinstance(value, float) else value
+            lines.append(f"{indent}{name:<18} {shown}")
+    return "\n".join(lines)
+
+
+def finite(value: Any) -> Any:
+    """Replace numbers that JSON has not (nan, infinity) by null."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

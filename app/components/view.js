@@ -1,0 +1,282 @@
+// State and events. The selection lives in the component's value; everything else is a drawing.
+
+const root = element.querySelector(".fuselab-view");
+const state = { score: null, index: 0, systems: [], cards: new Map(), asked: null, busy: false, room: 0 };
+// Names of props must not stand in quotes here: Gradio takes quoted words for names of events.
+const PROPS = Object.keys({ score: 0, notice: 0 });
+
+const ui = {};
+ui.status = make("p", "fl-status", "", { role: "status", "aria-live": "polite" });
+ui.bar = make("div", "fl-tools", null, { role: "toolbar", "aria-label": "walk the score" });
+ui.grid = make("div", "fl-score", null, { role: "grid", "aria-label": "score: the tokens of every model over the same bytes" });
+ui.legend = make("ul", "fl-legend");
+ui.strip = make("div", "fl-strip-box");
+ui.board = make("section", "fl-board-box", null, { "aria-label": "bits per byte on this text" });
+ui.cards = make("section", "fl-cards", null, { "aria-label": "distributions at the selected token", "aria-live": "off" });
+ui.twin = make("details", "fl-twin");
+ui.tip = make("div", "fl-tip", "", { role: "tooltip", hidden: "" });
+add(root, ui.status, ui.bar, ui.grid, ui.legend, ui.strip, ui.cards, ui.board, ui.twin, ui.tip);
+
+function button(text, title, action) {
+  const node = make("button", "", text, { type: "button", title });
+  node.addEventListener("click", action);
+  return node;
+}
+ui.previous = button("‹ mismatch", "previous mismatch (Shift+N)", () => walkMismatch(-1));
+ui.next = button("mismatch ›", "next mismatch (N)", () => walkMismatch(1));
+ui.back = button("« page", "previous page (Page Up)", () => turnPage(-1));
+ui.forth = button("page »", "next page (Page Down)", () => turnPage(1));
+ui.place = make("span", "fl-place");
+ui.help = make("span", "fl-help", "Click a token, or walk with ← → Home End; N: next mismatch");
+add(ui.bar, ui.previous, ui.next, ui.back, ui.forth, ui.place, ui.help);
+
+for (const [kind, text] of [[1, "same bytes (1:1)"], [2, "one source token, several target tokens"], [3, "several source tokens, one target token"], [4, "overlaps"], [0, "target token that ends inside every source's token"]]) {
+  add(ui.legend, add(make("li"), make("i", "fl-token " + (kind ? "fl-k" + kind : "fl-inside")), make("span", "", text)));
+}
+
+ui.loss = add(make("li", "", null, { hidden: "" }), make("i", "fl-lost"), make("span", "", "bytes that a tokenizer does not reproduce"));
+ui.legend.appendChild(ui.loss);
+
+function showStatus() {
+  const status = props.notice || { kind: "busy", text: "Reading …" };
+  ui.status.className = "fl-status fl-" + status.kind;
+  ui.status.setAttribute("role", status.kind === "error" ? "alert" : "status");
+  ui.status.textContent = status.text;
+  clearInterval(state.clock);
+  if (status.kind !== "busy") return;
+  const seconds = make("span", "fl-seconds", "", { "aria-hidden": "true" });
+  const begun = Date.now();
+  ui.status.appendChild(seconds);
+  state.clock = setInterval(() => {
+    seconds.textContent = " " + Math.round((Date.now() - begun) / 1000) + " s";
+  }, 1000);
+}
+
+function showScore(score, index) {
+  if (!score) return;
+  if (!state.score || state.score.id !== score.id) state.cards.clear();
+  score.width = score.axis.reduce((sum, cell) => sum + cell[1], 0);
+  state.score = score;
+  state.bytes = new TextEncoder().encode(score.text);
+  draw();
+  ui.loss.hidden = !score.lanes.some((lane) => lane.lost.length);
+  drawStrip();
+  drawTwin();
+  ui.board.replaceChildren(make("p", "fl-note", "bits per byte on this text; lower is better"), drawBoard(score.board));
+  const pages = score.starts.length > 1;
+  ui.back.hidden = ui.forth.hidden = !pages;
+  ui.back.disabled = score.page === 0;
+  ui.forth.disabled = score.page === score.starts.length - 1;
+  select(index, false);
+}
+
+function draw() {
+  const score = state.score;
+  const width = ui.grid.clientWidth;
+  if (!score || !width) return;
+  const label = parseFloat(getComputedStyle(root).getPropertyValue("--fl-label")) || 120;
+  state.room = Math.max(8, Math.floor((width - label - 30) / CELL));
+  state.width = width;
+  const systems = cutSystems(score, state.room).map((s, i) => drawSystem(score, s, i, label));
+  state.systems = systems;
+  ui.grid.replaceChildren(...systems.map((system) => system.node));
+  state.byLink = new Map();
+  for (const node of ui.grid.querySelectorAll(".fl-target .fl-token[data-link]")) {
+    const link = Number(node.dataset.link);
+    if (!state.byLink.has(link)) state.byLink.set(link, []);
+    state.byLink.get(link).push(node);
+  }
+  state.byToken = new Map();
+  for (const node of ui.grid.querySelectorAll(".fl-lane:not(.fl-target) .fl-token")) {
+    const key = node.dataset.lane + "/" + node.dataset.token;
+    if (!state.byToken.has(key)) state.byToken.set(key, []);
+    state.byToken.get(key).push(node);
+  }
+}
+
+function select(index, focus) {
+  const score = state.score;
+  index = Math.min(Math.max(index, 0), score.total - 1);
+  const local = index - score.first;
+  if (local < 0 || local >= score.winners.length) return openPage(pageOf(index), index, focus);
+  state.index = index;
+  for (const node of ui.grid.querySelectorAll(".fl-selected, .fl-ring")) {
+    node.classList.remove("fl-selected", "fl-ring");
+    if (node.hasAttribute("aria-selected")) node.setAttribute("aria-selected", "false");
+    node.tabIndex = -1;
+  }
+  const nodes = state.byLink.get(local) || [];
+  for (const node of nodes) {
+    node.classList.add("fl-selected");
+    node.setAttribute("aria-selected", "true");
+  }
+  if (nodes[0]) nodes[0].tabIndex = 0;
+  if (focus && nodes[0]) nodes[0].focus({ preventScroll: true });
+  if (nodes[0]) reveal(nodes[0]);
+  ring(local);
+  for (const cell of ui.strip.querySelectorAll(".fl-selected")) cell.classList.remove("fl-selected");
+  if (ui.stripCells[local]) ui.stripCells[local].classList.add("fl-selected");
+  const token = targetTokens()[local];
+  ui.place.textContent = "token " + (index + 1) + " of " + score.total + (token ? "  " + token[6] : "");
+  const held = props.value;
+  if (!held || held.id !== score.id || held.index !== index) props.value = { id: score.id, index };
+  askCards();
+}
+
+function targetTokens() {
+  return state.score.lanes[state.score.lanes.length - 1].tokens.filter((token) => token[7] >= 0);
+}
+
+function ring(local) {
+  const token = targetTokens()[local];
+  for (const system of state.systems) {
+    const shown = token && token[1] > system.from && token[0] < system.to;
+    system.band.hidden = !shown;
+    if (shown) place(system.band, token[0], token[1], [system.from, system.to]);
+  }
+  state.score.rings.forEach((row, lane) => {
+    const at = row[local];
+    const nodes = at === -1 ? ui.grid.querySelectorAll('[data-start="' + lane + '"]') : state.byToken.get(lane + "/" + at) || [];
+    for (const node of nodes) node.classList.add("fl-ring");
+  });
+}
+
+// Scrolls the score alone: the page under the reader's eyes stays where it is.
+function reveal(node) {
+  const system = node.closest(".fl-system");
+  const top = system.offsetTop;
+  if (top < ui.grid.scrollTop) ui.grid.scrollTop = top;
+  else if (top + system.offsetHeight > ui.grid.scrollTop + ui.grid.clientHeight) {
+    ui.grid.scrollTop = top + system.offsetHeight - ui.grid.clientHeight;
+  }
+}
+
+// One question at a time; a burst of keys leaves only its last token to be asked for.
+async function askCards() {
+  const { id } = state.score;
+  const known = state.cards.get(state.index);
+  if (known) return showCards(known);
+  state.asked = { id, index: state.index };
+  if (state.busy) return;
+  state.busy = true;
+  try {
+    while (state.asked) {
+      const question = state.asked;
+      state.asked = null;
+      const answer = await server.read_cards(question);
+      if (state.score.id !== question.id) continue;
+      if (!answer) {
+        forgotten();
+      } else {
+        if (state.cards.size > 256) state.cards.clear();
+        state.cards.set(question.index, answer);
+        if (question.index === state.index) showCards(answer);
+      }
+    }
+  } catch (error) {
+    forgotten();
+  } finally {
+    state.busy = false;
+  }
+}
+
+function forgotten() {
+  clearInterval(state.clock);
+  ui.status.className = "fl-status fl-error";
+  ui.status.textContent = "The server no longer has this analysis: press Analyse to read the text again.";
+}
+
+function showCards(data) {
+  ui.cards.replaceChildren(drawCards(data));
+  ui.cards.dataset.index = data.index;
+}
+
+function pageOf(index) {
+  const starts = state.score.starts;
+  let page = 0;
+  while (page + 1 < starts.length && starts[page + 1] <= index) page += 1;
+  return page;
+}
+
+async function openPage(page, index, focus) {
+  const id = state.score.id;
+  state.opening = { page, index };
+  const answer = await server.read_page({ id, page }).catch(() => null);
+  if (state.score.id !== id || state.opening.page !== page || state.opening.index !== index) return null;
+  if (!answer) return forgotten();
+  showScore(answer, index);
+  if (focus) select(index, true);
+  return answer;
+}
+
+function turnPage(step) {
+  const page = state.score.page + step;
+  if (page >= 0 && page < state.score.starts.length) openPage(page, state.score.starts[page], false);
+}
+
+async function walkMismatch(step) {
+  if (!state.score) return;
+  let score = state.score;
+  let local = state.index - score.first + step;
+  for (;;) {
+    while (local >= 0 && local < score.mismatch.length) {
+      if (score.mismatch[local]) return select(score.first + local, true);
+      local += step;
+    }
+    const page = score.page + step;
+    if (page < 0 || page >= score.starts.length) {
+      ui.place.textContent = step > 0 ? "no further mismatch" : "no earlier mismatch";
+      return;
+    }
+    const edge = step > 0 ? score.starts[page] : score.starts[page + 1] - 1;
+    score = await openPage(page, edge, true);
+    if (!score) return;
+    local = edge - score.first;
+  }
+}
+
+root.addEventListener("click", (event) => {
+  const hit = event.target.closest("[data-link]");
+  if (hit && state.score) select(state.score.first + Number(hit.dataset.link), hit.closest(".fl-score") !== null);
+});
+
+ui.grid.addEventListener("keydown", (event) => {
+  if (!state.score || event.ctrlKey || event.metaKey || event.altKey) return;
+  const steps = { ArrowLeft: -1, ArrowRight: 1 };
+  if (event.key in steps) select(state.index + steps[event.key], true);
+  else if (event.key === "Home") select(0, true);
+  else if (event.key === "End") select(state.score.total - 1, true);
+  else if (event.key === "PageUp") turnPage(-1);
+  else if (event.key === "PageDown") turnPage(1);
+  else if (event.key === "n" || event.key === "N") walkMismatch(event.shiftKey ? -1 : 1);
+  else return;
+  event.preventDefault();
+});
+
+ui.grid.addEventListener("pointerover", showTip);
+ui.grid.addEventListener("pointerleave", hideTip);
+ui.grid.addEventListener("focusin", showTip);
+ui.grid.addEventListener("focusout", hideTip);
+ui.grid.addEventListener("scroll", hideTip);
+root.addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
+
+ui.twin.addEventListener("toggle", () => ui.twin.open && fillTwin());
+
+function refresh() {
+  showStatus();
+  if (!props.score || state.shown === props.score) return;
+  const score = JSON.parse(props.score);
+  const known = state.score && state.score.id === score.id;
+  state.shown = props.score;
+  if (known) return;
+  state.opening = null;
+  showScore(score, score.open);
+}
+watch(PROPS, refresh);
+new ResizeObserver(() => {
+  if (state.score && Math.abs(ui.grid.clientWidth - (state.width || 0)) > 4) {
+    draw();
+    select(state.index, false);
+  }
+}).observe(ui.grid);
+refresh();

@@ -1,0 +1,186 @@
+"""The Align tab: a text, the score of its tokens, and the distributions at one of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from fusion_core import fuse, vocab, zoo
+from fusion_core.errors import FusionError
+
+from .. import texts, views
+from ..components import AlignmentView
+from ..session import GIB, Session
+
+_log = logging.getLogger(__name__)
+
+INTRO = (
+    "Equal bytes stand under one another; the target is the lowest lane. Choose one of its tokens "
+    "to see what each model expected there, how that was carried over, and what was fused."
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The components in the sidebar that an analysis depends on."""
+
+    target: gr.Dropdown
+    sources: gr.Dropdown
+    strategy: gr.Dropdown
+    operator: gr.Dropdown
+    level: gr.Radio
+    top_k: gr.Number
+
+    @property
+    def all(self) -> list[Any]:
+        """Return the components in the order in which `analyse` takes them."""
+        return [
+            self.target, self.sources, self.strategy, self.operator, self.level, self.top_k
+        ]  # fmt: skip
+
+
+def zoo_names() -> list[str]:
+    """Return the embedded models as a user names them."""
+    return [f"zoo:{name}" for name in zoo.NAMES]
+
+
+def sidebar(session: Session) -> Settings:
+    """Lay out the models, the way of fusing, and what is allowed here."""
+    names = zoo_names()
+    target = "zoo:llama" if "zoo:llama" in names else (names or [""])[0]
+    gr.Markdown("### Models", elem_classes="fl-side")
+    where = (
+        "a zoo model, a folder or a hub id"
+        if session.limits.local_folders
+        else ("a zoo model or a hub id")
+    )
+    settings = Settings(
+        target=gr.Dropdown(
+            names, value=target, label="Target", info=f"who learns: {where}",
+            allow_custom_value=True, elem_id="target",
+        ),
+        sources=gr.Dropdown(
+            names, value=[n for n in names if n != target], label="Sources",
+            info="who teaches: any number of models", multiselect=True,
+            allow_custom_value=True, elem_id="sources",
+        ),
+        strategy=gr.Dropdown(
+            list(vocab.STRATEGIES), value="prefix", label="Vocabulary mapping",
+            info="how a source's mass reaches the target's tokens", elem_id="strategy",
+        ),
+        operator=gr.Dropdown(
+            list(fuse.OPERATORS), value="min_ce", label="Fusion operator", elem_id="operator",
+        ),
+        level=gr.Radio(
+            list(fuse.LEVELS), value="token", label="Level",
+            info="one choice for the whole text, or one for each token", elem_id="level",
+        ),
+        top_k=gr.Number(
+            10, label="Top-k of the fused row", precision=0, elem_id="top-k",
+        ),
+    )  # fmt: skip
+    limits = session.limits
+    download = f", {limits.model_bytes // GIB} GB a model" if limits.model_bytes else ""
+    gr.Markdown(
+        f"Texts up to {limits.text_bytes:,} bytes, {limits.sources} sources, "
+        f"{limits.memory_bytes // GIB} GB of models in memory{download}. Runs on {session.device}.",
+        elem_classes="fl-limits",
+    )
+    return settings
+
+
+def build(session: Session, settings: Settings, demo: gr.Blocks) -> None:
+    """Lay out the tab and connect it."""
+    examples = texts.examples()
+    gr.Markdown(INTRO, elem_classes="fl-intro")
+    with gr.Row(equal_height=False):
+        text = gr.Textbox(
+            texts.OPENING,
+            label=f"Text, up to {session.limits.text_bytes:,} bytes (Shift+Enter analyses)",
+            lines=3,
+            max_lines=9,
+            scale=5,
+            min_width=280,
+            elem_id="text",
+        )
+        with gr.Column(scale=1, min_width=220):
+            example = gr.Dropdown(
+                list(examples), value=next(iter(examples)), label="Example", elem_id="example"
+            )
+            button = gr.Button("Analyse", variant="primary", elem_id="analyse")
+    view = AlignmentView(server_functions=_questions(session), elem_id="align-view")
+
+    def analyse(text: str, target: str, sources: list[str], *choice: Any) -> Iterator[Any]:
+        yield from _analyse(session, text, target, sources, choice)
+
+    run: dict[str, Any] = {
+        "fn": analyse,
+        "inputs": [text, *settings.all],
+        "outputs": view,
+        "trigger_mode": "always_last",
+        "show_progress": "hidden",
+        "concurrency_limit": 2,
+        "concurrency_id": "analyse",
+        "api_visibility": "private",
+    }
+    # A name typed into a multiselect fires no input event.
+    changes = [c.change if c is settings.sources else c.input for c in settings.all]
+    gr.on([demo.load, button.click, text.submit, *changes], **run)
+    example.input(
+        examples.get, example, text, api_visibility="private", show_progress="hidden"
+    ).success(**run)
+
+
+def _questions(session: Session) -> list[Callable[..., Any]]:
+    """Return what the view may ask between analyses, as plain functions.
+
+    Gradio marks them, and makes their names attributes of the component.
+    """
+
+    def read_page(question: dict[str, Any]) -> dict[str, Any] | None:
+        return session.page(question)
+
+    def read_cards(question: dict[str, Any]) -> dict[str, Any] | None:
+        return session.cards(question)
+
+    return [read_page, read_cards]
+
+
+def _analyse(
+    session: Session, text: str, target: str, sources: list[str], choice: tuple[Any, ...]
+) -> Iterator[Any]:
+    strategy, operator, level, top_k = choice
+    try:
+        if isinstance(top_k, float) and top_k.is_integer():
+            top_k = int(top_k)
+        request = session.request(
+            target, sources, text, strategy=strategy, operator=operator, level=level, top_k=top_k
+        )
+        for step in session.analyse(request):
+            if isinstance(step, str):
+                yield AlignmentView(notice={"kind": "busy", "text": step})
+            else:
+                yield AlignmentView(
+                    score=json.dumps(views.score(step.analysis, step.id)),
+                    notice={"kind": "done", "text": _summary(step.analysis)},
+                )
+    except FusionError as error:
+        yield AlignmentView(notice={"kind": "error", "text": str(error)})
+    except Exception as error:  # a fault of ours must not leave the page waiting
+        _log.exception("analysis failed")
+        sentence = f"FuseLab failed at this ({type(error).__name__}): try other settings or text."
+        yield AlignmentView(notice={"kind": "error", "text": sentence})
+
+
+def _summary(analysis: Any) -> str:
+    best = min(analysis.sources, key=lambda s: s.bits_per_byte)
+    return (
+        f"{len(analysis.target.data):,} bytes · {len(analysis.target.text_tokens):,} target tokens "
+        f"· best source {views.short_name(best.encoding.model)} {best.bits_per_byte:.2f} bits/byte "
+        f"· target {analysis.target_bits_per_byte:.2f} · fused {analysis.fused_bits_per_byte:.2f}"
+    )

@@ -1,0 +1,99 @@
+"""Puts the tabs together: the page, its sidebar, its theme."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from .session import Session
+from .tabs import align
+
+_FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+_CSS = """
+.gradio-container { max-width: 1560px !important; }
+.fl-title > * { display: flex; flex-wrap: wrap; align-items: baseline; gap: 2px 14px; }
+.fl-title h1 { margin: 0; font-size: 21px; letter-spacing: -0.01em; }
+.fl-title p, .fl-intro p { margin: 0; color: var(--body-text-color-subdued); }
+.fl-limits p { font-size: 12px; color: var(--body-text-color-subdued); }
+.fl-side h3 { margin: 0; font-size: 15px; }
+@media (max-width: 700px) { .fl-intro { display: none; } }
+#align-view .html-container { padding: 4px 0 0; }
+.dark button[role="tab"].selected { color: #a5b4fc; border-color: #a5b4fc; }
+#text textarea { font-family: var(--font-mono); font-size: 13.5px; }
+"""
+
+
+# An open sidebar covers a narrow page.
+_CLOSE_SIDEBAR = """() => {
+  if (innerWidth < 800) document.querySelector(".sidebar.open .toggle-button")?.click();
+}"""
+
+
+def theme() -> gr.themes.Base:
+    """Return the theme: quiet paper, one blue, and only fonts that the machine has."""
+    fonts = [gr.themes.Font(name) for name in _FONT]
+    mono = [gr.themes.Font(name) for name in _MONO]
+    return gr.themes.Soft(
+        primary_hue="indigo", neutral_hue="slate", radius_size="md", font=fonts, font_mono=mono
+    ).set(
+        body_background_fill="#fbfbfd",
+        body_background_fill_dark="#14151a",
+        background_fill_primary="#ffffff",
+        background_fill_primary_dark="#1b1d25",
+        background_fill_secondary="#f5f6fa",
+        background_fill_secondary_dark="#191b22",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1b1d25",
+        block_border_color="#d9dbe4",
+        block_border_color_dark="#2f323e",
+        block_border_width="1px",
+        block_shadow="none",
+        block_shadow_dark="none",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#14151a",
+        block_title_background_fill="transparent",
+        block_title_background_fill_dark="transparent",
+        block_title_text_color="#1c1e26",
+        block_title_text_color_dark="#eceef5",
+        block_title_text_weight="600",
+        block_title_padding="0",
+        block_info_text_size="12px",
+        layout_gap="12px",
+        body_text_color="#1c1e26",
+        body_text_color_dark="#eceef5",
+        body_text_color_subdued="#5f6370",
+        body_text_color_subdued_dark="#a2a6b4",
+    )
+
+
+def build(session: Session | None = None) -> gr.Blocks:
+    """Build the page.
+
+    Args:
+        session: the state to use; a new one by default.
+    """
+    session = session or Session()
+    with gr.Blocks(title="FuseLab", analytics_enabled=False, fill_width=True) as demo:
+        with gr.Sidebar(width=300):
+            settings = align.sidebar(session)
+        gr.Markdown("# FuseLab\nSee how language models read one text, and fuse what they know.",
+                    elem_classes="fl-title")  # fmt: skip
+        with gr.Tabs(), gr.Tab("Align", id="align"):
+            align.build(session, settings, demo)
+    demo.queue(default_concurrency_limit=2, max_size=64)
+    return demo
+
+
+def launch_options() -> dict[str, Any]:
+    """Return how the page is served: its looks, and nothing that calls outside."""
+    return {
+        "theme": theme(),
+        "css": _CSS,
+        "footer_links": ["settings"],
+        "js": _CLOSE_SIDEBAR,
+        "run_history": False,
+        "ssr_mode": False,
+    }

@@ -16,6 +16,10 @@ from .records import Encoding, NextTokenRows, SparseRows
 from .windows import Window, cut, windows
 
 
+KEPT_CELLS = 1 << 26
+"""Rows times vocabulary, of all models, up to which the rows of a text of many windows are kept."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What several models read in one window.
@@ -77,7 +81,12 @@ class JointText:
                 "There is no stretch of this text that every model predicts (one has no start "
                 "token, or their tokens nowhere meet): give another or a longer text."
             )
-        self._kept: Reading | None = None
+        cells = sum(
+            len(e.text_tokens) * m.tokenizer.size
+            for m, e in zip(self.readers, self.encodings, strict=True)
+        )
+        self._keep = len(self.windows) == 1 or cells <= KEPT_CELLS
+        self._kept: list[Reading] = []
 
     def _scored(self, window: Window) -> tuple[int, int]:
         """Find the bytes of a window on which all models are scored.
@@ -105,16 +114,14 @@ class JointText:
         return low, window.own_end if high == len(self.data) else high
 
     def readings(self) -> Iterator[Reading]:
-        """Read every window; a text of a single window is read once and kept."""
-        if self._kept is not None:
-            yield self._kept
-            return
-        for window in self.windows:
+        """Read every window; what is read is kept for the next time, unless it is too much."""
+        yield from self._kept
+        for window in self.windows[len(self._kept) :]:
             parts = [cut(e, window) for e in self.encodings]
             rows = [models.rows(m, e) for m, (e, _) in zip(self.readers, parts, strict=True)]
             reading = Reading(window, [e for e, _ in parts], rows, [n for _, n in parts])
-            if len(self.windows) == 1:
-                self._kept = reading
+            if self._keep:
+                self._kept.append(reading)
             yield reading
 
     def nats(self) -> list[float]:

@@ -84,7 +84,7 @@ function fusedCard(data, scale) {
   const own = bars(data.target.row, scale, "var(--fl-quiet)");
   add(columns, column(shortName(data.target.name) + " itself", quoted(data.after), own));
   add(card, columns);
-  const winner = fused.winner < 0 ? "winner: none, the target's own row" : "winner: " + shortName(data.sources[fused.winner].name) + " ♛";
+  const winner = fused.winner < 0 ? "no single winner" : "winner: " + shortName(data.sources[fused.winner].name) + " ♛";
   return add(card, make("footer", "", winner + " · CE " + figure(fused.ce, 2) + " · entropy " + figure(fused.entropy, 2) + " nats · target alone: CE " + figure(data.target.ce, 2)));
 }
 

@@ -15,7 +15,6 @@ from .models import LoadedModel
 from .records import Encoding, NextTokenRows, SparseRows
 from .windows import Window, cut, windows
 
-
 KEPT_CELLS = 1 << 26
 """Rows times vocabulary, of all models, up to which the rows of a text of many windows are kept."""
 

@@ -15,8 +15,8 @@ from browser import chromium, serve
 from PIL import Image
 
 SHOTS = {
-    "align-light": {"theme": "light", "width": 1280, "height": 1250},
-    "align-dark": {"theme": "dark", "width": 1280, "height": 1250},
+    "align-light": {"theme": "light", "width": 1280, "height": 1700},
+    "align-dark": {"theme": "dark", "width": 1280, "height": 1700},
 }
 COLORS = 128
 

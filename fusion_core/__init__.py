@@ -18,7 +18,7 @@ The rooms, in the order in which they may import one another (a test reads the i
       fuse        ProjectedRows            -> FusedRows
       evaluate    rows                     -> bits per byte, transfer cross-entropy
 
-    reading < pipeline < suite             call the stages in order
+    reading < gather < pipeline < suite    call the stages in order
     reports                                records -> JSON objects and tables
     cli, __main__                          the command line
     zoo.build, zoo.__main__                how the embedded models were made

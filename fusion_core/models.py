@@ -21,7 +21,6 @@ from .errors import (
 from .records import Encoding, NextTokenRows
 from .tokens import TextTokenizer
 
-ZOO = "zoo:"
 MAX_BYTES = 32_000_000_000
 """Largest weights that are loaded unless the caller says otherwise."""
 
@@ -83,8 +82,8 @@ def find(name: str) -> ModelSource:
         raise ModelNotFoundError(
             "A model name is missing: give zoo:NAME, a local folder or a hub id."
         )
-    if name.startswith(ZOO):
-        return ModelSource(name, zoo.path(name.removeprefix(ZOO)))
+    if name.startswith(zoo.PREFIX):
+        return ModelSource(name, zoo.path(name.removeprefix(zoo.PREFIX)))
     try:
         path = Path(name).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -100,7 +99,7 @@ def find(name: str) -> ModelSource:
     if not _HUB_ID.fullmatch(name) or ".." in name:
         raise ModelNotFoundError(
             f"There is no folder {name!r}: give an existing folder, a hub id such as "
-            f"organisation/model, or one of {', '.join(ZOO + n for n in zoo.NAMES)}."
+            f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."
         )
     return ModelSource(name, None)
 
@@ -258,7 +257,7 @@ def _hub_size(name: str) -> int:
             return cached
         raise ModelNotFoundError(
             f"There is no local folder called {name}, and the hub cannot be reached: use one of "
-            f"{', '.join(ZOO + n for n in zoo.NAMES)} or a local folder."
+            f"{', '.join(zoo.PREFIX + n for n in zoo.NAMES)} or a local folder."
         ) from error
     files = {f.rfilename: f.size or 0 for f in info.siblings or []}
     if "adapter_config.json" in files:

@@ -5,27 +5,19 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from threading import Lock
 
 import numpy as np
-import torch
 
 from . import evaluate as scoring
 from . import fuse, project, vocab
 from .align import METHODS
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
+from .gather import Gathering
 from .models import LoadedModel
-from .reading import JointText, Reading, RowStore
-from .records import (
-    Alignment,
-    Analysis,
-    Encoding,
-    FusedRows,
-    SourceReading,
-    SparseRows,
-)
+from .reading import JointText, Reading
+from .records import Alignment, Analysis, Encoding, ProjectedRows
 from .tokens import TextTokenizer
 
 Progress = Callable[[str, float], None]
@@ -144,7 +136,7 @@ def transfer(
             progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
         text = JointText([target, source], document, config.overlap)
         for reading, (low, high) in zip(text.readings(), text.scored, strict=True):
-            projected = _project(reading, 1, carried, config, source)
+            projected = _project(reading, 1, carried, config)
             observed = reading.rows[0].observed[:-1]
             ce, floored = fuse.cross_entropy(projected.probs, observed)
             score.floored += floored
@@ -157,21 +149,15 @@ def transfer(
 
 
 def _project(
-    reading: Reading,
-    model: int,
-    carried: vocab.Mapping | None,
-    config: FusionConfig,
-    source: LoadedModel,
-) -> project.ProjectedRows:
+    reading: Reading, model: int, pairs: vocab.Mapping | None, config: FusionConfig
+) -> ProjectedRows:
+    """Carry one source's rows of a window over to the target."""
     target_encoding, encoding = reading.encodings[0], reading.encodings[model]
-    alignment = METHODS["bytes"](
-        target_encoding, encoding, source_start=source.tokenizer.start_id is not None
-    )
     return project.project(
         project.truncate(reading.rows[model], config.source_top_k),
         reading.rows[0],
-        alignment,
-        carried,
+        reading.align(model),
+        pairs,
         source_encoding=encoding,
         target_encoding=target_encoding,
     )
@@ -214,123 +200,12 @@ def analyse(
     clock.append(time.perf_counter())
     tell("reading the text", len(sources) / (len(sources) + 2))
     read = JointText([target, *sources], text, config.overlap)
-    bpb = [scoring.bits(nats, read.scored_bytes) for nats in read.nats()]
+    gathered = Gathering(read, config, view_top_k)
     clock.append(time.perf_counter())
     tell("carrying over and fusing", (len(sources) + 1) / (len(sources) + 2))
-    views = [RowStore(len(e.text_tokens) + 1) for e in read.encodings]
-    fused, nats = RowStore(len(read.encodings[0].text_tokens)), 0.0
     for reading, scored in zip(read.readings(), read.scored, strict=True):
-        nats += _fuse_window(reading, scored, read, maps, bpb[1:], config, view_top_k, views, fused)
+        carried = [_project(reading, j, pairs, config) for j, pairs in enumerate(maps, start=1)]
+        gathered.add(reading, scored, carried)
     clock.append(time.perf_counter())
-    return _assemble(read, views, fused, bpb, nats, config, clock)
-
-
-def _fuse_window(
-    reading: Reading,
-    scored: tuple[int, int],
-    read: JointText,
-    maps: Sequence[vocab.Mapping | None],
-    sequence_ce: Sequence[float],
-    config: FusionConfig,
-    view_top_k: int,
-    views: Sequence[RowStore],
-    fused: RowStore,
-) -> float:
-    """Fuse the rows that a window owns, and return their nats on the scored bytes."""
-    for j, rows in enumerate(reading.rows):
-        mine = np.flatnonzero(reading.owned(j))
-        top = fuse.sparsify(rows.logprobs[torch.as_tensor(mine)].exp(), view_top_k)
-        views[j].put_sparse(mine + reading.before[j], top, "own")
-    projected = [
-        _project(reading, j, carried, config, read.readers[j])
-        for j, carried in enumerate(maps, start=1)
-    ]
-    observed = reading.rows[0].observed[:-1]
-    result = fuse.fuse(
-        projected,
-        observed,
-        sequence_ce,
-        operator=config.operator,
-        level=config.level,
-        top_k=config.top_k,
-    )
-    mine = np.flatnonzero(reading.owned(0)[:-1])
-    where, pick = mine + reading.before[0], torch.as_tensor(mine)
-    for j, carried_rows in enumerate(projected, start=1):
-        carried_ce, _ = fuse.cross_entropy(carried_rows.probs, observed)
-        carried_top = fuse.sparsify(carried_rows.probs[pick], view_top_k)
-        fused.put_sparse(where, carried_top, f"carried.{j}")
-        fused.put(where, carried_rows.kept[pick], f"kept.{j}")
-        fused.put(where, carried_ce[pick], f"ce.{j}")
-    fused.put(where, -reading.rows[0].observed_logprob[pick], "target_ce")
-    fused.put_sparse(where, _pick(result.rows, pick), "rows")
-    for name in ("weights", "winner", "entropy", "observed_logprob"):
-        fused.put(where, getattr(result, name)[pick], name)
-    stands = reading.stands(0)[:-1]
-    counted = torch.as_tensor((stands >= scored[0]) & (stands < scored[1]))
-    return float(-result.observed_logprob[counted].double().sum())
-
-
-def _pick(rows: SparseRows, where: torch.Tensor) -> SparseRows:
-    return replace(rows, ids=rows.ids[where], probs=rows.probs[where], tail=rows.tail[where])
-
-
-def _assemble(
-    read: JointText,
-    views: Sequence[RowStore],
-    fused: RowStore,
-    bpb: Sequence[float],
-    fused_nats: float,
-    config: FusionConfig,
-    clock: Sequence[float],
-) -> Analysis:
-    target, *sources = read.readers
-    size = target.tokenizer.size
-    reading = read.encodings[0]
-    m = len(reading.text_tokens)
-    own = views[0].get_sparse("own", size)
-    return Analysis(
-        target=reading,
-        own=_pick(own, torch.arange(m)),
-        target_ce=fused.get("target_ce"),
-        target_bits_per_byte=bpb[0],
-        sources=tuple(
-            SourceReading(
-                encoding=encoding,
-                alignment=METHODS["bytes"](
-                    reading, encoding, source_start=source.tokenizer.start_id is not None
-                ),
-                own=views[j].get_sparse("own", source.tokenizer.size),
-                carried=fused.get_sparse(f"carried.{j}", size),
-                kept=fused.get(f"kept.{j}"),
-                ce=fused.get(f"ce.{j}"),
-                bits_per_byte=bpb[j],
-            )
-            for j, (source, encoding) in enumerate(
-                zip(sources, read.encodings[1:], strict=True), start=1
-            )
-        ),
-        fused=FusedRows(
-            rows=fused.get_sparse("rows", size),
-            sources=tuple(s.name for s in sources),
-            weights=fused.get("weights"),
-            winner=fused.get("winner"),
-            entropy=fused.get("entropy"),
-            observed_logprob=fused.get("observed_logprob"),
-        ),
-        fused_bits_per_byte=scoring.bits(fused_nats, read.scored_bytes),
-        scored_bytes=read.scored_bytes,
-        details={
-            "strategy": config.strategy,
-            "operator": config.operator,
-            "level": config.level,
-            "top_k": config.top_k,
-            "windows": len(read.windows),
-            "seconds": {
-                name: b - a
-                for name, a, b in zip(
-                    ("mapping", "reading", "fusing"), clock[:-1], clock[1:], strict=True
-                )
-            },
-        },
-    )
+    steps = zip(("mapping", "reading", "fusing"), clock[:-1], clock[1:], strict=True)
+    return gathered.analysis({name: b - a for name, a, b in steps})

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
-import torch
 
 from . import evaluate as scoring
 from . import models
+from .align import by_bytes
 from .errors import InputError
 from .models import LoadedModel
-from .records import Encoding, NextTokenRows, SparseRows
+from .records import Alignment, Encoding, NextTokenRows
 from .windows import Window, cut, windows
 
 KEPT_CELLS = 1 << 26
@@ -28,16 +29,23 @@ class Reading:
         encodings: the window in each model's tokens, offsets from its start.
         rows: each model's next-token rows.
         before: each model's number of text tokens before the window.
+        has_start: whether each model has a start token.
     """
 
     window: Window
     encodings: list[Encoding]
     rows: list[NextTokenRows]
     before: list[int]
+    has_start: list[bool]
 
     def stands(self, model: int) -> np.ndarray:
         """(n + 1,) bytes of the whole text at which a model's rows stand."""
         return self.rows[model].boundary + self.window.start
+
+    def align(self, source: int) -> Alignment:
+        """Align the target with a source within the window."""
+        target, encoding = self.encodings[0], self.encodings[source]
+        return by_bytes(target, encoding, source_start=self.has_start[source])
 
     def owned(self, model: int) -> np.ndarray:
         """(n + 1,) bool, rows that are taken from this window."""
@@ -50,6 +58,7 @@ class JointText:
 
     Attributes:
         readers: the models, the target first.
+        has_start: whether each model has a start token.
         encodings: the whole text in each model's tokens.
         data: the text in UTF-8.
         windows: stretches that every model can read at once.
@@ -72,6 +81,9 @@ class JointText:
                 raise InputError(
                     f"The tokenizer of {model.name} makes no token of this text: give another text."
                 )
+        self.has_start = [m.tokenizer.start_id is not None for m in readers]
+        ends = [e.end[e.text_tokens] for e in self.encodings]
+        self._common = np.union1d(reduce(np.intersect1d, ends), [0, len(self.data)])
         self.windows = windows(self.encodings, [m.context for m in readers], overlap)
         self.scored = [self._scored(w) for w in self.windows]
         self.scored_bytes = sum(min(high, len(self.data)) - low for low, high in self.scored)
@@ -99,15 +111,13 @@ class JointText:
         """
         low = window.own
         if low == window.start:
-            for model, encoding in zip(self.readers, self.encodings, strict=True):
+            for encoding, has_start in zip(self.encodings, self.has_start, strict=True):
                 own = encoding.text_tokens
-                after = own[encoding.start[own] >= low]
-                if model.tokenizer.start_id is None and len(after):
+                after = own[encoding.start[own] >= window.start]
+                if not has_start and len(after):
                     low = max(low, int(encoding.end[after[0]]))
-        ends = [set(e.end[e.text_tokens].tolist()) for e in self.encodings]
-        common = {0, len(self.data)} | set.intersection(*ends)
-        low = min(b for b in common if b >= low)
-        high = max(b for b in common if b <= window.end)
+        low = int(self._common[np.searchsorted(self._common, low)])
+        high = int(self._common[np.searchsorted(self._common, window.end, side="right") - 1])
         if high <= low:
             return low, low
         return low, window.own_end if high == len(self.data) else high
@@ -118,7 +128,9 @@ class JointText:
         for window in self.windows[len(self._kept) :]:
             parts = [cut(e, window) for e in self.encodings]
             rows = [models.rows(m, e) for m, (e, _) in zip(self.readers, parts, strict=True)]
-            reading = Reading(window, [e for e, _ in parts], rows, [n for _, n in parts])
+            reading = Reading(
+                window, [e for e, _ in parts], rows, [n for _, n in parts], self.has_start
+            )
             if self._keep:
                 self._kept.append(reading)
             yield reading
@@ -130,35 +142,3 @@ class JointText:
             for j in range(len(self.readers)):
                 totals[j] += scoring.native_nats(reading.rows[j], reading.stands(j), low, high)
         return totals
-
-
-class RowStore:
-    """Collects per-row tensors from windows into tensors over a whole text of n rows."""
-
-    def __init__(self, n: int) -> None:
-        """Start with nothing put."""
-        self.n = n
-        self._parts: dict[str, torch.Tensor] = {}
-
-    def put(self, where: np.ndarray, rows: torch.Tensor, name: str) -> None:
-        """Store rows (r, …) under a name, at the positions (r,) ``where``."""
-        index = torch.as_tensor(where)
-        if name not in self._parts:
-            # What is never put is a row without ids, all of it tail.
-            fill = {"ids": -1, "tail": 1}.get(name.rpartition(".")[2], 0)
-            self._parts[name] = torch.full((self.n, *rows.shape[1:]), fill, dtype=rows.dtype)
-        self._parts[name][index] = rows.cpu()
-
-    def put_sparse(self, where: np.ndarray, rows: SparseRows, name: str) -> None:
-        """Store sparse rows under a name."""
-        for part in ("ids", "probs", "tail"):
-            self.put(where, getattr(rows, part), f"{name}.{part}")
-
-    def get(self, name: str) -> torch.Tensor:
-        """Return (n, …) what was put under a name."""
-        return self._parts[name]
-
-    def get_sparse(self, name: str, vocab_size: int) -> SparseRows:
-        """Return n sparse rows."""
-        parts = [self.get(f"{name}.{part}") for part in ("ids", "probs", "tail")]
-        return SparseRows(parts[0], parts[1], parts[2], vocab_size)

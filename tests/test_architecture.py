@@ -23,16 +23,19 @@ STAGES = {
     "fuse",
     "evaluate",
 }
-LEVEL = {
+LEVEL = dict.fromkeys(STAGES, 3) | {
+    "__init__": -1,
     "errors": 0,
     "records": 1,
     "config": 2,
     "reading": 4,
-    "pipeline": 5,
-    "suite": 6,
-    "reports": 6,
-} | dict.fromkeys(STAGES, 3)
-LEVEL |= {"cli": 7, "__main__": 8, "__init__": -1}
+    "gather": 5,
+    "pipeline": 6,
+    "suite": 7,
+    "reports": 7,
+    "cli": 8,
+    "__main__": 9,
+}
 BETWEEN_STAGES = {
     ("tokens", "spans"),
     ("vocab", "tokens"),

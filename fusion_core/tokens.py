@@ -241,14 +241,15 @@ class TextTokenizer:
             string's first bytes (a normaliser changed them, or they are unknown).
         """
         at_start = at_start and self.dummy_prefix
-        missing = list({s for s in strings if s and (s, at_start) not in self._first})
+        found = {s: self._first.get((s, at_start), -1 if not s else None) for s in set(strings)}
+        missing = [s for s, token in found.items() if token is None]
         if missing:
+            spelled = self._spell_first(missing, at_start)
+            found.update(zip(missing, spelled, strict=True))
             if len(self._first) > MAX_SPELLINGS:
-                self._first.clear()
-                missing = list({s for s in strings if s})
-            for string, token in zip(missing, self._spell_first(missing, at_start), strict=True):
-                self._first[string, at_start] = token
-        return np.asarray([self._first.get((s, at_start), -1) for s in strings], np.int64)
+                self._first = {}
+            self._first.update(((s, at_start), t) for s, t in zip(missing, spelled, strict=True))
+        return np.asarray([found[s] for s in strings], np.int64)
 
     def _spell_first(self, strings: Sequence[bytes], at_start: bool) -> list[int]:
         tokens = [-1] * len(strings)

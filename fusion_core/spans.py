@@ -2,8 +2,7 @@
 
 Most tokenizers give back the text's bytes, and spans are running sums. Normalisers (NFC,
 lower-casing, collapsed spaces), `[UNK]` and vocabularies with missing bytes do not; here the
-tokens' bytes are matched with the text, character by character, between anchors that the
-tokenizer's own offsets give.
+tokens' bytes are matched with the text, character by character, as a longest common subsequence.
 """
 
 from __future__ import annotations
@@ -13,20 +12,21 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from rapidfuzz.distance import Indel
 
-MAX_MATCH_CELLS = 400_000_000
-"""Largest matrix (characters x characters) that is searched for a longest common subsequence."""
+WINDOW = 2000
+"""Characters that are matched at once; longer texts are matched window by window."""
 
 
 def locate(
-    text: str, pieces: Sequence[bytes | None], offsets: Sequence[tuple[int, int]]
+    text: str, pieces: Sequence[bytes | None], offsets: Sequence[tuple[int, int]] | None
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]], bool]:
     """Find the bytes of a text that each token stands for.
 
     Args:
         text: the text that was encoded, m characters.
         pieces: the n tokens' own bytes, dummy prefixes removed; None for unknown tokens.
-        offsets: the tokenizer's character offsets of the n tokens. They are trusted only to say
-            which characters a *run* of overlapping tokens came from.
+        offsets: the tokenizer's character offsets of the n tokens, to say which characters a *run*
+            of overlapping tokens came from; None where unknown characters leave no token, because
+            `tokenizers` then gives offsets that are short of them.
 
     Returns:
         start: (n,) int64 byte offsets, never decreasing.
@@ -35,6 +35,8 @@ def locate(
         extra: whether tokens hold characters that the text has not.
     """
     data = np.frombuffer(text.encode(), np.uint8)
+    if offsets is None:
+        offsets = [(0, len(text))] * len(pieces)
     byte_at = np.append(np.flatnonzero((data & 0xC0) != 0x80), len(data))
     start = np.zeros(len(pieces), np.int64)
     end = np.zeros(len(pieces), np.int64)
@@ -120,15 +122,32 @@ def _equal_blocks(own: bytes, text: str, data: bytes) -> list[tuple[int, int, in
     chars = own.decode("utf-8", "surrogateescape")
     own_at = np.cumsum([0] + [len(c.encode("utf-8", "surrogateescape")) for c in chars])
     text_at = np.cumsum([0] + [len(c.encode()) for c in text])
-    close = [(len(own), len(data), 0)]
-    if len(chars) * len(text) > MAX_MATCH_CELLS:
-        return close
-    blocks = Indel.editops(chars, text).as_matching_blocks()
     return [
-        (int(own_at[k.a]), int(text_at[k.b]), int(own_at[k.a + k.size] - own_at[k.a]))
-        for k in blocks
-        if k.size
-    ] + close
+        (int(own_at[a]), int(text_at[b]), int(own_at[a + size] - own_at[a]))
+        for a, b, size in _common(chars, text)
+    ] + [(len(own), len(data), 0)]
+
+
+def _common(one: str, other: str) -> Iterator[tuple[int, int, int]]:
+    """Yield equal stretches of two strings as (place in one, place in the other, characters).
+
+    Within a window they are a longest common subsequence. What is found in its last quarter is
+    looked at again in the next window, unless nothing else was found.
+    """
+    a = b = 0
+    while a < len(one) and b < len(other):
+        left, right = one[a : a + WINDOW], other[b : b + WINDOW]
+        last = a + WINDOW >= len(one) and b + WINDOW >= len(other)
+        blocks = [k for k in Indel.editops(left, right).as_matching_blocks() if k.size]
+        sure = [k for k in blocks if last or max(k.a, k.b) < 0.75 * WINDOW] or blocks
+        for k in sure:
+            yield a + k.a, b + k.b, k.size
+        if last:
+            return
+        if sure:
+            a, b = a + sure[-1].a + sure[-1].size, b + sure[-1].b + sure[-1].size
+        else:
+            a, b = a + len(left), b + len(right)
 
 
 def _ranges(mask: np.ndarray) -> list[tuple[int, int]]:

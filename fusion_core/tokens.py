@@ -179,7 +179,8 @@ class TextTokenizer:
             begin = np.concatenate([[0], stop[:-1]])
         else:
             everywhere = raw.offsets  # a fresh list at every access
-            offsets = [everywhere[i] for i in own]
+            drops = self._byte_level and self._unknown_id is None
+            offsets = None if drops else [everywhere[i] for i in own]
             begin, stop, lost, extra = locate(text, pieces, offsets)
         start = np.zeros(len(ids), np.int64)
         end = np.zeros(len(ids), np.int64)

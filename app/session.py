@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from fusion_core import models, pipeline
@@ -19,6 +22,8 @@ from fusion_core.records import Analysis
 from . import cards, views
 
 GIB = 1 << 30
+PROGRESS_SECONDS = 0.5
+"""How often a visitor is told what is being done."""
 
 
 @dataclass(frozen=True)
@@ -200,12 +205,8 @@ class Session:
                 yield f"Loading {name} ({i + 1} of {len(names)}) …"
             loaded[name] = self.shelf.get(name)
         yield "Reading the text with every model …"
-        analysis = pipeline.analyse(
-            loaded[request.target],
-            [loaded[name] for name in request.sources],
-            request.text,
-            request.config,
-            view_top_k=12,
+        analysis = yield from _analysed(
+            loaded[request.target], [loaded[name] for name in request.sources], request
         )
         if not len(analysis.target.text_tokens):
             raise InputError(
@@ -253,3 +254,27 @@ class Session:
         if kept is None or not isinstance(number, int):
             return None
         return views.score(kept.analysis, kept.id, number)
+
+
+def _analysed(
+    target: models.LoadedModel, sources: Sequence[models.LoadedModel], request: Request
+) -> Generator[str, None, Analysis]:
+    """Analyse in a thread of its own, so that progress can be told while it works."""
+    steps: SimpleQueue[str | None] = SimpleQueue()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        job = pool.submit(
+            pipeline.analyse,
+            target,
+            sources,
+            request.text,
+            request.config,
+            view_top_k=12,
+            progress=lambda stage, share: steps.put(f"{stage.capitalize()} ({share:.0%}) …"),
+        )
+        job.add_done_callback(lambda _: steps.put(None))
+        told = time.monotonic()
+        while (step := steps.get()) is not None:
+            if time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                yield step
+        return job.result()

@@ -22,6 +22,7 @@ from . import documents, fuse, models, pipeline, suite, vocab
 from .align import METHODS
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import FusionError, InputError
+from .reading import Progress
 from .reports import (
     Report,
     align_report,
@@ -151,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _progress() -> pipeline.Progress:
+def _progress() -> Progress:
     """Return a printer that stays silent for the first two seconds."""
     began = time.monotonic()
 

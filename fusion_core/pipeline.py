@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
 
 import numpy as np
@@ -16,12 +16,9 @@ from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
 from .gather import Gathering
 from .models import LoadedModel
-from .reading import JointText, Reading
+from .reading import JointText, Progress, Reading
 from .records import Alignment, Analysis, Encoding, ProjectedRows
 from .tokens import TextTokenizer
-
-Progress = Callable[[str, float], None]
-"""Told what is being done, and the share of the work that is behind."""
 
 KEPT_MAPPINGS = 24
 _mappings: OrderedDict[tuple[str, str, str], vocab.Mapping] = OrderedDict()
@@ -180,7 +177,7 @@ def analyse(
         text: at most a million bytes.
         config: strategy, operator, level and top-k.
         view_top_k: tokens kept of the rows that are only looked at.
-        progress: told of every stage.
+        progress: told of every vocabulary that is mapped, and of every window read and fused.
 
     Raises:
         InputError: an empty text, a model named twice, an unknown strategy, operator or level.
@@ -195,15 +192,14 @@ def analyse(
     clock = [time.perf_counter()]
     maps = []
     for j, source in enumerate(sources):
-        tell(f"mapping the vocabulary of {source.name}", j / (len(sources) + 2))
+        tell(f"mapping the vocabulary of {source.name}", j / len(sources))
         maps.append(mapping(source.tokenizer, target.tokenizer, config.strategy))
     clock.append(time.perf_counter())
-    tell("reading the text", len(sources) / (len(sources) + 2))
-    read = JointText([target, *sources], text, config.overlap)
+    read = JointText([target, *sources], text, config.overlap, progress)
     gathered = Gathering(read, config, view_top_k)
     clock.append(time.perf_counter())
-    tell("carrying over and fusing", (len(sources) + 1) / (len(sources) + 2))
-    for reading, scored in zip(read.readings(), read.scored, strict=True):
+    for n, (reading, scored) in enumerate(zip(read.readings(), read.scored, strict=True)):
+        tell(f"fusing window {n + 1} of {len(read.windows)}", n / len(read.windows))
         carried = [_project(reading, j, pairs, config) for j, pairs in enumerate(maps, start=1)]
         gathered.add(reading, scored, carried)
     clock.append(time.perf_counter())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -15,6 +15,9 @@ from .errors import InputError
 from .models import LoadedModel
 from .records import Alignment, Encoding, NextTokenRows
 from .windows import Window, cut, windows
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share of it that is behind."""
 
 KEPT_CELLS = 1 << 26
 """Rows times vocabulary, of all models, up to which the rows of a text of many windows are kept."""
@@ -66,14 +69,27 @@ class JointText:
         scored_bytes: bytes over which bits per byte are taken, the same for every model.
     """
 
-    def __init__(self, readers: Sequence[LoadedModel], text: str, overlap: float) -> None:
+    def __init__(
+        self,
+        readers: Sequence[LoadedModel],
+        text: str,
+        overlap: float,
+        progress: Progress | None = None,
+    ) -> None:
         """Encode the text and cut it into windows; nothing is read yet.
+
+        Args:
+            readers: the models, the target first.
+            text: the text.
+            overlap: share of a window that the next one reads again.
+            progress: told of every window that is read.
 
         Raises:
             InputError: the text is empty, a tokenizer makes nothing of it, or no byte of it is
                 predicted by all models.
         """
         self.readers = readers
+        self._tell = progress or (lambda stage, share: None)
         self.encodings = [m.tokenizer.encode(text) for m in readers]
         self.data = self.encodings[0].data
         for model, encoding in zip(readers, self.encodings, strict=True):
@@ -125,7 +141,8 @@ class JointText:
     def readings(self) -> Iterator[Reading]:
         """Read every window; what is read is kept for the next time, unless it is too much."""
         yield from self._kept
-        for window in self.windows[len(self._kept) :]:
+        for n, window in enumerate(self.windows[len(self._kept) :], len(self._kept)):
+            self._tell(f"reading window {n + 1} of {len(self.windows)}", n / len(self.windows))
             parts = [cut(e, window) for e in self.encodings]
             rows = [models.rows(m, e) for m, (e, _) in zip(self.readers, parts, strict=True)]
             reading = Reading(

@@ -220,3 +220,20 @@ def test_native_ce_is_the_chain_rule(testdata) -> None:
     assert score["native_positions"] == score["positions"]
     total = -float(rows.observed_logprob[:-1].sum())
     assert score["native_ce"] * score["positions"] == pytest.approx(total, rel=1e-5)
+
+
+def test_progress_is_told_for_every_window(tiny_models) -> None:
+    told: list[tuple[str, float]] = []
+    text = " ".join(["the cat sat, 東京 the cats"] * 12)
+    analysis = pipeline.analyse(
+        tiny_models[0],
+        [tiny_models[1]],
+        text,
+        FusionConfig(),
+        progress=lambda stage, share: told.append((stage, share)),
+    )
+    n = analysis.details["windows"]
+    reading = [s for s, _ in told if s.startswith("reading")]
+    assert reading == [f"reading window {i} of {n}" for i in range(1, n + 1)]
+    assert sum(s.startswith("fusing") for s, _ in told) == n
+    assert all(0 <= share < 1 for _, share in told)

@@ -9,7 +9,7 @@ import pytest
 
 from app import session as sessions
 from app.session import Limits, Session, Shelf
-from fusion_core.errors import FusionError
+from fusion_core.errors import FusionError, InputError
 
 
 def model(size: int) -> SimpleNamespace:
@@ -136,3 +136,18 @@ def test_old_analyses_make_room(tiny_session: Session) -> None:
     _, first = kept(tiny_session, "a" * 30)
     kept(tiny_session, "b" * 30)
     assert tiny_session.cards({"id": first.id, "index": 0}) is None
+
+
+def test_progress_is_told_while_a_text_is_read(
+    tiny_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "PROGRESS_SECONDS", 0.0)
+    text = "the cat sat, the cats " * 12
+    *steps, _ = tiny_session.analyse(tiny_session.request("tiny-llama", ["tiny-gpt"], text))
+    assert any(s.startswith("Reading window") and s.endswith("%) …") for s in steps)
+
+
+def test_a_refusal_while_reading_reaches_the_page(tiny_session: Session) -> None:
+    request = tiny_session.request("tiny-llama", ["tiny-llama"], "the cat")
+    with pytest.raises(InputError, match="named twice"):
+        list(tiny_session.analyse(request))

@@ -44,6 +44,7 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
     winner = int(fused.winner[index])
     target_ce = float(analysis.target_ce[index])
     fused_ce = -float(fused.observed_logprob[index])
+    weights = fused.weights[index].tolist()
     return {
         "index": index,
         "token": {
@@ -66,7 +67,8 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
             "ce": finite(fused_ce),
             "entropy": finite(float(fused.entropy[index])),
             "winner": winner,
-            "weights": [finite(w) for w in fused.weights[index].tolist()],
+            "alike": weights.count(max(weights)) > 1,
+            "weights": [finite(w) for w in weights],
             "details": {
                 key: analysis.details[key]
                 for key in ("operator", "level", "strategy", "top_k")
@@ -81,7 +83,7 @@ def _source(
 ) -> dict[str, Any]:
     source = analysis.sources[number]
     target = analysis.target
-    kind = RowKind(int(source.alignment.kind[index]))
+    kind = RowKind(int(source.kind[index]))
     at = int(source.alignment.row[index])
     ce = float(source.ce[index])
     token = int(target.text_tokens[index])

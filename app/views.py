@@ -84,7 +84,8 @@ def score(analysis: Analysis, analysis_id: str, page: int = 0) -> dict[str, Any]
         of this page that a click selects), ``rings`` (for each source and target token, the index
         in the source's lane whose row is carried over, or `START_RING` or `NO_RING`), ``bars``
         (cells at which all models have a boundary), ``breaks`` (cells after a line end),
-        ``winners``, ``mismatch``, ``inside`` for each target token, and the scoreboard.
+        ``winners``, ``mismatch``, ``inside`` for each target token, the scoreboard and the
+        operator.
     """
     starts = pages(analysis)
     page = min(max(page, 0), len(starts) - 1)
@@ -126,6 +127,7 @@ def score(analysis: Analysis, analysis_id: str, page: int = 0) -> dict[str, Any]
         "mismatch": mismatch.astype(int).tolist(),
         "inside": (inside & bool(analysis.sources)).astype(int).tolist(),
         "board": board(analysis),
+        "operator": analysis.details.get("operator"),
         "open": opening_index(analysis),
     }
 

@@ -58,12 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt:
+        print("fusion_core: interrupted.", file=sys.stderr)
+        return 130
     return 0
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see `python -m fusion_core --help`.")
+        raise InputError(f"{message}; see `{self.prog} --help`.")
 
 
 def _quiet() -> None:
@@ -83,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
 
     def command(name: str, run: Callable, what: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=what, description=what)
+        sub = commands.add_parser(name, help=what, description=what, allow_abbrev=False)
         sub.set_defaults(run=run)
         sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
         return sub
@@ -176,6 +179,8 @@ def _load(options: argparse.Namespace, names: Sequence[str]) -> list[models.Load
     """Load models after all their names have been looked up."""
     for name in names:
         models.find(name)
+    if not options.max_gb > 0:
+        raise InputError(f"--max-gb must be more than 0, not {options.max_gb}.")
     limit = int(options.max_gb * 1e9)
     return [
         models.load(n, device=options.device, dtype=options.dtype, max_bytes=limit) for n in names

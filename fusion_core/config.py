@@ -47,7 +47,10 @@ class FusionConfig:
                     "tokens of a row to keep."
                 )
         if not 0 <= self.overlap <= 0.75:
-            raise InputError(f"overlap must lie between 0 and 0.75, not {self.overlap!r}.")
+            raise InputError(
+                f"overlap must lie between 0 and 0.75, not {self.overlap!r}: choose the share of a "
+                "window to read again."
+            )
 
 
 def utf8(text: str, *, limit: int | None = None) -> bytes:

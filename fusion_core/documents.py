@@ -45,7 +45,8 @@ def read_text(path: str | Path, *, limit: int = MAX_TEXT_BYTES) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not UTF-8 (byte {error.start} is {data[error.start]:#04x}): save it so."
+            f"{path} is not UTF-8 (byte {error.start} is {data[error.start]:#04x}): save it as "
+            "UTF-8."
         ) from error
 
 

@@ -93,6 +93,7 @@ class Gathering:
         for j, source in enumerate(carried, start=1):
             probs = source.probs[pick]
             self._rows.put_sparse(where, fuse.sparsify(probs, self._view_top_k), f"carried.{j}")
+            self._rows.put(where, torch.as_tensor(source.kind)[pick], f"kind.{j}")
             self._rows.put(where, source.kept[pick], f"kept.{j}")
             self._rows.put(where, fuse.cross_entropy(probs, observed[pick])[0], f"ce.{j}")
         self._rows.put(where, -target.observed_logprob[pick], "target_ce")
@@ -126,6 +127,7 @@ class Gathering:
                     alignment=by_bytes(reading, encoding, source_start=read.has_start[j]),
                     own=self._own[j].get_sparse("own", source.tokenizer.size),
                     carried=rows.get_sparse(f"carried.{j}", size),
+                    kind=rows.get(f"kind.{j}"),
                     kept=rows.get(f"kept.{j}"),
                     ce=rows.get(f"ce.{j}"),
                     bits_per_byte=self._bits[j],

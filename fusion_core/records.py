@@ -313,6 +313,8 @@ class SourceReading:
         alignment: the target's tokens and rows against the source's.
         own: top rows on the source's own vocabulary, one for each of its rows.
         carried: top rows on the target's vocabulary, one for each target row.
+        kind: (m,) int64 of `RowKind`, of each carried row: NONE where the strategy has nothing to
+            say, whatever the alignment offers, and the target's own row stands in.
         kept: (m,) float32, kept mass of each carried row.
         ce: (m,) float32 nats, cross-entropy of each carried row on the token that follows.
         bits_per_byte: of the source's own predictions over the whole text.
@@ -322,6 +324,7 @@ class SourceReading:
     alignment: Alignment
     own: SparseRows
     carried: SparseRows
+    kind: torch.Tensor
     kept: torch.Tensor
     ce: torch.Tensor
     bits_per_byte: float

@@ -137,7 +137,7 @@ def pairs_table(report: Report, indent: str = "") -> str:
         if isinstance(value, dict):
             lines += [f"{indent}{name}", pairs_table(value, indent + "  ")]
         else:
-            shown = f"{value:.4f}" if isinstance(value, float) else value
+            shown = f"{value:.4f}" if isinstance(value, float) else "-" if value is None else value
             lines.append(f"{indent}{name:<18} {shown}")
     return "\n".join(lines)
 

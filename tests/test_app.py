@@ -280,6 +280,35 @@ def test_settings_change_the_fusion(visit: Callable[..., Any]) -> None:
     assert page.locator(".fl-axis").count() > 1
 
 
+def test_an_example_replaces_a_text_only_when_it_is_chosen(visit: Callable[..., Any]) -> None:
+    page = visit()
+    own = "my precious text"
+    analyse(page, own)
+    box = page.locator("#text textarea")
+    for leave in ("Tab", "Escape"):
+        page.locator("#example input").click()
+        page.keyboard.press(leave)
+        page.locator("h1").click()
+        page.wait_for_timeout(400)
+        assert box.input_value() == own
+    for again in ("Many scripts", "Python, indented", "Many scripts"):
+        page.locator("#example input").click()
+        page.get_by_role("option", name=again).click()
+        page.wait_for_function(
+            "start => document.querySelector('#text textarea').value.startsWith(start)",
+            arg=texts.examples()[again][:12],
+        )
+        done(page)
+
+
+def test_a_strategy_with_nothing_to_say_says_so(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.locator("#strategy input").click()
+    page.get_by_role("option", name="exact").click()
+    done(page)
+    page.locator(".fl-legend", has_text="the target's own row").wait_for()
+
+
 def test_long_texts_have_pages(visit: Callable[..., Any]) -> None:
     page = visit()
     analyse(page, "Tom has 17 apples and Anna has 9 pears.\n" * 60)

@@ -57,7 +57,7 @@ function sourceCard(source, number, data, scale) {
     add(columns, column("its own tokens", quoted(source.after), bars(source.own, scale, hue(number))));
   } else {
     const empty = make("p", "fl-empty", "No row of its own here: the target's row stands in.");
-    add(columns, column("its own tokens", "no boundary to speak from", empty));
+    add(columns, column("its own tokens", "nothing to carry over here", empty));
   }
   const lost = {
     share: source.kept === null ? 0 : 1 - source.kept,
@@ -84,7 +84,7 @@ function fusedCard(data, scale) {
   const own = bars(data.target.row, scale, "var(--fl-quiet)");
   add(columns, column(shortName(data.target.name) + " itself", quoted(data.after), own));
   add(card, columns);
-  const winner = fused.winner < 0 ? "no single winner" : "winner: " + shortName(data.sources[fused.winner].name) + " ♛";
+  const winner = fused.alike ? "all weigh alike" : fused.winner < 0 ? "no source speaks here: the target's own row" : "winner: " + shortName(data.sources[fused.winner].name) + " ♛";
   return add(card, make("footer", "", winner + " · CE " + figure(fused.ce, 2) + " · entropy " + figure(fused.entropy, 2) + " nats · target alone: CE " + figure(data.target.ce, 2)));
 }
 

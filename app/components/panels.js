@@ -19,8 +19,8 @@ function drawStrip() {
     add(key, add(make("li", "", null, { title: lane.name }), dot, make("span", "", lane.short + " " + count)));
   });
   const none = score.winners.filter((w) => w < 0).length;
-  if (none) add(key, add(make("li"), make("i", "fl-dot"), make("span", "", "no single source " + none)));
-  ui.strip.replaceChildren(add(make("div", "fl-strip-head"), make("span", "", "who teaches each target token"), key), strip);
+  if (none) add(key, add(make("li"), make("i", "fl-dot"), make("span", "", (score.operator === "mean" ? "all alike " : "the target's own row ") + none)));
+  ui.strip.replaceChildren(add(make("div", "fl-strip-head"), make("span", "", "who teaches each target token" + (score.starts.length > 1 ? " (this page)" : "")), key), strip);
   ui.stripCells = strip.children;
 }
 

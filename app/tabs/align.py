@@ -12,6 +12,7 @@ import gradio as gr
 
 from fusion_core import fuse, vocab, zoo
 from fusion_core.errors import FusionError
+from fusion_core.records import Analysis
 
 from .. import texts, views
 from ..components import AlignmentView
@@ -131,7 +132,8 @@ def build(session: Session, settings: Settings, demo: gr.Blocks) -> None:
     # A name typed into a multiselect fires no input event.
     changes = [c.change if c is settings.sources else c.input for c in settings.all]
     gr.on([demo.load, button.click, text.submit, *changes], **run)
-    example.input(
+    # Not `input`: a dropdown fires that when it is merely left, and would replace a text.
+    example.select(
         examples.get, example, text, api_visibility="private", show_progress="hidden"
     ).success(**run)
 
@@ -177,10 +179,13 @@ def _analyse(
         yield AlignmentView(notice={"kind": "error", "text": sentence})
 
 
-def _summary(analysis: Any) -> str:
+def _summary(analysis: Analysis) -> str:
     best = min(analysis.sources, key=lambda s: s.bits_per_byte)
+    details = analysis.details
+    sees = details["level"] == "token" and details["operator"] != "mean"
     return (
         f"{len(analysis.target.data):,} bytes · {len(analysis.target.text_tokens):,} target tokens "
         f"· best source {views.short_name(best.encoding.model)} {best.bits_per_byte:.2f} bits/byte "
         f"· target {analysis.target_bits_per_byte:.2f} · fused {analysis.fused_bits_per_byte:.2f}"
+        + (", chosen knowing each token" if sees else "")
     )

@@ -10,7 +10,7 @@ from fusion_core.errors import InputError
 from fusion_core.records import Analysis, RowKind, SourceReading, SparseRows
 
 from .glyphs import around, visible
-from .views import Piece
+from .views import Piece, finite
 
 SHOWN = 6
 """Bars of a row; the observed token is shown besides, where it is not among them."""
@@ -153,8 +153,3 @@ def row(
         "bars": [[label, round(p, 5), seen] for label, p, seen in bars],
         "tail": round(max(0.0, 1.0 - shown), 5),
     }
-
-
-def finite(value: float) -> float | None:
-    """Return a number as JSON can carry it."""
-    return round(value, 5) if math.isfinite(value) else None

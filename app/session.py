@@ -165,12 +165,9 @@ class Session:
                 f"{len(names)} sources are more than the limit of {self.limits.sources} on this "
                 "page: remove some."
             )
-        if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
-            raise InputError(f"The source {twice} is named twice: name each source once.")
+        pipeline.check_names(*names)
         for name in (target, *names):
             self._check_place(name)
-        if "top_k" in options and options["top_k"] is None:
-            raise InputError("top_k is not given: enter a whole number of at least 1.")
         return Request(target, names, text, FusionConfig(**options))
 
     def _check_place(self, name: str) -> None:

@@ -146,7 +146,7 @@ def board(analysis: Analysis) -> list[dict[str, Any]]:
         }
     )
     rows.append({"name": "fused", "role": "fused", "bits": analysis.fused_bits_per_byte})
-    return [row | {"bits": _number(row["bits"])} for row in rows]
+    return [row | {"bits": finite(row["bits"])} for row in rows]
 
 
 class _Axis:
@@ -279,7 +279,7 @@ def _rings(
     return rings
 
 
-def _number(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """Return a number as JSON can carry it."""
     value = float(value)
     return round(value, 5) if np.isfinite(value) else None

@@ -175,10 +175,16 @@ def _text(options: argparse.Namespace) -> str:
     return text
 
 
-def _load(options: argparse.Namespace, names: Sequence[str]) -> list[models.LoadedModel]:
-    """Load models after all their names have been looked up."""
+def _look_up(names: Sequence[str]) -> None:
+    """Refuse names that stand twice or lead nowhere, before anything is loaded."""
+    pipeline.check_names(*names)
     for name in names:
         models.find(name)
+
+
+def _load(options: argparse.Namespace, names: Sequence[str]) -> list[models.LoadedModel]:
+    """Load models after all their names have been looked up."""
+    _look_up(names)
     if not options.max_gb > 0:
         raise InputError(f"--max-gb must be more than 0, not {options.max_gb}.")
     limit = int(options.max_gb * 1e9)
@@ -189,9 +195,7 @@ def _load(options: argparse.Namespace, names: Sequence[str]) -> list[models.Load
 
 def _tokenizers(names: Sequence[str]) -> list[TextTokenizer]:
     """Load tokenizers after all names have been looked up."""
-    pipeline.check_names(*names)
-    for name in names:
-        models.find(name)
+    _look_up(names)
     return [models.load_tokenizer(n) for n in names]
 
 
@@ -209,8 +213,7 @@ def _config(options: argparse.Namespace) -> FusionConfig:
 
 def _align(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
     text = _text(options)
-    names = [options.target, *options.source]
-    target, *sources = _tokenizers(names)
+    target, *sources = _tokenizers([options.target, *options.source])
     reading, aligned = pipeline.align(target, sources, text, options.method)
     return align_report(reading, aligned), align_table
 
@@ -244,7 +247,6 @@ def _map_vocab(options: argparse.Namespace) -> tuple[Report, Callable[[Report], 
 
 def _transfer(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
     config = _config(options)
-    pipeline.check_names(options.target, options.source)
     texts = documents.read_documents(options.text_file)
     target, source = _load(options, [options.target, options.source])
     return pipeline.transfer(target, source, texts, config, progress=_progress()), pairs_table
@@ -253,16 +255,13 @@ def _transfer(options: argparse.Namespace) -> tuple[Report, Callable[[Report], s
 def _fuse(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
     config = _config(options)
     text = _text(options)
-    names = [options.target, *options.source]
-    pipeline.check_names(*names)
-    target, *sources = _load(options, names)
+    target, *sources = _load(options, [options.target, *options.source])
     analysis = pipeline.analyse(target, sources, text, config, progress=_progress())
     return fused_report(analysis, target.tokenizer.piece), fuse_table
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
     config = _config(options)
-    pipeline.check_names(*options.model)
     if options.suite is not None and options.suite != "toy":
         raise InputError(f"There is no suite called {options.suite!r}: choose toy.")
     texts = None

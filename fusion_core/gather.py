@@ -32,10 +32,13 @@ class RowStore:
             self._parts[name] = torch.full((self.n, *rows.shape[1:]), fill, dtype=rows.dtype)
         self._parts[name][index] = rows.cpu()
 
-    def put_sparse(self, where: np.ndarray, rows: SparseRows, name: str) -> None:
-        """Store sparse rows under a name."""
+    def put_sparse(
+        self, where: np.ndarray, rows: SparseRows, name: str, pick: torch.Tensor | None = None
+    ) -> None:
+        """Store sparse rows under a name; of more rows, those to ``pick``."""
         for part in ("ids", "probs", "tail"):
-            self.put(where, getattr(rows, part), f"{name}.{part}")
+            values = getattr(rows, part)
+            self.put(where, values if pick is None else values[pick], f"{name}.{part}")
 
     def get(self, name: str) -> torch.Tensor:
         """Return (n, …) what was put under a name."""
@@ -97,8 +100,7 @@ class Gathering:
             self._rows.put(where, source.kept[pick], f"kept.{j}")
             self._rows.put(where, fuse.cross_entropy(probs, observed[pick])[0], f"ce.{j}")
         self._rows.put(where, -target.observed_logprob[pick], "target_ce")
-        for part in ("ids", "probs", "tail"):
-            self._rows.put(where, getattr(fused.rows, part)[pick], f"fused.{part}")
+        self._rows.put_sparse(where, fused.rows, "fused", pick)
         for name in ("weights", "winner", "entropy", "observed_logprob"):
             self._rows.put(where, getattr(fused, name)[pick], name)
         stands = reading.stands(0)[:-1]

@@ -256,7 +256,7 @@ class TextTokenizer:
         tokens = [-1] * len(strings)
         queues: dict[bool, list[tuple[int, str]]] = {True: [], False: []}
         for i, string in enumerate(strings):
-            text = string.decode("utf-8", "ignore") if _is_text(string) else _text_prefix(string)
+            text = _text_prefix(string)
             if self._byte_level and not _is_text(string):
                 tokens[i] = self._first_of_bytes(string)
             elif self._continuing:

@@ -111,13 +111,21 @@ def build(session: Session, settings: Settings, demo: gr.Blocks) -> None:
         )
         with gr.Column(scale=1, min_width=220):
             example = gr.Dropdown(
-                list(examples), value=next(iter(examples)), label="Example", elem_id="example"
+                list(examples),
+                value=next(iter(examples)),
+                label="Example",
+                elem_id="example",
+                interactive=True,  # no function reads it
             )
             button = gr.Button("Analyse", variant="primary", elem_id="analyse")
     view = AlignmentView(server_functions=_questions(session), elem_id="align-view")
 
     def analyse(text: str, target: str, sources: list[str], *choice: Any) -> Iterator[Any]:
         yield from _analyse(session, text, target, sources, choice)
+
+    def chosen(event: gr.SelectData) -> str:
+        # The event's own value: the dropdown's may still be the one before.
+        return examples[event.value]
 
     run: dict[str, Any] = {
         "fn": analyse,
@@ -133,9 +141,9 @@ def build(session: Session, settings: Settings, demo: gr.Blocks) -> None:
     changes = [c.change if c is settings.sources else c.input for c in settings.all]
     gr.on([demo.load, button.click, text.submit, *changes], **run)
     # Not `input`: a dropdown fires that when it is merely left, and would replace a text.
-    example.select(
-        examples.get, example, text, api_visibility="private", show_progress="hidden"
-    ).success(**run)
+    example.select(chosen, None, text, api_visibility="private", show_progress="hidden").success(
+        **run
+    )
 
 
 def _questions(session: Session) -> list[Callable[..., Any]]:

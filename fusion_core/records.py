@@ -11,6 +11,7 @@ predicts text token i. Row i stands at the byte where input token i ends; row 0 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -49,7 +50,7 @@ class Encoding:
     start: np.ndarray
     end: np.ndarray
     special: np.ndarray
-    pieces: tuple[str, ...]
+    pieces: Sequence[str]
     lost: tuple[tuple[int, int], ...] = ()
     lossless: bool = True
     dummy_prefix: bool = False

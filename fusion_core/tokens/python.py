@@ -1,0 +1,134 @@
+"""Tokenizers of `transformers` that have no Rust form, behind the calls that `TextTokenizer` makes.
+
+What they are is told in the parts of a `tokenizers` file, so that one reading serves both kinds.
+Byte vocabularies (ByT5), SentencePiece models, WordPiece and the byte alphabet of GPT-2 are known;
+an entry of any other kind stands for its own characters, and what that does not reproduce is lost
+text, named as such.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .spelling import BYTE_OF, CHAR_OF, RAW_BYTES
+
+_PROBE = "é1"
+_SEPARATORS = ("\n", "(", "0", ".", "“", "a")
+
+
+@dataclass(frozen=True)
+class PythonReading:
+    """What a text became; `offsets` are unknown."""
+
+    ids: list[int]
+    special_tokens_mask: list[int]
+    offsets: None = None
+
+
+class PythonBackend:
+    """A slow tokenizer with the methods of `tokenizers.Tokenizer` that are used here."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Take a tokenizer of `transformers`."""
+        self._tokenizer = tokenizer
+        self.encode_special_tokens = True
+
+    def no_truncation(self) -> None:
+        """Do nothing: a call truncates only where it is told to."""
+
+    def no_padding(self) -> None:
+        """Do nothing: a call pads only where it is told to."""
+
+    def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
+        """Return entry -> id, added tokens included."""
+        return self._tokenizer.get_vocab()
+
+    def to_str(self) -> str:
+        """Describe the tokenizer in the parts of a `tokenizers` file, with its content's hash."""
+        own = self._tokenizer
+        added = [
+            {"id": i, "content": str(t), "special": getattr(t, "special", False)}
+            for i, t in own.added_tokens_decoder.items()
+        ]
+        model: dict[str, Any] = {"type": "Python", "unk_token": own.unk_token}
+        decoder: dict[str, Any] | None = None
+        content = json.dumps(sorted(self.get_vocab().items()))
+        pieces = own.convert_ids_to_tokens(self._ids(_PROBE, False))
+        if pieces == [chr(b) for b in _PROBE.encode()]:
+            decoder = {"type": RAW_BYTES}
+        elif hasattr(own, "sp_model"):
+            decoder = {"type": "ByteFallback"}
+            content += own.sp_model.serialized_model_proto().hex()
+        elif hasattr(own, "wordpiece_tokenizer"):
+            model |= {"type": "WordPiece", "continuing_subword_prefix": "##"}
+        elif "".join(pieces) == "".join(CHAR_OF[b] for b in _PROBE.encode()) and set(
+            "".join(pieces)
+        ) <= set(BYTE_OF):
+            decoder = {"type": "ByteLevel"}
+        parts = {
+            "model": model,
+            "decoder": decoder,
+            "normalizer": None,
+            "pre_tokenizer": None,
+            "added_tokens": added,
+            "class": type(own).__name__,
+            "content": hashlib.sha256(content.encode()).hexdigest(),
+        }
+        return json.dumps(parts, sort_keys=True)
+
+    def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        return self._tokenizer(
+            text,
+            add_special_tokens=add_special_tokens,
+            split_special_tokens=self.encode_special_tokens,
+            verbose=False,
+        )["input_ids"]
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> PythonReading:
+        """Encode a text; of the ids, those are special that are not there without specials."""
+        own = self._ids(text, False)
+        if not add_special_tokens:
+            return PythonReading(own, [0] * len(own))
+        ids = self._ids(text, True)
+        more = len(ids) - len(own)
+        before = next((n for n in range(more + 1) if ids[n : n + len(own)] == own), 0)
+        mask = [1] * before + [0] * len(own) + [1] * (more - before)
+        return PythonReading(ids, mask)
+
+    def encode_batch_fast(
+        self, texts: Sequence[str], add_special_tokens: bool = True
+    ) -> list[PythonReading]:
+        """Encode texts one after the other."""
+        return [self.encode(t, add_special_tokens) for t in texts]
+
+    def copy(self) -> PythonBackend:
+        """Return another backend of the same tokenizer."""
+        return PythonBackend(self._tokenizer)
+
+    def within_text(self) -> _WithinText:
+        """Return the tokenizer as it works within a text, after something else."""
+        return _WithinText(self)
+
+
+class _WithinText:
+    """Spells texts after a separator that stays a token of its own."""
+
+    def __init__(self, backend: PythonBackend) -> None:
+        self._backend = backend
+
+    def encode_batch_fast(
+        self, texts: Sequence[str], add_special_tokens: bool = False
+    ) -> list[PythonReading]:
+        return [self._encode(t) for t in texts]
+
+    def _encode(self, text: str) -> PythonReading:
+        for separator in _SEPARATORS:
+            head = self._backend.encode(separator, False).ids
+            ids = self._backend.encode(separator + text, False).ids
+            if ids[: len(head)] == head:
+                return PythonReading(ids[len(head) :], [0] * (len(ids) - len(head)))
+        return PythonReading([], [])

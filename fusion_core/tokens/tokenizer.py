@@ -1,0 +1,378 @@
+"""`TextTokenizer`: texts -> encodings, byte strings -> the spelling that a tokenizer gives them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from fusion_core.config import utf8
+from fusion_core.errors import ModelFormatError
+from fusion_core.records import Encoding
+from fusion_core.spans import locate
+
+from .python import PythonBackend
+from .spelling import CHAR_OF, MARKER, Spelling, is_text, text_prefix, without_prefix
+
+MAX_SPELLINGS = 2_000_000
+"""Spellings of byte strings that a tokenizer remembers before it starts afresh."""
+
+
+class Pieces(Sequence[str]):
+    """Tokens as readable text, looked up when they are asked for."""
+
+    def __init__(self, ids: Sequence[int], piece: Callable[[int], str]) -> None:
+        """Keep the ids and what names them."""
+        self._ids, self._piece = ids, piece
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        """Name one token, or several."""
+        if isinstance(index, slice):
+            return tuple(map(self._piece, self._ids[index]))
+        return self._piece(self._ids[index])
+
+    def __iter__(self) -> Iterator[str]:
+        """Name all tokens in order."""
+        return map(self._piece, self._ids)
+
+
+class TextTokenizer:
+    """A tokenizer whose tokens are bytes.
+
+    Attributes:
+        name: what the caller calls it.
+        size: one more than the largest id; ids below it may be unused.
+        bytes_of: for each id the bytes of text that it stands for; None for special tokens, the
+            unknown token and unused ids.
+        unused_ids: ids below `size` that have no token.
+        special_ids: ids that stand for no text: control tokens and the unknown token.
+        unknown_id: token that stands for what the vocabulary has not, or None.
+        is_byte_piece: (size,) bool, ids such as `<0xE6>`, spelled when no other piece fits.
+        start_id: token that a model reads first (BOS, else EOS), or None.
+        eos_id: end of text, or None.
+        dummy_prefix: the tokenizer puts a space before a text that has none there.
+        render: renders messages in the model's chat template, as `apply_chat_template` does; None
+            where it has none.
+        key: SHA-256 of everything that decides ids and bytes.
+        vocabulary_key: SHA-256 of what each id stands for.
+    """
+
+    def __init__(
+        self,
+        backend: Tokenizer | PythonBackend,
+        name: str,
+        *,
+        start_id: int | None,
+        eos_id: int | None,
+        render: Callable[..., Any] | None = None,
+    ) -> None:
+        """Read a backend; it is from then on owned by this object."""
+        self.name = name
+        self.start_id, self.eos_id, self.render = start_id, eos_id, render
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        self._backend: Any = backend
+        serialised = backend.to_str()
+        self.key = hashlib.sha256(f"{serialised}|{start_id}|{eos_id}".encode()).hexdigest()
+        self._parts: dict[str, Any] = json.loads(serialised)
+        self._spelling = Spelling(self._parts)
+        self._read_vocabulary()
+        control = sorted((i, self._strings[i]) for i in self.special_ids)
+        meaning = repr((self.bytes_of, control, eos_id))
+        self.vocabulary_key = hashlib.sha256(meaning.encode()).hexdigest()
+        self._inner: Any = None
+        self._templated: Any = None
+        self._id_of: dict[bytes, int] | None = None
+        self._first: dict[tuple[bytes, bool], int] = {}
+        self.dummy_prefix = self._prefixes_a_space()
+
+    def _prefixes_a_space(self) -> bool:
+        """Spell one character that the vocabulary has, and look for a space before it."""
+        known = (b for b in self.bytes_of if b and not b.isspace() and is_text(b))
+        probe = min(known, key=lambda b: (b != b"a", len(b), b), default=b"a")
+        reading = self._backend.encode(probe.decode(), add_special_tokens=False)
+        return b"".join(self._literal[i] for i in reading.ids) == b" " + probe
+
+    def _read_vocabulary(self) -> None:
+        vocab = self._backend.get_vocab(with_added_tokens=True)
+        if not vocab:
+            raise ModelFormatError(f"The tokenizer of {self.name} has an empty vocabulary.")
+        added = {a["id"]: a for a in self._parts["added_tokens"]}
+        model = self._parts["model"]
+        unknown = model.get("unk_token")
+        self.unknown_id: int | None = vocab.get(unknown) if unknown else model.get("unk_id")
+        self.size = max(vocab.values()) + 1
+        self._strings: list[str | None] = [None] * self.size
+        self._literal = [b""] * self.size
+        self.is_byte_piece = np.zeros(self.size, bool)
+        for string, i in vocab.items():
+            self._strings[i] = string
+            if i in added:
+                self._literal[i] = added[i]["content"].encode()
+            else:
+                self._literal[i] = self._spelling.literal(string)
+                self.is_byte_piece[i] = self._spelling.byte_piece(string) is not None
+        special = {i for i, a in added.items() if a["special"]} | {
+            i for i in (self.unknown_id, self.start_id, self.eos_id) if i is not None
+        }
+        self.unused_ids = np.asarray(
+            [i for i, s in enumerate(self._strings) if s is None], dtype=np.int64
+        )
+        self.special_ids = frozenset(i for i in special if i < self.size)
+        self._added_ids = frozenset(added)
+        self.bytes_of: tuple[bytes | None, ...] = tuple(
+            None if self._strings[i] is None or i in self.special_ids else self._literal[i]
+            for i in range(self.size)
+        )
+        # What a token adds to a text that is reproduced: the unknown token nothing.
+        self._shown = list(self._literal)
+        if self.unknown_id is not None:
+            self._shown[self.unknown_id] = b""
+        self._width = np.fromiter(map(len, self._shown), np.int64, self.size)
+        self._is_added = np.zeros(self.size, bool)
+        self._is_added[[i for i in added if i < self.size]] = True
+
+    def piece(self, token_id: int) -> str:
+        r"""Return a token as readable text; bytes that are no text stand as ``\xNN``."""
+        if not 0 <= token_id < self.size or self._strings[token_id] is None:
+            return f"[{token_id}]"
+        return self._literal[token_id].decode("utf-8", "backslashreplace")
+
+    def published_strings(self) -> tuple[list[str | None], str]:
+        """Return the vocabulary's raw strings by id, and the character that starts a word."""
+        return list(self._strings), CHAR_OF[0x20] if self._spelling.byte_level else MARKER
+
+    def encode(self, text: str, *, template: bool = False) -> Encoding:
+        """Encode a text; see `encode_batch`."""
+        return self.encode_batch([text], template=template)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, template: bool = False) -> list[Encoding]:
+        """Encode texts; written special tokens such as ``</s>`` are ordinary bytes.
+
+        Args:
+            texts: any Unicode texts that are not empty.
+            template: the texts are rendered chat templates: control tokens written in them are
+                read as such, and none are added.
+
+        Returns:
+            The encodings, with the specials that the tokenizer's post-processor inserts.
+
+        Raises:
+            InputError: a text is empty or holds lone surrogates.
+        """
+        data = [utf8(t) for t in texts]
+        backend = self._with_control() if template else self._backend
+        # Offsets take time, and only texts that are not reproduced need them.
+        raws = backend.encode_batch_fast(list(texts), add_special_tokens=not template)
+        return [
+            self._encoding(text, own, raw.ids, raw.special_tokens_mask, backend)
+            for text, own, raw in zip(texts, data, raws, strict=True)
+        ]
+
+    def _encoding(
+        self, text: str, data: bytes, raw_ids: list[int], mask: list[int], backend: Any
+    ) -> Encoding:
+        ids = np.asarray(raw_ids, np.int64)
+        special = np.asarray(mask, bool)
+        inserted = special.any()
+        own = np.flatnonzero(~special) if inserted else np.arange(len(ids))
+        listed = [i for i, s in zip(raw_ids, mask, strict=True) if not s] if inserted else raw_ids
+        whole = b"".join([self._shown[i] for i in listed])
+        dummy = self._opens_with_dummy(listed, data)
+        start, end = np.zeros((2, len(ids)), np.int64)
+        lost: Sequence[tuple[int, int]] = ()
+        extra = False
+        if whole[dummy:] == data and len(data):
+            width = self._width[ids]
+            width[special] = 0
+            width[own[:1]] -= dummy
+            end = np.cumsum(width)
+            start = end - width
+        else:
+            pieces = self._own_bytes(listed, dummy)
+            start[own], end[own], lost, extra = self._located(text, data, pieces, own, backend)
+            if len(own):
+                start[own[-1] + 1 :] = end[own[-1] + 1 :] = len(data)
+            else:
+                lost = ((0, len(data)),)
+        return Encoding(
+            model=self.name,
+            data=data,
+            ids=ids,
+            start=start,
+            end=end,
+            special=special,
+            pieces=Pieces(raw_ids, self.piece),
+            lost=tuple(lost),
+            lossless=not lost and not extra,
+            dummy_prefix=dummy,
+        )
+
+    def _opens_with_dummy(self, ids: Sequence[int], data: bytes) -> bool:
+        """Tell whether the first token carries a space that is not in the text."""
+        if not self.dummy_prefix or not ids or ids[0] in self._added_ids:
+            return False
+        if self._spelling.byte_level and data[:1] == b" ":
+            return False  # its decoder keeps the space, and it adds none before a space
+        return self._shown[ids[0]].startswith(b" ")
+
+    def _own_bytes(self, ids: Sequence[int], dummy: bool) -> list[bytes | None]:
+        """List the tokens' bytes without dummy prefixes; None for the unknown token."""
+        pieces: list[bytes | None] = [
+            None if i == self.unknown_id else self._literal[i] for i in ids
+        ]
+        for j, piece in enumerate(pieces):
+            # Some tokenizers put a space after every added token, too.
+            after = self.dummy_prefix and j and ids[j - 1] in self._added_ids
+            opens = dummy if j == 0 else after and ids[j - 1] != self.unknown_id
+            if opens and piece and piece[:1] == b" " and ids[j] not in self._added_ids:
+                pieces[j] = piece[1:]
+        return pieces
+
+    def _located(
+        self,
+        text: str,
+        data: bytes,
+        pieces: list[bytes | None],
+        own: np.ndarray,
+        backend: Any,
+    ) -> tuple[np.ndarray, np.ndarray, Sequence[tuple[int, int]], bool]:
+        """Find the spans of tokens whose bytes, dummy prefixes included, are not the text's."""
+        if b"".join(p or b"" for p in pieces) == data:
+            stop = np.cumsum([len(p or b"") for p in pieces], dtype=np.int64)
+            return np.concatenate([[0], stop[:-1]]).astype(np.int64), stop, (), False
+        drops = self._spelling.byte_level and self.unknown_id is None
+        everywhere = None if drops else backend.encode(
+            text, add_special_tokens=backend is self._backend
+        ).offsets
+        return locate(text, pieces, everywhere and [everywhere[i] for i in own])
+
+    def _with_control(self) -> Any:
+        """Return the tokenizer as it reads control tokens that are written in a text."""
+        if self._templated is None:
+            self._templated = self._copy(self._parts)
+            self._templated.encode_special_tokens = False
+        return self._templated
+
+    def _copy(self, parts: dict[str, Any]) -> Any:
+        if isinstance(self._backend, PythonBackend):
+            return self._backend.copy()
+        copy = Tokenizer.from_str(json.dumps(parts))
+        copy.encode_special_tokens = True
+        return copy
+
+    def id_of(self, string: bytes) -> int:
+        """Return the token that is exactly these bytes (a real piece before a byte piece), or -1.
+
+        Among equals the lowest id is taken.
+        """
+        if self._id_of is None:
+            order = sorted(range(self.size), key=lambda i: (self.is_byte_piece[i], i), reverse=True)
+            self._id_of = {b: i for i in order if (b := self.bytes_of[i])}
+        return self._id_of.get(string, -1)
+
+    def first_tokens(self, strings: Sequence[bytes], *, at_start: bool = False) -> np.ndarray:
+        """Find the first token of the tokenizer's own spelling of each byte string.
+
+        Args:
+            strings: n byte strings; they need not be whole characters.
+            at_start: spell them as the beginning of a text (with a dummy prefix, where the
+                tokenizer has one); otherwise as they are spelled within a text.
+
+        Returns:
+            (n,) int64 ids; -1 where the string is empty or where the token is not made of the
+            string's first bytes (a normaliser changed them, or they are unknown).
+        """
+        at_start = at_start and self.dummy_prefix
+        found = {s: self._first.get((s, at_start)) for s in set(strings)}
+        missing = [s for s, token in found.items() if token is None]
+        if missing:
+            spelled = [ids[0] if ids else -1 for ids in self.spellings(missing, at_start=at_start)]
+            found.update(zip(missing, spelled, strict=True))
+            if len(self._first) > MAX_SPELLINGS:
+                self._first = {}
+            self._first.update(((s, at_start), t) for s, t in zip(missing, spelled, strict=True))
+        return np.asarray([found[s] for s in strings], np.int64)
+
+    def spellings(self, strings: Sequence[bytes], *, at_start: bool = False) -> list[list[int]]:
+        """Spell byte strings in tokens, as the tokenizer itself would.
+
+        Args:
+            strings: n byte strings; they need not be whole characters.
+            at_start: as for `first_tokens`.
+
+        Returns:
+            n lists of ids; each ends where its tokens cease to be made of the string's bytes.
+        """
+        at_start = at_start and self.dummy_prefix
+        spelled: list[Sequence[int]] = [()] * len(strings)
+        queues: dict[bool, list[tuple[int, str]]] = {True: [], False: []}
+        for i, string in enumerate(strings):
+            text = text_prefix(string)
+            if self._spelling.byte_level and not is_text(string):
+                spelled[i] = self._spell_bytes(string)
+            elif self._spelling.continuing:
+                queues[False].append((i, text.lstrip(" ")))
+            elif self.dummy_prefix and not self._spelling.byte_level and text[:1] == " ":
+                # A dummy prefix is the same piece as a space: spelling the rest with one also
+                # survives normalisers that strip leading spaces.
+                queues[True].append((i, text if at_start else text[1:]))
+            else:
+                queues[at_start].append((i, text))
+        for prefixed, queue in queues.items():
+            backend = self._backend if prefixed else self._within_text()
+            readings = backend.encode_batch_fast([t for _, t in queue], add_special_tokens=False)
+            for (i, text), reading in zip(queue, readings, strict=True):
+                head = text_prefix(strings[i]).encode()
+                ids = reading.ids if text or not head else [self.id_of(head)]
+                rest = strings[i][len(head) :]
+                spelled[i] = [*ids, *(self.id_of(bytes([b])) for b in rest)] if rest else ids
+        shown = b" " if at_start else b""
+        return [self._agreeing(ids, shown + s) for ids, s in zip(spelled, strings, strict=True)]
+
+    def _agreeing(self, ids: Sequence[int], string: bytes) -> list[int]:
+        """Return the tokens up to the first that is not made of the string's next bytes."""
+        if self._spelling.continuing:
+            string = string.lstrip(b" ")
+        place = 0
+        for n, i in enumerate(ids):
+            own = self.bytes_of[i] if i >= 0 else None
+            if not own or not string.startswith(own, place):
+                return list(ids[:n])
+            place += len(own)
+        return list(ids)
+
+    def _spell_bytes(self, string: bytes) -> list[int]:
+        """Spell bytes that are no text with the model of a byte-level vocabulary."""
+        try:
+            tokens = self._backend.model.tokenize("".join(CHAR_OF[b] for b in string))
+        except Exception:  # the Rust side knows one exception type only; slow ones have no model
+            return [self.id_of(string[n : n + 1]) for n in range(len(string))]
+        return [t.id for t in tokens]
+
+    def _within_text(self) -> Any:
+        """Return the tokenizer as it works within a text: without dummy prefixes."""
+        if self._inner is None:
+            self._inner = self._backend
+            if self.dummy_prefix and isinstance(self._backend, PythonBackend):
+                self._inner = self._backend.within_text()
+            elif self.dummy_prefix:
+                changed = ("normalizer", "pre_tokenizer")
+                parts = {p: without_prefix(self._parts[p]) for p in changed}
+                self._inner = self._copy(self._parts | parts)
+        return self._inner

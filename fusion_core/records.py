@@ -42,6 +42,8 @@ class Encoding:
         lost: byte ranges of the text that the ids do not reproduce, in order.
         lossless: the tokens' own bytes, without dummy prefixes, are exactly the text.
         dummy_prefix: the first token carries a space that is not in the text.
+        published: the n tokens as their vocabulary writes them, without word-start markers, which
+            is what the published alignment compares; empty where it is not known.
     """
 
     model: str
@@ -54,6 +56,7 @@ class Encoding:
     lost: tuple[tuple[int, int], ...] = ()
     lossless: bool = True
     dummy_prefix: bool = False
+    published: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Check that the fields agree in length and the spans lie in order inside the text."""
@@ -109,6 +112,9 @@ class Alignment:
         offset: (m,) int64, bytes between the source row's boundary and the target row's; 0 where
             the boundary is shared. It counts the source's dummy prefix as a byte, where the target
             has none or has spelt its own.
+        target_to_source: for `dtw`, for each of the n_target tokens the source tokens that the
+            warping pairs it with, in order; else None.
+        cost: for `dtw`, sum of the edit distances along the path.
     """
 
     groups: np.ndarray
@@ -117,6 +123,8 @@ class Alignment:
     kind: np.ndarray
     offset: np.ndarray
     at_boundary: np.ndarray
+    target_to_source: tuple[tuple[int, ...], ...] | None = None
+    cost: int | None = None
 
     @property
     def coverage(self) -> float:

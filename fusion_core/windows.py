@@ -110,6 +110,7 @@ def cut(encoding: Encoding, window: Window) -> tuple[Encoding, int]:
         end=encoding.end[keep] - window.start,
         special=np.zeros(len(keep), bool),
         pieces=tuple(encoding.pieces[i] for i in keep),
+        published=(),
         lost=lost,
         lossless=encoding.lossless,
         dummy_prefix=encoding.dummy_prefix and not before,

@@ -120,11 +120,7 @@ def _rendered(
             after = traced[found + len(mark) :].partition(_OPEN)[0]
             done += len(around)
             shown = next(
-                (
-                    c
-                    for c in (content, content.strip())
-                    if rendered.startswith(c + after, done)
-                ),
+                (c for c in (content, content.strip()) if rendered.startswith(c + after, done)),
                 None,
             )
             if shown is None or not rendered.startswith(around, done - len(around)):

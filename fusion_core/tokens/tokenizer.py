@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -155,7 +156,16 @@ class TextTokenizer:
 
     def published_strings(self) -> tuple[list[str | None], str]:
         """Return the vocabulary's raw strings by id, and the character that starts a word."""
-        return list(self._strings), CHAR_OF[0x20] if self._spelling.byte_level else MARKER
+        return list(self._strings), self._marker
+
+    @property
+    def _marker(self) -> str:
+        return CHAR_OF[0x20] if self._spelling.byte_level else MARKER
+
+    @cached_property
+    def _bare(self) -> list[str]:
+        """The vocabulary's entries by id, as they are written, without word-start markers."""
+        return [(s or "").replace(self._marker, "") for s in self._strings]
 
     def encode(self, text: str, *, template: bool = False) -> Encoding:
         """Encode a text; see `encode_batch`."""
@@ -221,6 +231,7 @@ class TextTokenizer:
             lost=tuple(lost),
             lossless=not lost and not extra,
             dummy_prefix=dummy,
+            published=Pieces(raw_ids, lambda i: self._bare[i]),
         )
 
     def _opens_with_dummy(self, ids: Sequence[int], data: bytes) -> bool:
@@ -257,9 +268,11 @@ class TextTokenizer:
             stop = np.cumsum([len(p or b"") for p in pieces], dtype=np.int64)
             return np.concatenate([[0], stop[:-1]]).astype(np.int64), stop, (), False
         drops = self._spelling.byte_level and self.unknown_id is None
-        everywhere = None if drops else backend.encode(
-            text, add_special_tokens=backend is self._backend
-        ).offsets
+        everywhere = (
+            None
+            if drops
+            else backend.encode(text, add_special_tokens=backend is self._backend).offsets
+        )
         return locate(text, pieces, everywhere and [everywhere[i] for i in own])
 
     def _with_control(self) -> Any:

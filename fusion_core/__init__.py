@@ -24,8 +24,9 @@ The rooms, in the order in which they may import one another (a test reads the i
     zoo.build, zoo.__main__                how the embedded models were made
 
 Stages take records and give records. They do not import one another, with these exceptions:
-`tokens` calls `spans`; `vocab` and `models` hold a `tokens.TextTokenizer`; `models` finds embedded
-models through `zoo`; `project` asks a `vocab.PrefixRelation`. Nothing here imports gradio, plotly
+`tokens` calls `spans`; `vocab` and `models` hold a `tokens.TextTokenizer`; `vocab` counts the pairs
+that `align` finds; `models` finds embedded models through `zoo`; `project` asks a
+`vocab.PrefixRelation` or `vocab.Transport`. Nothing here imports gradio, plotly
 or `app`.
 """
 

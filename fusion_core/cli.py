@@ -32,8 +32,12 @@ from .reports import (
     fuse_table,
     fused_report,
     pairs_table,
+    study_table,
 )
 from .tokens import TextTokenizer
+
+EVERY = "all"
+"""What `transfer --strategy` takes for a table of every strategy."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,10 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
         return sub
 
-    def add_text(sub: argparse.ArgumentParser) -> None:
+    def add_text(sub: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
         one = sub.add_mutually_exclusive_group(required=True)
         one.add_argument("--text", help="the text, as typed")
         one.add_argument("--text-file", help="a UTF-8 file, read exactly as it is")
+        return one
 
     def add_device(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N, mps or auto")
@@ -104,9 +109,15 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     def add_carrying(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--strategy", default="prefix", help=", ".join(vocab.STRATEGIES))
+        sub.add_argument(
+            "--corpus", help="documents in which `statistical` counts; by default those it reads"
+        )
         sub.add_argument("--source-top-k", type=int, help="cut the sources' rows first")
         add_windows(sub)
+
+    def add_strategy(sub: argparse.ArgumentParser, *more: str) -> None:
+        names = ", ".join([*vocab.STRATEGIES, *more])
+        sub.add_argument("--strategy", default=FusionConfig.strategy, help=names)
 
     def add_windows(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -120,18 +131,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--target", required=True)
     sub.add_argument("--source", action="append", required=True)
     sub.add_argument("--method", default="bytes", help=", ".join(METHODS))
-    add_text(sub)
+    add_text(sub).add_argument(
+        "--messages-file",
+        help="a JSON list of messages, each with role and content, read in chat templates",
+    )
 
     sub = command("map-vocab", _map_vocab, "map a source's vocabulary to a target's")
     sub.add_argument("--target", required=True)
     sub.add_argument("--source", required=True)
-    sub.add_argument("--strategy", required=True, help=", ".join(vocab.STRATEGIES))
+    sub.add_argument("--strategy", required=True, help=", ".join(vocab.MATRICES))
     sub.add_argument("--out", required=True, help="an .npz file")
+    sub.add_argument("--text-file", help="documents in which `statistical` counts")
 
     sub = command("transfer", _transfer, "score what is left of a source's rows at the target")
     sub.add_argument("--target", required=True)
     sub.add_argument("--source", required=True)
     sub.add_argument("--text-file", required=True, help="documents: .txt, .jsonl or .parquet")
+    add_strategy(sub, f"or {EVERY} for a table of all")
     add_carrying(sub)
     add_device(sub)
 
@@ -142,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--level", default="sequence", help=" or ".join(fuse.LEVELS))
     sub.add_argument("--top-k", type=int, default=10, help="tokens kept of a fused row")
     add_text(sub)
+    add_strategy(sub)
     add_carrying(sub)
     add_device(sub)
 
@@ -212,51 +229,63 @@ def _config(options: argparse.Namespace) -> FusionConfig:
 
 
 def _align(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
-    text = _text(options)
-    target, *sources = _tokenizers([options.target, *options.source])
-    reading, aligned = pipeline.align(target, sources, text, options.method)
+    names = [options.target, *options.source]
+    if options.messages_file is not None:
+        if options.method != "bytes":
+            raise InputError("Messages are aligned by bytes alone: leave --method out.")
+        messages = documents.read_messages(options.messages_file)
+        target, *sources = _tokenizers(names)
+        reading, aligned = pipeline.align_chat(target, sources, messages)
+    else:
+        text = _text(options)
+        target, *sources = _tokenizers(names)
+        reading, aligned = pipeline.align(target, sources, text, options.method)
     return align_report(reading, aligned), align_table
 
 
 def _map_vocab(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
-    strategy = vocab.strategy(options.strategy)
+    vocab.strategy(options.strategy)
+    texts = documents.read_documents(options.text_file) if options.text_file else []
     target, source = _tokenizers([options.target, options.source])
     began = time.perf_counter()
-    pairs = strategy.matrix(source, target)
+    pairs, from_cache = vocab.matrix(options.strategy, source, target, texts)
     seconds = time.perf_counter() - began
-    arrays = {
-        "indptr": pairs.indptr,
-        "indices": pairs.indices,
-        "weights": pairs.weights,
-        "shape": np.asarray(pairs.shape),
-    }
-    if pairs.distance is not None:
-        arrays["distance"] = pairs.distance
-    documents.write_arrays(options.out, arrays)
+    documents.write_arrays(options.out, pairs.arrays() | {"shape": np.asarray(pairs.shape)})
     report = {
         "strategy": options.strategy,
         "shape": list(pairs.shape),
         "rows_mapped": pairs.rows_mapped,
         "exact_matches": pairs.exact,
         "seconds": seconds,
-        "from_cache": False,
+        "from_cache": from_cache,
         "out": str(options.out),
     }
     return report, pairs_table
 
 
+def _corpus(options: argparse.Namespace) -> list[str]:
+    return documents.read_documents(options.corpus) if options.corpus else []
+
+
 def _transfer(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
+    every = options.strategy == EVERY
+    if every:
+        options.strategy = FusionConfig.strategy
     config = _config(options)
-    texts = documents.read_documents(options.text_file)
+    texts, corpus = documents.read_documents(options.text_file), _corpus(options)
     target, source = _load(options, [options.target, options.source])
-    return pipeline.transfer(target, source, texts, config, progress=_progress()), pairs_table
+    names = list(vocab.STRATEGIES) if every else [config.strategy]
+    study = pipeline.transfer_study(
+        target, source, texts, config, names, corpus=corpus, progress=_progress()
+    )
+    return ({"strategies": study}, study_table) if every else (study[names[0]], pairs_table)
 
 
 def _fuse(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
     config = _config(options)
-    text = _text(options)
+    text, corpus = _text(options), _corpus(options)
     target, *sources = _load(options, [options.target, *options.source])
-    analysis = pipeline.analyse(target, sources, text, config, progress=_progress())
+    analysis = pipeline.analyse(target, sources, text, config, corpus=corpus, progress=_progress())
     return fused_report(analysis, target.tokenizer.piece), fuse_table
 
 

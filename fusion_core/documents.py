@@ -85,6 +85,23 @@ def read_documents(path: str | Path, *, limit: int = 1 << 30) -> list[str]:
     return documents
 
 
+def read_messages(path: str | Path) -> list[dict[str, str]]:
+    """Read a JSON list of chat messages; what is in them is checked where they are used.
+
+    Raises:
+        InputError: the file cannot be read, or holds no list of objects.
+    """
+    try:
+        messages = json.loads(read_text(path))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: give a list of messages.") from error
+    if not isinstance(messages, list) or not messages:
+        raise InputError(
+            f'{path} holds no list of messages: give [{{"role": …, "content": …}}, …].'
+        )
+    return messages
+
+
 def _json_lines(path: str | Path, limit: int) -> Iterator[str]:
     lines = read_text(path, limit=limit).removeprefix("\ufeff").split("\n")
     for number, line in enumerate(lines, 1):

@@ -105,6 +105,7 @@ class TransferScore:
         return {
             "positions": self.positions,
             "covered": shared["positions"],
+            "coverage": self.shared.positions / self.positions if self.positions else None,
             "kept_mass": shared["kept_mass"],
             "transfer_ce": shared["transfer_ce"],
             "target_ce": shared["target_ce"],

@@ -11,36 +11,44 @@ import numpy as np
 
 from . import evaluate as scoring
 from . import fuse, project, vocab
-from .align import METHODS
+from .align import METHODS, by_bytes
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
 from .gather import Gathering
 from .models import LoadedModel
 from .reading import JointText, Progress, Reading
 from .records import Alignment, Analysis, Encoding, ProjectedRows
-from .tokens import TextTokenizer
+from .tokens import TextTokenizer, encode_chat
 
 KEPT_MAPPINGS = 24
-_mappings: OrderedDict[tuple[str, str, str], vocab.Mapping] = OrderedDict()
+_mappings: OrderedDict[tuple[str, str, str, int], vocab.Mapping] = OrderedDict()
 _mappings_lock = Lock()
 
 
-def mapping(source: TextTokenizer, target: TextTokenizer, strategy: str) -> vocab.Mapping | None:
+def mapping(
+    source: TextTokenizer, target: TextTokenizer, strategy: str, corpus: Sequence[str] = ()
+) -> vocab.Mapping | None:
     """Return the vocab mapping of a pair, kept in memory; None where ids mean the same.
 
     Tokenizers with one vocabulary that cut texts differently still need the `prefix` relation, for
     positions inside a source token.
+
+    Args:
+        source: the source's vocabulary.
+        target: the target's vocabulary.
+        strategy: name in `vocab.STRATEGIES`.
+        corpus: texts for strategies that count.
     """
-    relate = vocab.strategy(strategy).relate
+    counts = vocab.strategy(strategy).counts
     if source.vocabulary_key == target.vocabulary_key and (
         source.key == target.key or strategy != "prefix"
     ):
         return None
-    key = (source.key, target.key, strategy)
+    key = (source.key, target.key, strategy, hash(tuple(corpus)) if counts else 0)
     with _mappings_lock:
         found = _mappings.get(key)
     if found is None:
-        found = relate(source, target)  # outside the lock: it may take long
+        found = vocab.relate(strategy, source, target, corpus)  # outside the lock: it may take long
     with _mappings_lock:
         found = _mappings.setdefault(key, found)
         _mappings.move_to_end(key)
@@ -67,6 +75,22 @@ def align(
     reading = target.encode(text)
     encodings = [s.encode(text) for s in sources]
     return reading, [(e, METHODS[method](reading, e)) for e in encodings]
+
+
+def align_chat(
+    target: TextTokenizer, sources: Sequence[TextTokenizer], messages: Sequence[dict[str, str]]
+) -> tuple[Encoding, list[tuple[Encoding, Alignment]]]:
+    """Align the contents of messages that every model reads in its own chat template.
+
+    Raises:
+        InputError: a model is named twice, or has no template that can be followed.
+        TooLargeError: the contents have more than a million bytes.
+    """
+    check_names(target.name, *(s.name for s in sources))
+    reading = encode_chat(target, messages)
+    utf8(reading.data.decode(), limit=MAX_TEXT_BYTES)
+    encodings = [encode_chat(s, messages) for s in sources]
+    return reading, [(e, by_bytes(reading, e)) for e in encodings]
 
 
 def check_names(*names: str) -> None:
@@ -118,31 +142,65 @@ def transfer(
     documents: Sequence[str],
     config: FusionConfig,
     *,
+    corpus: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, object]:
+    """Measure what a source's rows say after the configured strategy has carried them over.
+
+    Args and the returned figures are those of `transfer_study`.
+    """
+    names = [config.strategy]
+    return transfer_study(
+        target, source, documents, config, names, corpus=corpus, progress=progress
+    )[config.strategy]
+
+
+def transfer_study(
+    target: LoadedModel,
+    source: LoadedModel,
+    documents: Sequence[str],
+    config: FusionConfig,
+    strategies: Sequence[str],
+    *,
+    corpus: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, dict[str, object]]:
     """Measure what a source's rows say after they have been carried to the target.
 
+    Args:
+        target: the model that would be taught.
+        source: the model that would teach.
+        documents: texts.
+        config: source top-k and overlap.
+        strategies: names; the models read the documents once for all of them.
+        corpus: texts for strategies that count; the documents themselves by default.
+        progress: told of every document.
+
     Returns:
-        The figures of `evaluate.TransferScore.summary`, nats per target token.
+        For each strategy the figures of `evaluate.TransferScore.summary`, nats per target token.
     """
     check_names(target.name, source.name)
-    carried = mapping(source.tokenizer, target.tokenizer, config.strategy)
-    score = scoring.TransferScore()
+    maps = {
+        name: mapping(source.tokenizer, target.tokenizer, name, corpus or documents)
+        for name in strategies
+    }
+    scores = {name: scoring.TransferScore() for name in strategies}
     for done, document in enumerate(documents):
         if progress:
             progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
         text = JointText([target, source], document, config.overlap)
         for reading, (low, high) in zip(text.readings(), text.scored, strict=True):
-            projected = _project(reading, 1, carried, config)
             observed = reading.rows[0].observed[:-1]
-            ce, floored = fuse.cross_entropy(projected.probs, observed)
-            score.floored += floored
             stands = reading.stands(0)[:-1]
             scored = (stands >= low) & (stands < high)
             target_encoding, encoding = reading.encodings
             native = scoring.native_ce(target_encoding, encoding, reading.rows[1])
-            score.add(projected, ce, reading.rows[0], native, scored)
-    return score.summary()
+            for name, score in scores.items():
+                projected = _project(reading, 1, maps[name], config)
+                ce, floored = fuse.cross_entropy(projected.probs, observed)
+                score.floored += floored
+                score.add(projected, ce, reading.rows[0], native, scored)
+    return {name: score.summary() for name, score in scores.items()}
 
 
 def _project(
@@ -167,6 +225,7 @@ def analyse(
     config: FusionConfig,
     *,
     view_top_k: int = 12,
+    corpus: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Analysis:
     """Read a text with a target and its sources, align, carry over and fuse.
@@ -177,6 +236,7 @@ def analyse(
         text: at most a million bytes.
         config: strategy, operator, level and top-k.
         view_top_k: tokens kept of the rows that are only looked at.
+        corpus: texts for strategies that count; the text itself by default.
         progress: told of every vocabulary that is mapped, and of every window read and fused.
 
     Raises:
@@ -193,7 +253,7 @@ def analyse(
     maps = []
     for j, source in enumerate(sources):
         tell(f"mapping the vocabulary of {source.name}", j / len(sources))
-        maps.append(mapping(source.tokenizer, target.tokenizer, config.strategy))
+        maps.append(mapping(source.tokenizer, target.tokenizer, config.strategy, corpus or [text]))
     clock.append(time.perf_counter())
     read = JointText([target, *sources], text, config.overlap, progress)
     gathered = Gathering(read, config, view_top_k)

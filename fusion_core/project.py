@@ -1,6 +1,7 @@
 """Next-token rows -> the target's positions and vocabulary.
 
-At a shared boundary the source's row is carried over through a vocab mapping. Inside a source
+At a shared boundary the source's row is carried over through a vocab mapping, or by optimal
+transport between its most probable tokens and the target's. Inside a source
 token, and only with the `prefix` relation, the source's row at its last boundary is conditioned on
 the bytes that are already known. Whatever is not mapped goes to the target's own row, and the kept
 mass says how much was not.
@@ -14,10 +15,20 @@ import numpy as np
 import torch
 
 from .records import Alignment, Encoding, NextTokenRows, ProjectedRows, RowKind, VocabMap
-from .vocab import Consistency, Mapping
+from .vocab import Consistency, Mapping, PrefixRelation, Transport
 
 CHUNK_CELLS = 1 << 24
 """Rows times pairs that are worked on at once."""
+
+TRANSPORT_TOP_K = 10
+"""Tokens of either row between which mass is transported (PTA-LLM)."""
+
+TRANSPORT_SHARPNESS = 1.0
+"""λ of the kernel exp(-λ · edit distance)."""
+
+TRANSPORT_ERROR = 1e-5
+"""Largest error of a marginal at which Sinkhorn's iterations stop (PTA-LLM), and their number."""
+TRANSPORT_STEPS = 500
 
 
 def truncate(rows: NextTokenRows, k: int | None) -> NextTokenRows:
@@ -70,14 +81,16 @@ def project(
     probs = own.clone()
     kept = own.new_zeros(len(own))
     kind = alignment.kind.copy()
-    if mapping is None or isinstance(mapping, VocabMap):
+    if not isinstance(mapping, PrefixRelation):
         kind[kind == RowKind.INSIDE] = RowKind.NONE
     groups = _groups(alignment, kind, mapping, source_encoding, target_encoding)
     for (known, at_start), positions in groups.items():
-        pairs: Consistency | VocabMap | None = None
+        pairs: Consistency | VocabMap | Transport | None = None
         width = source.logprobs.shape[1]
         if isinstance(mapping, VocabMap):
             pairs, width = mapping, len(mapping.indices)
+        elif isinstance(mapping, Transport):
+            pairs = mapping
         elif mapping is not None and not (mapping.identical and not known and not at_start):
             pairs = mapping.given(known, target_start=at_start)
             width = len(pairs.edge_target)
@@ -91,6 +104,8 @@ def project(
                 probs[where], kept[where] = _identity(given, tail, own[where])
             elif isinstance(pairs, VocabMap):
                 probs[where], kept[where] = _linear(given, pairs, own[where])
+            elif isinstance(pairs, Transport):
+                probs[where], kept[where] = _transported(given, pairs, own[where])
             else:
                 probs[where], kept[where] = _jeffrey(given, tail, pairs, own[where])
     return ProjectedRows(source=source.model, probs=probs, kept=kept, kind=kind)
@@ -109,7 +124,7 @@ def _groups(
     its first token is read without it.
     """
     groups: dict[tuple[bytes, bool], list[int]] = defaultdict(list)
-    fixed = mapping is None or isinstance(mapping, VocabMap)
+    fixed = not isinstance(mapping, PrefixRelation)
     text = b" " + target.data  # the source's dummy prefix counts as a byte before the text
     at = np.maximum(target.stands[:-1], source.stands[0]) + 1
     for i in np.flatnonzero(kind != RowKind.NONE):
@@ -140,6 +155,58 @@ def _linear(
     carried = torch.zeros_like(own).index_add_(1, targets, given[:, sources] * weights)
     kept = carried.sum(1).clamp(max=1)
     return carried + (1 - kept)[:, None] * own, kept
+
+
+def _transported(
+    given: torch.Tensor, costs: Transport, own: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Carry the top of each row to the target's top by optimal transport.
+
+    Each source token goes whole to the target token that the plan sends most of it to; what is not
+    among the source's top goes to the target's own row.
+
+    Source: PTA-LLM (arXiv 2509.17276).
+    """
+    mass, source_ids = given.topk(min(TRANSPORT_TOP_K, given.shape[1]), dim=1)
+    room, target_ids = own.topk(min(TRANSPORT_TOP_K, own.shape[1]), dim=1)
+    pairs = torch.stack(
+        torch.broadcast_tensors(source_ids[:, :, None], target_ids[:, None, :]), dim=-1
+    )
+    distinct, place = pairs.reshape(-1, 2).unique(dim=0, return_inverse=True)
+    costs_of = costs.costs(*distinct.T.tolist())
+    cost = torch.as_tensor(costs_of, device=given.device)[place].reshape(pairs.shape[:-1])
+    goes = target_ids.gather(1, transport_plan(mass, room, cost).argmax(dim=2))
+    carried = torch.zeros_like(own).scatter_add_(1, goes, mass)
+    kept = mass.sum(1).clamp(max=1)
+    return carried + (1 - kept)[:, None] * own, kept
+
+
+def transport_plan(mass: torch.Tensor, room: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
+    """Solve r small problems of entropic optimal transport by Sinkhorn's iterations.
+
+    Args:
+        mass: (r, k) what there is to carry; scaled to sum to 1.
+        room: (r, l) where it is to go; scaled to sum to 1.
+        cost: (r, k, l) of carrying one unit.
+
+    Returns:
+        (r, k, l) float64 plans, not negative; their sums over l are the scaled masses, and over k
+        the scaled rooms, to within TRANSPORT_ERROR unless the iterations run out.
+    """
+    rows, columns = (
+        x.double() / x.double().sum(1, keepdim=True).clamp(min=1e-30) for x in (mass, room)
+    )
+    # The cheapest way of each source token costs nothing more: scales change no plan.
+    cost = cost.double() - cost.double().min(dim=2, keepdim=True).values
+    kernel = torch.exp(-TRANSPORT_SHARPNESS * cost).clamp(min=1e-30)
+    right = torch.ones_like(columns)
+    for _ in range(TRANSPORT_STEPS):
+        left = rows / (kernel @ right[:, :, None])[:, :, 0].clamp(min=1e-300)
+        right = columns / (left[:, None, :] @ kernel)[:, 0].clamp(min=1e-300)
+        reached = left * (kernel @ right[:, :, None])[:, :, 0]
+        if float((reached - rows).abs().max()) < TRANSPORT_ERROR:
+            break
+    return left[:, :, None] * kernel * right[:, None, :]
 
 
 def _jeffrey(

@@ -149,6 +149,25 @@ class RowKind(IntEnum):
     """The target's boundary lies inside a source token whose first bytes are known."""
 
 
+class MapReason(IntEnum):
+    """Why a source token is mapped as it is."""
+
+    UNMAPPED = 0
+    """It is not: its mass stays with the target's own row."""
+    SAME = 1
+    """Its target token is the same, by the strategy's own measure (bytes or strings)."""
+    NEAREST = 2
+    """Its target token is the nearest by spelling."""
+    COUNTED = 3
+    """Its target tokens stand where it stands, in a corpus."""
+    RESPELLED = 4
+    """The target spells it in several tokens, of which the first ones take its mass."""
+    EXTENDED = 5
+    """Only longer target tokens begin with it."""
+    CONTROL = 6
+    """End of text goes to end of text."""
+
+
 @dataclass(frozen=True, eq=False)
 class VocabMap:
     """A sparse matrix from a source's vocabulary to a target's, in CSR form.
@@ -160,7 +179,9 @@ class VocabMap:
         weights: (entries,) float32, share of the source token's mass; a row sums to 1, or to 0
             where the source token is not mapped.
         shape: (source size, target size).
-        exact: number of source tokens whose target token is equal by the strategy's own measure.
+        confidence: (source size,) float32 in [0, 1], how far the row is to be relied on, by the
+            strategy's own measure; 1 for the same token, 0 where there is none.
+        reason: (source size,) uint8 of `MapReason`.
         distance: (source size,) int64, for `mined`: the edit distance; -1 where an id has no token.
     """
 
@@ -169,16 +190,31 @@ class VocabMap:
     indices: np.ndarray
     weights: np.ndarray
     shape: tuple[int, int]
-    exact: int
+    confidence: np.ndarray
+    reason: np.ndarray
     distance: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Check that the arrays form a CSR matrix of the stated shape."""
+        rows, columns = self.shape
         _check(
-            len(self.indptr) == self.shape[0] + 1
-            and len(self.indices) == len(self.weights) == self.indptr[-1],
+            len(self.indptr) == rows + 1
+            and bool((np.diff(self.indptr) >= 0).all())
+            and len(self.indices) == len(self.weights) == self.indptr[-1]
+            and len(self.confidence) == len(self.reason) == rows
+            and bool(((self.indices >= 0) & (self.indices < columns)).all()),
             f"VocabMap {self.strategy}: {len(self.indptr)=}, {len(self.indices)=}, {self.shape=}",
         )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays by name, the shape apart."""
+        names = ("indptr", "indices", "weights", "confidence", "reason", "distance")
+        return {n: a for n in names if (a := getattr(self, n)) is not None}
+
+    @property
+    def exact(self) -> int:
+        """Number of source tokens whose target token is the same by the strategy's own measure."""
+        return int((self.reason == MapReason.SAME).sum())
 
     @property
     def source_ids(self) -> np.ndarray:

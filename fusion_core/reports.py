@@ -21,7 +21,7 @@ def align_report(target: Encoding, sources: list[tuple[Encoding, Alignment]]) ->
 
 
 def _alignment(encoding: Encoding, alignment: Alignment) -> Report:
-    return {
+    report = {
         "model": encoding.model,
         "encoding": _encoding(encoding),
         "groups": alignment.groups.tolist(),
@@ -29,6 +29,10 @@ def _alignment(encoding: Encoding, alignment: Alignment) -> Report:
         "coverage": alignment.coverage,
         "coverage_with_prefix": alignment.coverage_with_prefix,
     }
+    if alignment.target_to_source is not None:
+        report["target_to_source"] = [list(pairs) for pairs in alignment.target_to_source]
+        report["cost"] = alignment.cost
+    return report
 
 
 def _encoding(encoding: Encoding) -> Report:
@@ -130,6 +134,20 @@ def evaluate_table(report: Report) -> str:
     return "\n".join(lines)
 
 
+def study_table(report: Report) -> str:
+    """Show the transfer of every strategy, the shared positions and those inside tokens apart."""
+    names = ("positions", "kept_mass", "transfer_ce", "target_ce", "native_ce")
+    head = "".join(f"{n.replace('_', ' '):>13}" for n in names)
+    lines = [f"{'':<24}{'coverage':>10}{head}"]
+    for strategy, score in report["strategies"].items():
+        whole = score | {"positions": score["covered"]}
+        for label, part in ((strategy, whole), ("  inside tokens", score["inside"])):
+            share = part["positions"] / score["positions"] if score["positions"] else 0.0
+            cells = "".join(f"{_shown(part.get(n)):>13}" for n in names)
+            lines.append(f"{label:<24}{share:>10.1%}{cells}")
+    return "\n".join(lines)
+
+
 def pairs_table(report: Report, indent: str = "") -> str:
     """Show an object as lines of names and values."""
     lines = []
@@ -137,9 +155,12 @@ def pairs_table(report: Report, indent: str = "") -> str:
         if isinstance(value, dict):
             lines += [f"{indent}{name}", pairs_table(value, indent + "  ")]
         else:
-            shown = f"{value:.4f}" if isinstance(value, float) else "-" if value is None else value
-            lines.append(f"{indent}{name:<18} {shown}")
+            lines.append(f"{indent}{name:<18} {_shown(value)}")
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def finite(value: Any) -> Any:

@@ -45,6 +45,14 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep what is cached out of the user's folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["FUSELAB_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def testdata() -> Path:
     """Folder of real tokenizers, models and texts."""

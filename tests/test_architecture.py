@@ -39,6 +39,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
 BETWEEN_STAGES = {
     ("tokens", "spans"),
     ("vocab", "tokens"),
+    ("vocab", "align"),
     ("models", "tokens"),
     ("models", "zoo"),
     ("project", "vocab"),

@@ -90,7 +90,7 @@ def test_prefix_equals_plain_python(tiny_models, swap: bool, top_k: int | None) 
 @pytest.mark.parametrize("strategy", ["exact", "mined"])
 def test_fixed_maps_equal_plain_python(tiny_models, strategy: str) -> None:
     target, source = tiny_models
-    pairs = vocab.STRATEGIES[strategy].relate(source.tokenizer, target.tokenizer)
+    pairs = vocab.relate(strategy, source.tokenizer, target.tokenizer)
     goes = dict(zip(pairs.source_ids.tolist(), pairs.indices.tolist(), strict=True))
     et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
     rt, rs = models.rows(target, et), models.rows(source, es)
@@ -114,7 +114,7 @@ def test_every_strategy_sums_to_one(tiny_models) -> None:
     for (target, source), strategy, text in itertools.product(
         (tiny_models, tiny_models[::-1]), vocab.STRATEGIES, TEXTS
     ):
-        pairs = pipeline.mapping(source.tokenizer, target.tokenizer, strategy)
+        pairs = pipeline.mapping(source.tokenizer, target.tokenizer, strategy, TEXTS)
         et, es = (m.tokenizer.encode(text) for m in (target, source))
         got = project.project(
             models.rows(source, es),

@@ -84,7 +84,7 @@ def test_prefix_reads_a_target_without_its_dummy_prefix_at_the_start(
 
 
 def test_prefix_as_a_matrix(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
-    pairs = PrefixRelation(tiny_llama_tokenizer, tiny_gpt_tokenizer).as_map()
+    pairs = PrefixRelation(tiny_llama_tokenizer, tiny_gpt_tokenizer).matrix()[0]
     sums = np.bincount(pairs.source_ids, pairs.weights, minlength=pairs.shape[0])
     assert set(np.round(sums, 6)) <= {0.0, 1.0}
     first = pairs.weights > 0
@@ -95,7 +95,7 @@ def test_prefix_as_a_matrix(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
 
 
 def test_mined_without_control_tokens(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
-    pairs = vocab.STRATEGIES["mined"].relate(tiny_llama_tokenizer, tiny_gpt_tokenizer)
+    pairs = vocab.relate("mined", tiny_llama_tokenizer, tiny_gpt_tokenizer)
     assert not set(pairs.source_ids.tolist()) & tiny_llama_tokenizer.special_ids
     assert not set(pairs.indices.tolist()) & tiny_gpt_tokenizer.special_ids
 

@@ -117,6 +117,16 @@ class _Side:
         """(M + b,) slots at which rows stand: each text's row 0, then one after each token."""
         return np.insert(self.end, self.before[:-1], self.first_stand)
 
+    def range(
+        self, begin: np.ndarray, stop: np.ndarray, text: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Turn ranges of tokens that are not special into ranges of indices in their text."""
+        place, first = np.append(self.index, 0), self.before[text]
+        # An empty range has no token to name: count on from the first of the text.
+        empty = begin - first + np.where(first < self.before[text + 1], place[first], 0)
+        some = stop > begin
+        return np.where(some, place[begin], empty), np.where(some, place[stop - 1] + 1, empty)
+
 
 def _count(at: np.ndarray, size: int) -> np.ndarray:
     """(size,) how many of the sorted slots ``at`` are at or before each slot."""
@@ -136,24 +146,13 @@ def _groups(target: _Side, source: _Side, slots: np.ndarray) -> tuple[np.ndarray
     shared = _marked(target.end, size) & _marked(source.end, size)
     shared[slots[1:] - 1] = True
     cuts = np.flatnonzero(shared)
-    ranges = []
-    for side in (target, source):
-        stop = _count(side.end, size)[cuts]
-        begin = np.concatenate([[0], stop[:-1]])
-        ranges += [begin, stop]
-    filled = (ranges[0] < ranges[1]) | (ranges[2] < ranges[3])
+    stops = [_count(side.end, size)[cuts] for side in (target, source)]
+    begins = [np.concatenate([[0], stop[:-1]]) for stop in stops]
+    filled = (begins[0] < stops[0]) | (begins[1] < stops[1])
     text = np.searchsorted(slots, cuts, side="right")[filled] - 1
-    columns = []
-    for side, begins, stops in ((target, *ranges[:2]), (source, *ranges[2:])):
-        begin, stop = begins[filled], stops[filled]
-        place = np.append(side.index, 0)
-        # An empty side has no token to name: count on from the first of the text.
-        some, first = stop > begin, side.before[text]
-        empty = begin - first + np.where(first < side.before[text + 1], place[first], 0)
-        columns += [
-            np.where(some, place[begin], empty),
-            np.where(some, place[stop - 1] + 1, empty),
-        ]
+    columns: list[np.ndarray] = []
+    for side, begin, stop in zip((target, source), begins, stops, strict=True):
+        columns += side.range(begin[filled], stop[filled], text)
     return np.stack(columns, axis=1).astype(np.int64), text
 
 

@@ -62,7 +62,7 @@ def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) ->
     start, end = place(read.start), place(read.end)
     end[special] = start[special]
     control = tokenizer.special_ids - {tokenizer.unknown_id}
-    for token in np.flatnonzero(within):
+    for token in np.flatnonzero(within).tolist():
         if int(read.ids[token]) in control:
             raise InputError(
                 f"A message holds {read.pieces[token]!r}, a control token of {tokenizer.name}: "

@@ -1,0 +1,207 @@
+"""Byte-prefix consistency: which target tokens a source token's mass may go to.
+
+How the mass is shared among them is decided at each position by the target's own distribution (see
+`project`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fusion_core.records import MapReason, VocabMap
+from fusion_core.tokens import TextTokenizer
+
+from .maps import csr, respelling
+from .store import cached
+
+KEPT_RELATIONS = 2000
+"""Beginnings of a source token whose pairs a relation remembers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Consistency:
+    """Which target tokens may take a source token's mass at one kind of position.
+
+    Attributes:
+        candidates: (c,) int64, source tokens that agree with the bytes already known.
+        others: (o,) int64, source tokens that end within the known bytes: other paths of the
+            source, on which it has not been asked.
+        edge_source: (e,) int64, index into `candidates` of each consistent pair.
+        edge_target: (e,) int64, target id of each consistent pair.
+        first: (e,) bool, the target token begins the target's own spelling of the source token;
+            otherwise it extends it.
+    """
+
+    candidates: np.ndarray
+    others: np.ndarray
+    edge_source: np.ndarray
+    edge_target: np.ndarray
+    first: np.ndarray
+
+
+class PrefixRelation:
+    """Byte-prefix consistency of two vocabularies.
+
+    A source token w and a target token v are consistent when v is the first token of the target's
+    own spelling of w, or when v properly extends w and w is the first token of the source's own
+    spelling of v. Other prefixes are spellings that a tokenizer never produces. Tokens without
+    bytes are consistent with nothing, but end of text with end of text.
+    """
+
+    def __init__(self, source: TextTokenizer, target: TextTokenizer) -> None:
+        """Prepare the two vocabularies; pairs are found when they are asked for."""
+        self.source, self.target = source, target
+        self.identical = source.vocabulary_key == target.vocabulary_key
+        self._known: OrderedDict[tuple[bytes, bool], Consistency] = OrderedDict()
+
+    @cached_property
+    def _source_sorted(self) -> _Sorted:
+        return _sorted_bytes(enumerate(self.source.bytes_of))
+
+    @cached_property
+    def _target_sorted(self) -> _Sorted:
+        return _sorted_bytes(enumerate(self.target.bytes_of))
+
+    @cached_property
+    def _target_start(self) -> _Sorted:
+        """As a text begins, a target with a dummy prefix spells every word with its space."""
+        spelled = enumerate(self.target.bytes_of)
+        return _sorted_bytes((i, b[1:]) for i, b in spelled if b and b[:1] == b" ")
+
+    def given(self, known: bytes = b"", *, target_start: bool = False) -> Consistency:
+        """Find the consistent pairs where the source's next token is known to begin with bytes.
+
+        Args:
+            known: bytes of the text from the source's last boundary to the target's boundary;
+                empty at a shared boundary.
+            target_start: the target is at the start of a text and has yet to spell its dummy
+                prefix.
+        """
+        key = (known, target_start)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = (
+                self._find(known, target_start)
+                if known or target_start
+                else self._at_boundaries(self.matrix()[0])
+            )
+            while len(self._known) > KEPT_RELATIONS:
+                self._known.popitem(last=False)
+        return found
+
+    def _find(self, known: bytes, target_start: bool) -> Consistency:
+        if known:
+            low, high = _range(self._source_sorted, known)
+            matching = [(b, i) for b, i in self._source_sorted[low:high] if len(b) > len(known)]
+            others = [
+                i
+                for n in range(1, len(known) + 1)
+                for _, i in _equal(self._source_sorted, known[:n])
+            ]
+        else:
+            matching = [(b or b"", i) for i, b in enumerate(self.source.bytes_of)]
+            others = []
+        rests = [b[len(known) :] for b, _ in matching]
+        place = {i: n for n, (_, i) in enumerate(matching)}
+        first = self.target.first_tokens(rests, at_start=target_start)
+        pairs = [(n, int(v)) for n, v in enumerate(first) if v >= 0]
+        n_first = len(pairs)
+        spelled = self._target_start if target_start else self._target_sorted
+        longer = _longer(spelled, rests) if known else [(v, b) for b, v in spelled]
+        heads = self.source.first_tokens([known + b for _, b in longer])
+        for (v, b), w in zip(longer, heads, strict=True):
+            n = place.get(int(w))
+            if n is not None and 0 < len(rests[n]) < len(b):
+                pairs.append((n, v))
+        eos = self.source.eos_id, self.target.eos_id
+        if not known and eos[0] is not None and eos[1] is not None:
+            pairs.insert(0, (place[eos[0]], eos[1]))
+            n_first += 1
+        edges = np.asarray(pairs, np.int64).reshape(-1, 2)
+        return Consistency(
+            candidates=np.asarray([i for _, i in matching], np.int64),
+            others=np.asarray(others, np.int64),
+            edge_source=edges[:, 0],
+            edge_target=edges[:, 1],
+            first=np.arange(len(edges)) < n_first,
+        )
+
+    def matrix(self) -> tuple[VocabMap, bool]:
+        """Return the relation at shared boundaries as a matrix, and whether it came from disk.
+
+        The weights are the shares without a target distribution: the first token of the target's
+        spelling takes all, so that tokens that extend the source's stand with weight 0; where there
+        is none but these, they share alike. A row's confidence is the share of the source token's
+        bytes that its first target token spells, or of the shortest extension's that it does.
+        """
+        return cached("prefix", self.source, self.target, (), self._build)
+
+    def _build(self) -> VocabMap:
+        pairs = self._find(b"", False)
+        target_bytes = self.target.bytes_of
+        rows = pairs.candidates[pairs.edge_source]
+        begun = np.zeros(self.source.size, bool)
+        begun[rows[pairs.first]] = True
+        first = np.full(self.source.size, -1, np.int64)
+        first[rows[pairs.first]] = pairs.edge_target[pairs.first]
+        own = [b or b"" for b in self.source.bytes_of]
+        confidence, reason = respelling(own, first.tolist(), self.target)
+        for w, v in zip(rows.tolist(), pairs.edge_target.tolist(), strict=True):
+            if not begun[w]:
+                share = len(own[w]) / len(target_bytes[v] or b"-")
+                confidence[w] = max(confidence[w], share)
+                reason[w] = MapReason.EXTENDED
+        if self.source.eos_id is not None and self.target.eos_id is not None:
+            confidence[self.source.eos_id], reason[self.source.eos_id] = 1, MapReason.CONTROL
+        weights = pairs.first | ~begun[rows]
+        shape = (self.source.size, self.target.size)
+        return csr("prefix", rows, pairs.edge_target, weights, shape, confidence, reason)
+
+    def _at_boundaries(self, pairs: VocabMap) -> Consistency:
+        """Read the pairs at shared boundaries out of the matrix."""
+        rows = pairs.source_ids
+        return Consistency(
+            candidates=np.arange(self.source.size),
+            others=np.zeros(0, np.int64),
+            edge_source=rows,
+            edge_target=pairs.indices,
+            first=(pairs.weights > 0) & (pairs.reason[rows] != MapReason.EXTENDED),
+        )
+
+
+_Sorted = list[tuple[bytes, int]]
+
+
+def _sorted_bytes(items: Iterable[tuple[int, bytes | None]]) -> _Sorted:
+    return sorted((b, i) for i, b in items if b)
+
+
+def _range(ordered: _Sorted, head: bytes) -> tuple[int, int]:
+    """Find the range of the byte strings that begin with ``head``."""
+    after = head.rstrip(b"\xff")
+    low = bisect_left(ordered, (head, -1))
+    if not after:
+        return low, len(ordered)
+    return low, bisect_left(ordered, (after[:-1] + bytes([after[-1] + 1]), -1))
+
+
+def _equal(ordered: _Sorted, string: bytes) -> _Sorted:
+    low = bisect_left(ordered, (string, -1))
+    high = bisect_left(ordered, (string + b"\0", -1))
+    return ordered[low:high]
+
+
+def _longer(ordered: _Sorted, heads: Iterable[bytes]) -> list[tuple[int, bytes]]:
+    """List the entries that properly extend one of the heads, as (id, bytes)."""
+    found: dict[int, bytes] = {}
+    for head in set(heads):
+        if head:
+            low, high = _range(ordered, head)
+            found.update((i, b) for b, i in ordered[low:high] if len(b) > len(head))
+    return list(found.items())

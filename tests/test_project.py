@@ -15,6 +15,14 @@ from fusion_core.records import RowKind
 TEXTS = ["the cat sat", " the the, 東京 cats", "a\nthe cats 東 é", "sat thesat", "Tom"]
 
 
+def heads(tokenizer, string, at_start=False):
+    """Name the first tokens of a string at a text's end and before a word."""
+    return {
+        int(tokenizer.first_tokens([string], at_start=at_start, before_word=b)[0])
+        for b in (False, True)
+    } - {-1}
+
+
 def plain_prefix(  # noqa: PLR0912
     rows, target_rows, i, r, known, source, target, target_start=False
 ):
@@ -41,9 +49,9 @@ def plain_prefix(  # noqa: PLR0912
                 continue
             if target_start:
                 vb = vb[1:] if vb and vb.startswith(b" ") else None  # noqa: PLW2901
-            begins = target.first_tokens([after], at_start=target_start)[0] == v
+            begins = v in heads(target, after, target_start)
             longer = vb and vb.startswith(after) and len(vb) > len(after)
-            if begins or (longer and source.first_tokens([known + vb])[0] == w):
+            if begins or (longer and w in heads(source, known + vb)):
                 mates.append(v)
         room = sum(p_t[v] for v in mates)
         if room > 0:

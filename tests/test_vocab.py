@@ -34,6 +34,16 @@ def test_exact_maps_equal_bytes_and_prefers_real_pieces(real_tokenizer) -> None:
     assert llama.piece(mapped[gpt2.id_of("é".encode())]) == "é"
 
 
+def heads(tokenizer, string: bytes) -> set[int]:
+    """Spell a string at a text's end and, where it is white space, before a word."""
+    found = {int(tokenizer.first_tokens([string])[0])}
+    if string.isspace():
+        ids = tokenizer.spellings([string + b"a"])[0]
+        whole = tokenizer.bytes_of[ids[0]]
+        found |= {ids[0]} if string.startswith(whole) else set()
+    return found - {-1}
+
+
 def brute_force_relation(source, target, known: bytes) -> set[tuple[int, int]]:
     """Apply the definition to every pair, spelling each token on its own."""
     pairs = set()
@@ -44,9 +54,8 @@ def brute_force_relation(source, target, known: bytes) -> set[tuple[int, int]]:
         for v, vb in enumerate(target.bytes_of):
             if not vb:
                 continue
-            begins = target.first_tokens([rest])[0] == v
             extends = vb.startswith(rest) and len(vb) > len(rest)
-            if begins or (extends and source.first_tokens([known + vb])[0] == w):
+            if v in heads(target, rest) or (extends and w in heads(source, known + vb)):
                 pairs.add((w, v))
     return pairs
 

@@ -99,7 +99,7 @@ class TextTokenizer:
         self._inner: Any = None
         self._templated: Any = None
         self._id_of: dict[bytes, int] | None = None
-        self._first: dict[tuple[bytes, bool], int] = {}
+        self._first: dict[tuple[bytes, bool, bool], int] = {}
         self.dummy_prefix = self._prefixes_a_space()
 
     def _prefixes_a_space(self) -> bool:
@@ -299,39 +299,48 @@ class TextTokenizer:
             self._id_of = {b: i for i in order if (b := self.bytes_of[i])}
         return self._id_of.get(string, -1)
 
-    def first_tokens(self, strings: Sequence[bytes], *, at_start: bool = False) -> np.ndarray:
+    def first_tokens(
+        self, strings: Sequence[bytes], *, at_start: bool = False, before_word: bool = False
+    ) -> np.ndarray:
         """Find the first token of the tokenizer's own spelling of each byte string.
 
         Args:
             strings: n byte strings; they need not be whole characters.
             at_start: spell them as the beginning of a text (with a dummy prefix, where the
                 tokenizer has one); otherwise as they are spelled within a text.
+            before_word: spell white space as it is spelled before a word, which many tokenizers
+                cut differently than at a text's end. Other strings are not spelled then.
 
         Returns:
             (n,) int64 ids; -1 where the string is empty or where the token is not made of the
             string's first bytes (a normaliser changed them, or they are unknown).
         """
-        at_start = at_start and self.dummy_prefix
-        found = {s: self._first.get((s, at_start)) for s in set(strings)}
+        how = at_start and self.dummy_prefix, before_word
+        found = {s: self._first.get((s, *how)) for s in set(strings)}
         missing = [s for s, token in found.items() if token is None]
         if missing:
-            spelled = [ids[0] if ids else -1 for ids in self.spellings(missing, at_start=at_start)]
+            spelled = [ids[0] if ids else -1 for ids in self.spellings(missing, *how)]
             found.update(zip(missing, spelled, strict=True))
             if len(self._first) > MAX_SPELLINGS:
                 self._first = {}
-            self._first.update(((s, at_start), t) for s, t in zip(missing, spelled, strict=True))
+            self._first.update(((s, *how), t) for s, t in zip(missing, spelled, strict=True))
         return np.asarray([found[s] for s in strings], np.int64)
 
-    def spellings(self, strings: Sequence[bytes], *, at_start: bool = False) -> list[list[int]]:
+    def spellings(
+        self, strings: Sequence[bytes], at_start: bool = False, before_word: bool = False
+    ) -> list[list[int]]:
         """Spell byte strings in tokens, as the tokenizer itself would.
 
         Args:
             strings: n byte strings; they need not be whole characters.
             at_start: as for `first_tokens`.
+            before_word: as for `first_tokens`.
 
         Returns:
             n lists of ids; each ends where its tokens cease to be made of the string's bytes.
         """
+        if before_word:
+            strings = [s if s.isspace() else b"" for s in strings]
         at_start = at_start and self.dummy_prefix
         spelled: list[Sequence[int]] = [()] * len(strings)
         queues: dict[bool, list[tuple[int, str]]] = {True: [], False: []}
@@ -349,7 +358,10 @@ class TextTokenizer:
                 queues[at_start].append((i, text))
         for prefixed, queue in queues.items():
             backend = self._backend if prefixed else self._within_text()
-            readings = backend.encode_batch_fast([t for _, t in queue], add_special_tokens=False)
+            word = "a" if before_word else ""
+            readings = backend.encode_batch_fast(
+                [t + word if t else t for _, t in queue], add_special_tokens=False
+            )
             for (i, text), reading in zip(queue, readings, strict=True):
                 head = text_prefix(strings[i]).encode()
                 ids = reading.ids if text or not head else [self.id_of(head)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -50,8 +50,9 @@ class PrefixRelation:
 
     A source token w and a target token v are consistent when v is the first token of the target's
     own spelling of w, or when v properly extends w and w is the first token of the source's own
-    spelling of v. Other prefixes are spellings that a tokenizer never produces. Tokens without
-    bytes are consistent with nothing, but end of text with end of text.
+    spelling of v. White space is spelled either as at a text's end or as before a word: many
+    tokenizers cut it differently there. Other prefixes are spellings that a tokenizer never
+    produces. Tokens without bytes are consistent with nothing, but end of text with end of text.
     """
 
     def __init__(self, source: TextTokenizer, target: TextTokenizer) -> None:
@@ -109,16 +110,18 @@ class PrefixRelation:
             others = []
         rests = [b[len(known) :] for b, _ in matching]
         place = {i: n for n, (_, i) in enumerate(matching)}
-        first = self.target.first_tokens(rests, at_start=target_start)
-        pairs = [(n, int(v)) for n, v in enumerate(first) if v >= 0]
+        begins = _either(self.target, rests, target_start)
+        pairs = list(begins[0])
         n_first = len(pairs)
+        pairs += begins[1]
         spelled = self._target_start if target_start else self._target_sorted
         longer = _longer(spelled, rests) if known else [(v, b) for b, v in spelled]
-        heads = self.source.first_tokens([known + b for _, b in longer])
-        for (v, b), w in zip(longer, heads, strict=True):
-            n = place.get(int(w))
-            if n is not None and 0 < len(rests[n]) < len(b):
-                pairs.append((n, v))
+        for heads in _either(self.source, [known + b for _, b in longer], False):
+            for m, w in heads:
+                v, b = longer[m]
+                n = place.get(w)
+                if n is not None and 0 < len(rests[n]) < len(b):
+                    pairs.append((n, v))
         eos = self.source.eos_id, self.target.eos_id
         if not known and eos[0] is not None and eos[1] is not None:
             pairs.insert(0, (place[eos[0]], eos[1]))
@@ -173,6 +176,21 @@ class PrefixRelation:
             edge_target=pairs.indices,
             first=(pairs.weights > 0) & (pairs.reason[rows] != MapReason.EXTENDED),
         )
+
+
+def _either(
+    tokenizer: TextTokenizer, strings: Sequence[bytes], at_start: bool
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Spell strings: (place, first token), and the same before a word where it is another token."""
+    alone = tokenizer.first_tokens(strings, at_start=at_start)
+    spaces = [n for n, s in enumerate(strings) if s.isspace()]
+    before = tokenizer.first_tokens(
+        [strings[n] for n in spaces], at_start=at_start, before_word=True
+    )
+    return (
+        [(n, v) for n, v in enumerate(alone.tolist()) if v >= 0],
+        [(n, v) for n, v in zip(spaces, before.tolist(), strict=True) if v not in (-1, alone[n])],
+    )
 
 
 _Sorted = list[tuple[bytes, int]]

@@ -1,9 +1,8 @@
-"""Oracles of the full sweep: real tokenizers on real texts, worked out without `fusion_core`.
+"""Oracles of the full sweep: what real tokenizers make of real texts, worked out a second way.
 
-Nothing here shares code with the package's own spans or alignment. A reading's bytes come from the
-vocabulary by `own_bytes`; what is lost comes from the tokenizer's own decoder, or, where a decoder
-adds or hides text (WordPiece, Unigram), from the normaliser's definition and a tokenizer written out
-in plain Python; an alignment comes from sets and dicts of end bytes.
+Nothing here shares code with the package's spans. Bytes come from the vocabulary by
+`own_bytes`. What is lost comes from the tokenizer's own decoder, or, where that adds and hides text
+(WordPiece, Unigram), from a reading written out in plain Python that has to give the same ids.
 """
 
 from __future__ import annotations
@@ -11,72 +10,92 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import accumulate, groupby, pairwise
+from math import inf
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from fusion_core.records import Alignment, Encoding, RowKind
-from fusion_core.tokens import TextTokenizer
+from fusion_core.records import Encoding
 
 MARKER = "▁"
 HEADING = re.compile(r"^ = [^=\n]+ = ?$", re.MULTILINE)
+IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b73f"
+IDEOGRAPH = re.compile(
+    f"[{IDEOGRAPHS}\U0002b740-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]"
+)
+
+Stream = list[tuple[str, int, bool]]
+"""Normalised characters: (character, place in the text that it comes from, it stands there)."""
+
+Reader = Callable[[str], list[tuple[int, int]]]
+"""Word -> tokens as (id, number of characters)."""
 
 
 def corpora(testdata: Path) -> dict[str, list[str]]:
-    """Read the texts: declarations, naughty strings, prompts, and articles of WikiText."""
+    """Read declarations, naughty strings that are not empty, prompts, and WikiText's articles."""
     data = testdata / "data"
     naughty = json.loads((data / "naughty-strings" / "blns.json").read_text(encoding="utf-8"))
     prompts = (data / "humaneval" / "HumanEval.jsonl").read_text(encoding="utf-8").splitlines()
     wiki = (data / "wikitext-2" / "valid.txt").read_text(encoding="utf-8")
-    cuts = [0, *(m.start() for m in HEADING.finditer(wiki))][2:]
+    cuts = [m.start() for m in HEADING.finditer(wiki)][1:]
     return {
         "UDHR": [p.read_text(encoding="utf-8") for p in sorted((data / "udhr").glob("*.txt"))],
-        "naughty": [s for s in naughty if s and encodable(s)],
+        "naughty": [s for s in naughty if s and not any("\ud800" <= c <= "\udfff" for c in s)],
         "HumanEval": [json.loads(line)["prompt"] for line in prompts],
         "WikiText": [wiki[a:b] for a, b in pairwise([0, *cuts, len(wiki)])],
     }
 
 
-def encodable(text: str) -> bool:
-    """Tell whether a text has a UTF-8 form."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
+# Vocabularies
 
 
-def parts_of(backend: Tokenizer) -> dict[str, Any]:
-    """Return a tokenizer's serialised parts."""
-    return json.loads(backend.to_str())
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer's entries, read without `fusion_core`.
+
+    Attributes:
+        backend: the tokenizer.
+        parts: its serialised parts.
+        spelt: id -> bytes that it gives back; none for the unknown token.
+        unknown: id of the unknown token, or -1.
+    """
+
+    backend: Tokenizer
+    parts: dict[str, Any]
+    spelt: dict[int, bytes]
+    unknown: int
+
+    @staticmethod
+    def of(backend: Tokenizer) -> Vocabulary:
+        """Read a tokenizer; the byte alphabet is the one of `transformers`."""
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+        parts = json.loads(backend.to_str())
+        model, ids = parts["model"], backend.get_vocab()
+        byte_of = {c: b for b, c in bytes_to_unicode().items()}
+
+        def spell(entry: str) -> bytes:
+            if parts["decoder"]["type"] == "ByteLevel":
+                return bytes(byte_of[c] for c in entry)
+            if model.get("byte_fallback") and re.fullmatch("<0x[0-9A-F]{2}>", entry):
+                return bytes.fromhex(entry[3:5])
+            if model["type"] == "WordPiece":
+                entry = entry.removeprefix("##")
+            return entry.replace(MARKER, " ").encode()
+
+        added = {a["id"]: a["content"].encode() for a in parts["added_tokens"]}
+        spelt = {i: added[i] if i in added else spell(entry) for entry, i in ids.items()}
+        unknown = model.get("unk_id", ids.get(model.get("unk_token"), -1))
+        return Vocabulary(backend, parts, spelt | {unknown: b""}, unknown)
 
 
-def own_bytes(backend: Tokenizer) -> dict[int, bytes]:
-    """Spell every entry of a vocabulary; the byte alphabet is the one of `transformers`."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    parts = parts_of(backend)
-    added = {a["id"]: a["content"].encode() for a in parts["added_tokens"]}
-    byte_of = {c: b for b, c in bytes_to_unicode().items()}
-    byte_level = (parts["decoder"] or {}).get("type") == "ByteLevel"
-
-    def spell(entry: str) -> bytes:
-        if byte_level:
-            return bytes(byte_of[c] for c in entry)
-        if parts["model"].get("byte_fallback") and re.fullmatch("<0x[0-9A-F]{2}>", entry):
-            return bytes.fromhex(entry[3:5])
-        if parts["model"]["type"] == "WordPiece":
-            entry = entry.removeprefix("##")
-        return entry.replace(MARKER, " ").encode()
-
-    vocab = backend.get_vocab(with_added_tokens=True)
-    return {i: added[i] if i in added else spell(entry) for entry, i in vocab.items()}
-
-
-# --- what is lost -------------------------------------------------------------------------------
+# What is lost, by the tokenizer's own decoder
 
 
 def is_subsequence(short: str, long: str) -> bool:
@@ -86,7 +105,7 @@ def is_subsequence(short: str, long: str) -> bool:
 
 
 def common_length(one: str, other: str) -> int:
-    """Return the length of a longest common subsequence (Myers, O(ND))."""
+    """Return the length of a longest common subsequence (Myers's greedy edit script)."""
     a, b = len(one), len(other)
     reach = {1: 0}
     for edits in range(a + b + 1):
@@ -98,69 +117,89 @@ def common_length(one: str, other: str) -> int:
             reach[k] = x
             if x >= a and x - k >= b:
                 return (a + b - edits) // 2
-    raise AssertionError("unreachable")
+    return 0
 
 
-Read = list[tuple[int, list[int]]]
-"""Tokens as (id, places of the characters that it gives back)."""
+def decoded_faults(vocabulary: Vocabulary, text: str, encoding: Encoding) -> Iterator[str]:
+    """Hold a reading against what the tokenizer's decoder gives back of its ids.
+
+    Where several sets of characters could be the lost ones, such as one of two equal neighbours,
+    each is right that leaves the decoder's characters in order and is as small as can be.
+    """
+    ids = encoding.ids[~encoding.special].tolist()
+    decoded = vocabulary.backend.decode(ids, skip_special_tokens=False)
+    if encoding.lossless != (decoded == text):
+        yield f"lossless is {encoding.lossless}, but decoded: {decoded == text}"
+    if decoded == text:
+        if encoding.lost:
+            yield f"lost {encoding.lost[:5]}, but nothing is"
+        return
+    whole = b"".join(vocabulary.spelt[i] for i in ids).decode(errors="replace")
+    if encoding.dummy_prefix != (whole == " " + decoded):
+        yield f"dummy_prefix is {encoding.dummy_prefix}"
+    kept = bytearray(encoding.data)
+    for start, end in reversed(encoding.lost):
+        del kept[start:end]
+    left = kept.decode(errors="replace")
+    if not is_subsequence(left, decoded):
+        yield f"lost {encoding.lost[:5]}: the rest is not in what is decoded"
+    if len(left) != (most := common_length(text, decoded)):
+        yield f"{len(text) - len(left)} characters are lost, but {len(text) - most} suffice"
 
 
-Stream = list[tuple[str, int, bool]]
-"""Normalised characters: (character, place in the text it comes from, it is the text's own)."""
+# What is lost, by a reading written out
 
 
-def is_ideograph(c: str) -> bool:
-    """Tell whether BERT puts spaces around a character."""
-    blocks = (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F)
-    more = (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F)
-    return any(a <= ord(c) <= b for a, b in blocks + more)
+@dataclass(frozen=True)
+class Reading:
+    """What a tokenizer makes of a text.
+
+    Attributes:
+        tokens: (id, places of the text's characters that the token gives back).
+        runs: places of equal spaces of which the tokens give back one, whichever it is.
+        dummy: the first token carries a space that the tokenizer put there.
+    """
+
+    tokens: list[tuple[int, list[int]]]
+    runs: list[set[int]]
+    dummy: bool
 
 
-def bert_stream(text: str) -> Stream:
-    """Normalise as BERT does: clean, set ideographs apart, strip accents, lower the case."""
-    stream: Stream = []
-    for place, c in enumerate(text):
-        if c.isspace() and (c in "\t\n\r" or unicodedata.category(c)[0] != "C"):
-            stream.append((" ", place, False))
-        elif c not in "\0\ufffd" and unicodedata.category(c)[0] != "C":
-            apart = [(" ", place, False)] * is_ideograph(c)
-            plain = [d for d in unicodedata.normalize("NFD", c) if unicodedata.category(d) != "Mn"]
-            lower = [(e, place, e == c) for d in plain for e in d.lower()]
-            stream += [*apart, *lower, *apart]
-    return stream
-
-
-def bert_words(stream: Stream) -> Iterator[Stream]:
-    """Split at spaces, and at each punctuation character."""
+def bert_words(text: str) -> Iterator[Stream]:
+    """Clean, set ideographs apart, strip accents, lower the case, split at spaces, punctuation."""
     word: Stream = []
-    for item in [*stream, (" ", -1, False)]:
-        c = item[0]
-        punctuation = unicodedata.category(c)[0] == "P" or (c.isascii() and c in "$+<=>^`|~")
-        if punctuation or c.isspace():
-            if word:
+    for place, c in enumerate(text + " "):
+        kind = unicodedata.category(c)
+        space = c in "\t\n\r" or (c.isspace() and kind != "Cc")
+        if c in "\0\ufffd" or (kind in {"Cc", "Cf", "Co"} and not space):
+            continue
+        forms = [d for d in unicodedata.normalize("NFD", c) if unicodedata.category(d) != "Mn"]
+        for d in "".join(d.lower() for d in forms):
+            punctuation = d in "$+<=>^`|~" or unicodedata.category(d)[0] == "P"
+            apart = space or punctuation or IDEOGRAPH.match(c)
+            if apart and word:
                 yield word
-            word = []
-            if punctuation:
-                yield [item]
-        else:
-            word.append(item)
+                word = []
+            if not space:
+                word.append((d, place, d == c))
+            if apart and word:
+                yield word
+                word = []
 
 
-def wordpiece(backend: Tokenizer) -> Callable[[str], list[tuple[int, int]]]:
-    """Return the greedy reading of a word as (id, characters)."""
-    vocab = backend.get_vocab()
-    model = parts_of(backend)["model"]
-    unknown, limit = vocab[model["unk_token"]], model["max_input_chars_per_word"]
+def wordpiece(vocabulary: Vocabulary) -> Reader:
+    """Read words greedily from the left."""
+    vocab = vocabulary.backend.get_vocab()
+    limit = vocabulary.parts["model"]["max_input_chars_per_word"]
 
     @cache
     def read(word: str) -> list[tuple[int, int]]:
         tokens, at = [], 0
         while at < len(word):
-            stops = range(len(word), at, -1)
-            entries = ((e, "##" * (at > 0) + word[at:e]) for e in stops)
+            entries = ((e, "##" * (at > 0) + word[at:e]) for e in range(len(word), at, -1))
             stop, entry = next(((e, s) for e, s in entries if s in vocab), (0, ""))
             if not stop or len(word) > limit:
-                return [(unknown, len(word))]
+                return [(vocabulary.unknown, len(word))]
             tokens.append((vocab[entry], stop - at))
             at = stop
         return tokens
@@ -168,35 +207,173 @@ def wordpiece(backend: Tokenizer) -> Callable[[str], list[tuple[int, int]]]:
     return read
 
 
-def unigram(backend: Tokenizer) -> Callable[[str], list[tuple[int, int]]]:
-    """Return the most probable reading of a word as (id, characters); unknown ones are joined."""
-    model = parts_of(backend)["model"]
-    unknown = model["unk_id"]
+def unigram_text(vocabulary: Vocabulary, text: str) -> tuple[Stream, list[set[int]]]:
+    """Apply the normaliser's table by graphemes, strip and join spaces; name the joined ones."""
+    graphemes = pre_tokenizers.Split(Regex(r"\X"), "isolated").pre_tokenize_str
+    table = vocabulary.backend.normalizer[0].normalize_str
+    stream: Stream = []
+    for grapheme, (start, stop) in graphemes(text):
+        parts = list(zip(grapheme, range(start, stop), strict=True))
+        if (whole := table(grapheme)) != "".join(table(c) for c in grapheme):
+            stream += [(d, start, False) for d in whole]
+        else:
+            stream += [(d, at, d == c != MARKER) for c, at in parts for d in table(c)]
+    for end in (0, -1):
+        while stream and stream[end][0].isspace():
+            del stream[end]
+    joined: Stream = []
+    runs: list[set[int]] = []
+    for space, group in groupby(stream, lambda item: item[0] == " "):
+        items = list(group)
+        same = {at for _, at, stands in items if stands}
+        runs += [same] if space else []
+        joined += [(" ", min(same, default=-1), bool(same))] if space else items
+    return joined, [run for run in runs if len(run) > 1]
+
+
+def unigram(vocabulary: Vocabulary) -> Reader:
+    """Read words as the most probable entries; characters without one are joined."""
+    model, unknown = vocabulary.parts["model"], vocabulary.unknown
     entries = {s: (i, score) for i, (s, score) in enumerate(model["vocab"])}
     longest = max(map(len, entries))
-    penalty = min(score for _, score in model["vocab"]) - 10.0
+    penalty = min(score for _, score in entries.values()) - 10.0
 
     @cache
     def read(word: str) -> list[tuple[int, int]]:
-        best: list[tuple[float, int, int] | None] = [(0.0, 0, -1)] + [None] * len(word)
-        for at in range(len(word)):
+        best = [(0.0, 0, -1)] + [(-inf, 0, -1)] * len(word)
+        for at, c in enumerate(word):
             stops = range(at + 1, min(len(word), at + longest) + 1)
             found = [(e, *entries[word[at:e]]) for e in stops if word[at:e] in entries]
-            if word[at] not in entries:
+            if c not in entries:
                 found.append((at + 1, unknown, penalty))
             for stop, i, score in found:
-                total = best[at][0] + score
-                if best[stop] is None or total > best[stop][0]:
-                    best[stop] = (total, at, i)
+                best[stop] = max(best[stop], (best[at][0] + score, at, i), key=itemgetter(0))
         tokens: list[tuple[int, int]] = []
         at = len(word)
         while at:
-            _, begin, i = best[at]
-            if i == unknown and tokens and tokens[-1][0] == unknown:
-                tokens[-1] = (unknown, tokens[-1][1] + at - begin)
-            else:
-                tokens.append((i, at - begin))
-            at = begin
+            stop, (_, at, i) = at, best[at]
+            merged = tokens.pop()[1] if i == unknown and tokens and tokens[-1][0] == i else 0
+            tokens.append((i, stop - at + merged))
         return tokens[::-1]
 
     return read
+
+
+def unigram_words(stream: Stream) -> Iterator[Stream]:
+    """Split before each space, written as a marker, of which one stands before the text."""
+    word: Stream = []
+    for c, place, stands in stream:
+        opens = c in {" ", MARKER}
+        if opens and word:
+            yield word
+        if opens or not word:
+            word = [] if opens else [(MARKER, -1, False)]
+        word.append((MARKER if opens else c, place, stands))
+    if word:
+        yield word
+
+
+def written_out(vocabulary: Vocabulary) -> Callable[[str], Reading]:
+    """Return the reading of a WordPiece or Unigram tokenizer in plain Python."""
+    by_word = {"WordPiece": wordpiece, "Unigram": unigram}[vocabulary.parts["model"]["type"]]
+    read = by_word(vocabulary)
+
+    def reading(text: str) -> Reading:
+        runs: list[set[int]] = []
+        if by_word is wordpiece:
+            words = list(bert_words(text))
+        else:
+            stream, runs = unigram_text(vocabulary, text)
+            words = list(unigram_words(stream))
+        dummy = bool(words) and words[0][0][:2] == (MARKER, -1)
+        tokens = []
+        for word in words:
+            at = 0
+            for i, size in read("".join(c for c, _, _ in word)):
+                given = [place for _, place, stands in word[at : at + size] if stands]
+                tokens.append((i, [] if i == vocabulary.unknown else given))
+                at += size
+        return Reading(tokens, runs, dummy)
+
+    return reading
+
+
+def replayed_faults(read: Callable[[str], Reading], text: str, encoding: Encoding) -> Iterator[str]:
+    """Hold a reading against the one that was written out, token by token.
+
+    Of several spaces that became one, any one may be the one that is not lost.
+    """
+    reading = read(text)
+    own = encoding.text_tokens
+    if encoding.ids[own].tolist() != [i for i, _ in reading.tokens]:
+        yield "the oracle reads other ids"
+        return
+    at = list(accumulate((len(c.encode()) for c in text), initial=0))
+    lost = {b for start, end in encoding.lost for b in range(start, end)}
+    given = {b for _, places in reading.tokens for p in places for b in range(at[p], at[p + 1])}
+    for run in reading.runs:
+        if len(kept := {at[p] for p in run} - lost) != 1:
+            yield f"of the spaces at {sorted(at[p] for p in run)} {sorted(kept)} are kept"
+    free = {at[p] for run in reading.runs for p in run}
+    if wrong := (set(range(at[-1])) - given ^ lost) - free:
+        yield f"lost is not {sorted(given & lost - free)[:5]}, is {sorted(wrong - lost)[:5]}"
+    if encoding.lossless != (not lost):
+        yield f"lossless is {encoding.lossless}, with {len(lost)} bytes lost"
+    if encoding.dummy_prefix != reading.dummy:
+        yield f"dummy_prefix is {encoding.dummy_prefix}"
+    spans = zip(encoding.start[own].tolist(), encoding.end[own].tolist(), strict=True)
+    for (_, places), (start, end) in zip(reading.tokens, spans, strict=True):
+        fixed = [p for p in places if at[p] not in free]
+        if fixed and not start <= at[fixed[0]] < at[fixed[-1] + 1] <= end:
+            yield f"a token of bytes {at[fixed[0]]} to {at[fixed[-1] + 1]} has {start} to {end}"
+
+
+# Where tokens stand
+
+
+def standing_faults(vocabulary: Vocabulary, encoding: Encoding) -> Iterator[str]:
+    """Hold the spans against the tokens' own bytes: in order, whole, at their true bytes.
+
+    A token may hold a space that its span has not: the dummy prefix, or one that stands for what is
+    lost right before it.
+    """
+    data, own, dummy = encoding.data, encoding.text_tokens, encoding.dummy_prefix
+    starts, ends = encoding.start.tolist(), encoding.end.tolist()
+    cuts = [b for lost in encoding.lost for b in lost]
+    if starts != sorted(starts) or ends != sorted(ends) or cuts != sorted(set(cuts)):
+        yield "spans or lost ranges are not in order"
+    if any(s > e or s < 0 or e > len(data) for s, e in zip(starts, ends, strict=True)):
+        yield "spans are not inside the text"
+    if any(starts[i] < ends[i] for i in range(len(starts)) if encoding.special[i]):
+        yield "a special token has a width"
+    spelt = [vocabulary.spelt[i] for i in encoding.ids[own].tolist()]
+    starts, ends = ([spans[i] for i in own] for spans in (starts, ends))
+    if encoding.lossless:
+        stops = [stop - dummy for stop in accumulate(map(len, spelt))]
+        if b"".join(spelt) != b" " * dummy + data or ends != stops or starts != [0, *stops[:-1]]:
+            yield "the tokens' bytes, one after the other, are not the text with these spans"
+        return
+    lost, held = bytearray(len(data)), bytearray(len(data))
+    for start, end in encoding.lost:
+        lost[start:end] = b"\1" * (end - start)
+    for n, (start, end, literal) in enumerate(zip(starts, ends, spelt, strict=True)):
+        held[start:end] = b"\1" * (end - start)
+        allowed = {data[start:end]}
+        if (dummy and n == 0) or 1 in lost[max(start - 1, 0) : start]:
+            allowed.add(b" " + data[start:end])
+        around = lost[max(start - 1, 0) : end + 1] if start == end else lost[start:end]
+        if 1 not in around and literal not in allowed:
+            yield f"a token of {literal!r} has bytes {start} to {end}, {data[start:end]!r}"
+        if not literal and 0 in lost[start:end]:
+            yield f"an unknown token has bytes {start} to {end}, which are not all lost"
+    if any(not gone and not there for gone, there in zip(lost, held, strict=True)):
+        yield "a byte is neither lost nor any token's"
+
+
+def reading_faults(vocabulary: Vocabulary) -> Callable[[str, Encoding], list[str]]:
+    """Return what names every fault of a tokenizer's readings."""
+    if vocabulary.parts["model"]["type"] == "BPE":
+        lost = partial(decoded_faults, vocabulary)
+    else:
+        lost = partial(replayed_faults, written_out(vocabulary))
+    return lambda text, read: [*lost(text, read), *standing_faults(vocabulary, read)]

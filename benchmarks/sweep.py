@@ -1,0 +1,267 @@
+"""All 13 tokenizers on real texts, and all 156 pairs: do bytes, losses and alignments hold?
+
+    FUSELAB_TESTDATA=<folder of test data> python benchmarks/sweep.py    # writes results/sweep.md
+
+Readings are held against the oracles of `tests/sweep.py`, alignments against the ones here: sets
+and dicts of end bytes in plain Python, which share no code with `fusion_core.align`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from sweep import Vocabulary, corpora, reading_faults
+
+from fusion_core import tokens
+from fusion_core.align import by_bytes, by_bytes_batch
+from fusion_core.records import Alignment, Encoding, RowKind
+
+RESULT = ROOT / "benchmarks" / "results" / "sweep.md"
+CHUNK = 60_000
+"""Bytes of text that are aligned in one batch."""
+LOST = "the source loses a byte between its last boundary and the position"
+OTHER = "another reason"
+
+
+class Side:
+    """One reading as plain lists and dicts; of the tokens, those that are not special."""
+
+    def __init__(self, vocabulary: Vocabulary, encoding: Encoding) -> None:
+        """Read an encoding."""
+        own, dummy = encoding.text_tokens, encoding.dummy_prefix
+        self.lossless, self.lost, self.size = encoding.lossless, encoding.lost, len(encoding.data)
+        self.first, self.n = int(own[0]) if len(own) else 0, len(own)
+        if own.tolist() != list(range(self.first, self.first + self.n)):
+            raise ValueError(f"{encoding.model}: special tokens among the text's")
+        self.start, self.end = encoding.start[own].tolist(), encoding.end[own].tolist()
+        self.all_end = encoding.end.tolist()
+        self.upto = {end: n for n, end in enumerate(self.end, 1)}
+        self.last = {end: n for n, end in enumerate(self.all_end)}
+        self.stands = [-int(dummy), *self.end]
+        self.row_at = {stand: row for row, stand in enumerate(self.stands)}
+        spelt = [vocabulary.spelt[i] for i in encoding.ids[own].tolist()]
+        self.joined = b"".join(spelt)
+        self.cuts = list(itertools.accumulate(map(len, spelt), initial=0))
+        self.skip = int(dummy)
+
+    def loses(self, start: int, end: int) -> bool:
+        """Tell whether a byte of a range is lost."""
+        n = bisect_right(self.lost, (start, self.size))
+        return bool(n and self.lost[n - 1][1] > start) or any(
+            s < end for s, _ in self.lost[n : n + 1]
+        )
+
+    def bytes_of(self, first: int, stop: int) -> bytes:
+        """Join the tokens' own bytes, without the dummy prefix."""
+        first, stop = first - self.first, stop - self.first
+        return self.joined[max(self.cuts[first], self.skip) : self.cuts[stop]]
+
+
+def expected_groups(target: Side, source: Side) -> list[list[int]]:
+    """Close a group at every byte where tokens of both sides end, and at the text's end."""
+    groups, t0, s0 = [], 0, 0
+    a, b = target.first, source.first
+    for byte in sorted(target.upto.keys() & source.upto.keys() | {target.size}):
+        t1, s1 = target.upto.get(byte, target.n), source.upto.get(byte, source.n)
+        if t1 > t0 or s1 > s0:
+            groups.append([a + t0, a + t1, b + s0, b + s1])
+        t0, s0 = t1, s1
+    return groups
+
+
+def expected_rows(target: Side, source: Side) -> list[tuple[int, int, int, bool]]:
+    """For each target row (source row, kind, offset, at a boundary), from the definitions.
+
+    A source without a dummy prefix has no boundary before byte 0. Inside a source token its first
+    bytes are known if it covers them from the boundary on and loses none.
+    """
+    rows = []
+    first, row_at, stands = source.stands[0], source.row_at, source.stands
+    for stand in target.stands[:-1]:
+        at = max(stand, first)
+        row = row_at.get(at)
+        if row is not None:
+            rows.append((row, 1, 0, True))
+            continue
+        row = bisect_right(stands, at) - 1
+        begin = max(stands[row], 0)
+        covered = row < source.n and source.start[row] == begin and source.end[row] > at
+        if covered and not source.loses(begin, at):
+            rows.append((row, 2, at - stands[row], at == 0))
+        else:
+            rows.append((-1, 0, 0, at == 0))
+    return rows
+
+
+def alignment_faults(target: Side, source: Side, aligned: Alignment) -> list[str]:
+    """Name what in an alignment is not as the definitions have it."""
+    groups = aligned.groups.tolist()
+    columns = (aligned.row, aligned.kind, aligned.offset, aligned.at_boundary)
+    found = {
+        "groups": (groups, expected_groups(target, source)),
+        "boundary": (aligned.boundary.tolist(), [source.last.get(e, -1) for e in target.all_end]),
+        "rows": (
+            list(zip(*(c.tolist() for c in columns), strict=True)),
+            expected_rows(target, source),
+        ),
+    }
+    faults = []
+    for name, (actual, expected) in found.items():
+        if actual != expected:
+            both = itertools.zip_longest(actual, expected)
+            n, pair = next((n, p) for n, p in enumerate(both) if p[0] != p[1])
+            faults.append(f"{name}[{n}] is {pair[0]}, not {pair[1]}")
+    edges = aligned.groups
+    for side, first, stop in ((target, 0, 1), (source, 2, 3)):
+        cuts = np.append(edges[:, first], side.first + side.n)
+        if len(edges) and (cuts[0] != side.first or (cuts[1:] != edges[:, stop]).any()):
+            faults.append("the groups do not partition the tokens")
+    if target.lossless and source.lossless:
+        if any(target.bytes_of(a, b) != source.bytes_of(c, d) for a, b, c, d in groups):
+            faults.append("the two sides of a group differ in their bytes")
+        if aligned.coverage_with_prefix != 1.0 or (aligned.kind == RowKind.NONE).any():
+            faults.append("a position of a lossless pair has no row")
+    return faults
+
+
+def reasons(target: Side, source: Side, aligned: Alignment) -> Counter[str]:
+    """Say why target rows have no source row."""
+    found: Counter[str] = Counter()
+    for i in np.flatnonzero(aligned.kind == RowKind.NONE).tolist():
+        at = max(target.stands[i], 0)
+        last = max(source.stands[bisect_right(source.stands, at) - 1], 0)
+        found[LOST if source.loses(last, at) else OTHER] += 1
+    return found
+
+
+@dataclass
+class Readings:
+    """One tokenizer's readings of one corpus."""
+
+    texts: int = 0
+    lossless: int = 0
+    size: int = 0
+    lost: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, encoding: Encoding, faults: Sequence[str]) -> None:
+        """Count a reading."""
+        self.texts += 1
+        self.lossless += encoding.lossless
+        self.size += len(encoding.data)
+        self.lost += sum(end - start for start, end in encoding.lost)
+        self.faults += [f"{encoding.model}: {f}" for f in faults]
+
+
+@dataclass
+class Pairs:
+    """Alignments of all ordered pairs over one corpus."""
+
+    alignments: int = 0
+    groups: int = 0
+    kinds: Counter[int] = field(default_factory=Counter)
+    lossless: int = 0
+    lossless_kinds: Counter[int] = field(default_factory=Counter)
+    without: Counter[tuple[str, str]] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, target: Side, source: Side, aligned: Alignment, names: tuple[str, str]) -> None:
+        """Count an alignment."""
+        kinds = dict(enumerate(np.bincount(aligned.kind, minlength=3).tolist()))
+        self.alignments += 1
+        self.groups += len(aligned.groups)
+        self.kinds.update(kinds)
+        if target.lossless and source.lossless:
+            self.lossless += 1
+            self.lossless_kinds.update(kinds)
+        if kinds[RowKind.NONE]:
+            self.without.update(
+                {(names[1], r): n for r, n in reasons(target, source, aligned).items()}
+            )
+        faults = alignment_faults(target, source, aligned)
+        self.faults += [f"{names[0]} from {names[1]}: {f}" for f in faults]
+
+
+def chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Cut a list of texts into stretches of about `CHUNK` bytes."""
+    chunk: list[str] = []
+    for text in texts:
+        chunk.append(text)
+        if sum(len(t.encode()) for t in chunk) >= CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def same(one: Alignment, other: Alignment) -> bool:
+    """Tell whether two alignments are equal in every array."""
+    names = ("groups", "boundary", "row", "kind", "offset", "at_boundary")
+    return all(np.array_equal(getattr(one, n), getattr(other, n)) for n in names)
+
+
+class Sweep:
+    """The tokenizers of a folder of test data, each with its oracle, and what was counted."""
+
+    def __init__(self, testdata: Path) -> None:
+        """Load the tokenizers."""
+        folders = sorted(p for p in (testdata / "tokenizers").iterdir() if p.is_dir())
+        self.tokenizers = {p.name: tokens.load(p, p.name) for p in folders}
+        self.vocabularies = {n: Vocabulary.of(t._backend) for n, t in self.tokenizers.items()}
+        self.faults_of = {n: reading_faults(v) for n, v in self.vocabularies.items()}
+        self.readings: dict[tuple[str, str], Readings] = {}
+        self.pairs: dict[str, Pairs] = {}
+
+    def entries(self) -> dict[str, int]:
+        """Count the vocabulary entries whose bytes are not those of `Vocabulary`, by tokenizer."""
+        return {
+            name: sum(b not in {None, own.spelt.get(i)} for i, b in enumerate(t.bytes_of))
+            for (name, t), own in zip(
+                self.tokenizers.items(), self.vocabularies.values(), strict=True
+            )
+        }
+
+    def run(self, corpus: str, texts: Sequence[str]) -> None:
+        """Read and align the texts of a corpus."""
+        pairs = self.pairs.setdefault(corpus, Pairs())
+        for chunk in chunks(texts):
+            encodings = {n: t.encode_batch(chunk) for n, t in self.tokenizers.items()}
+            for name, own in encodings.items():
+                tally = self.readings.setdefault((name, corpus), Readings())
+                for text, encoding in zip(chunk, own, strict=True):
+                    tally.add(encoding, self.faults_of[name](text, encoding))
+            sides = {n: [Side(self.vocabularies[n], e) for e in es] for n, es in encodings.items()}
+            for names in itertools.permutations(encodings, 2):
+                targets, sources = (encodings[n] for n in names)
+                batch = by_bytes_batch(targets, sources)
+                for target, source, aligned in zip(*(sides[n] for n in names), batch, strict=True):
+                    pairs.add(target, source, aligned, names)
+                if not same(batch[-1], by_bytes(targets[-1], sources[-1])):
+                    pairs.faults.append(f"{names}: a batch is not what a single call gives")
+
+
+def main() -> None:
+    sweep = Sweep(Path(os.environ["FUSELAB_TESTDATA"]))
+    print(sweep.entries())
+    for corpus, texts in corpora(Path(os.environ["FUSELAB_TESTDATA"])).items():
+        t=time.time()
+        sweep.run(corpus, texts)
+        print(corpus, f"{time.time()-t:.0f}s", sweep.pairs[corpus].alignments, sweep.pairs[corpus].groups,sweep.pairs[corpus].kinds,sweep.pairs[corpus].lossless,sweep.pairs[corpus].lossless_kinds,sweep.pairs[corpus].without,len(sweep.pairs[corpus].faults),sweep.pairs[corpus].faults[:20],flush=True)
+    import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+import time
+if __name__ == "__main__":
+    main()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 from conftest import TOKENIZERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz.distance import Levenshtein
 
-from fusion_core.align import by_bytes
-from fusion_core.errors import InputError
-from fusion_core.records import Encoding, RowKind
+from fusion_core.align import by_bytes, by_bytes_batch, by_dtw
+from fusion_core.align.dtw import warp
+from fusion_core.errors import InputError, TooLargeError
+from fusion_core.records import Alignment, Encoding, RowKind
 
 TEXT = "Ünïcödé — 東京 2026年, Привет! مرحبا 👩🏽‍🚀"
 
@@ -151,3 +154,92 @@ def test_all_pairs_of_real_tokenizers(real_tokenizer, text: str) -> None:
         if target.lossless and source.lossless:
             assert groups.tolist() == brute_force_groups(target, source)
             assert aligned.coverage_with_prefix == 1.0
+
+
+def same(one: Alignment, other: Alignment) -> None:
+    for name in ("groups", "boundary", "row", "kind", "offset", "at_boundary"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(cuts, cuts, st.booleans(), st.booleans()), max_size=5), st.booleans())
+def test_a_batch_is_aligned_as_its_texts_alone(texts: list, start: bool) -> None:
+    pairs = [
+        (encoding(bytes(20), t, bos=bos), encoding(bytes(20), s, dummy=dummy))
+        for t, s, bos, dummy in texts
+    ]
+    targets, sources = [t for t, _ in pairs], [s for _, s in pairs]
+    batch = by_bytes_batch(targets, sources, source_start=start)
+    assert len(batch) == len(pairs)
+    for (target, source), aligned in zip(pairs, batch, strict=True):
+        same(aligned, by_bytes(target, source, source_start=start))
+
+
+def test_batches_of_texts_of_all_lengths(real_tokenizer) -> None:
+    texts = [TEXT, "a", " ", "x" * 500, "\x00\x7f", "e\u0301 Zoë"]
+    for names in (("bert-base-uncased", "falcon"), ("llama-2-7b-fast", "qwen1.5")):
+        targets, sources = (real_tokenizer(n).encode_batch(texts) for n in names)
+        for one, t, s in zip(by_bytes_batch(targets, sources), targets, sources, strict=True):
+            same(one, by_bytes(t, s))
+
+
+@pytest.mark.parametrize("source", ["open_llama_3b-fast", "gpt-neox-20b_mpt"])
+def test_dtw_equals_the_published_alignment(testdata, real_tokenizer, source: str) -> None:
+    target = "llama-2-7b-fast"
+    file = testdata / "golden" / f"{target}__from__{source}.align.json"
+    texts = json.loads(file.read_text(encoding="utf-8"))["texts"]
+    assert len(texts) == 18
+    for text in texts:
+        t, s = (real_tokenizer(n).encode(text["text"]) for n in (target, source))
+        aligned = by_dtw(t, s)
+        first = int(s.text_tokens[0])
+        pairs = [[j - first for j in aligned.target_to_source[i]] for i in t.text_tokens]
+        assert pairs == text["target_to_source"]
+        assert aligned.cost == text["cost"]
+        assert not any(aligned.target_to_source[i] for i in np.flatnonzero(t.special))
+
+
+def plain_warp(target: list[str], source: list[str]) -> tuple[list[tuple[int, int]], int]:
+    """Fill the whole table cell by cell, and walk back: diagonal, then up, then left."""
+    total: dict[tuple[int, int], float] = {(-1, -1): 0}
+    for i, a in enumerate(target):
+        for j, b in enumerate(source):
+            before = [total.get(c, float("inf")) for c in ((i - 1, j - 1), (i - 1, j), (i, j - 1))]
+            total[i, j] = Levenshtein.distance(a, b) + min(before)
+    i, j = len(target) - 1, len(source) - 1
+    path = [(i, j)]
+    while (i, j) != (0, 0):
+        steps = [(i - 1, j - 1), (i - 1, j), (i, j - 1)]
+        i, j = min((s for s in steps if min(s) >= 0), key=lambda s: total[s])
+        path.append((i, j))
+    return path[::-1], int(total[len(target) - 1, len(source) - 1])
+
+
+words = st.lists(st.text(alphabet="ab", max_size=3), min_size=1, max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(words, words)
+def test_warping_equals_the_plain_table(target: list[str], source: list[str]) -> None:
+    assert warp(target, source) == plain_warp(target, source)
+
+
+def test_groups_of_the_warping_join_tokens_that_share_a_pair(real_tokenizer) -> None:
+    t, s = (real_tokenizer(n).encode(TEXT) for n in ("llama-2-7b-fast", "gpt2"))
+    aligned = by_dtw(t, s)
+    for side, (first, stop) in ((t, (0, 1)), (s, (2, 3))):
+        members = [i for g in aligned.groups for i in range(g[first], g[stop])]
+        assert members == side.text_tokens.tolist()
+    for t0, t1, s0, s1 in aligned.groups:
+        paired = {j for i in range(t0, t1) for j in aligned.target_to_source[i]}
+        assert paired == set(range(s0, s1))
+    assert np.array_equal(aligned.boundary, by_bytes(t, s).boundary)
+
+
+def test_dtw_refuses_what_it_cannot_do(real_tokenizer, monkeypatch) -> None:
+    with pytest.raises(InputError, match="entries"):
+        by_dtw(encoding(b"ab", [1, 2]), encoding(b"ab", [2]))
+    monkeypatch.setattr("fusion_core.align.dtw.MAX_CELLS", 10)
+    t, s = (real_tokenizer(n).encode(TEXT) for n in ("llama-2-7b-fast", "gpt2"))
+    with pytest.raises(TooLargeError, match="by bytes"):
+        by_dtw(t, s)

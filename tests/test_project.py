@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 from conftest import tiny_model
+from rapidfuzz.distance import Levenshtein
 
 from fusion_core import models, pipeline, project, vocab
 from fusion_core.align import by_bytes
@@ -168,3 +170,62 @@ def test_truncated_rows_keep_their_top_and_a_tail(tiny_models) -> None:
     assert torch.allclose(cut.logprobs.exp().sum(1), expected, atol=1e-6)
     assert torch.allclose(cut.tail, 1 - expected, atol=1e-6)
     assert project.truncate(full, 10_000) is full
+
+
+def plain_transport(mass, room, cost, sharpness: float) -> list[list[float]]:
+    """Scale rows and columns in turn, in plain Python, until nothing moves."""
+    mass, room = ([x / sum(v) for x in v] for v in (mass, room))
+    plan = [[math.exp(-sharpness * c) for c in row] for row in cost]
+    for _ in range(5000):
+        for i, row in enumerate(plan):
+            total = sum(row)
+            plan[i] = [x * mass[i] / total for x in row]
+        for j, whole in enumerate(room):
+            total = sum(row[j] for row in plan)
+            for row in plan:
+                row[j] *= whole / total
+    return plan
+
+
+def test_transport_plans_equal_plain_python() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mass, room = (torch.rand(6, n, generator=generator) + 0.05 for n in (4, 5))
+    cost = torch.randint(0, 4, (6, 4, 5), generator=generator)
+    plans = project.transport_plan(mass, room, cost)
+    assert torch.allclose(plans.sum(1), (room / room.sum(1, keepdim=True)).double(), atol=1e-4)
+    assert torch.allclose(plans.sum(2), (mass / mass.sum(1, keepdim=True)).double(), atol=1e-4)
+    for plan, *problem in zip(plans, mass.tolist(), room.tolist(), cost.tolist(), strict=True):
+        expected = plain_transport(*problem, project.TRANSPORT_SHARPNESS)
+        assert torch.allclose(plan, torch.tensor(expected, dtype=torch.float64), atol=1e-3)
+
+
+def test_transport_survives_zeros_and_far_costs() -> None:
+    mass = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    room = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    plan = project.transport_plan(mass, room, torch.full((2, 2, 2), 90))
+    assert bool(torch.isfinite(plan).all()) and bool((plan >= 0).all())
+
+
+def test_ot_sends_each_token_where_most_of_it_goes(tiny_models) -> None:
+    target, source = tiny_models
+    costs = vocab.Transport(source.tokenizer, target.tokenizer)
+    et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
+    rt, rs = models.rows(target, et), models.rows(source, es)
+    aligned = by_bytes(et, es)
+    got = project.project(rs, rt, aligned, costs, source_encoding=es, target_encoding=et)
+    for i in [n for n, kind in enumerate(aligned.kind) if kind == RowKind.SHARED][:3]:
+        p_t = rt.logprobs[i].exp()
+        p_s = rs.logprobs[aligned.row[i]].exp()
+        room, tokens = p_t.topk(10)
+        mass, others = p_s.topk(10)
+        piece = target.tokenizer.piece
+        cost = [
+            [Levenshtein.distance(source.tokenizer.piece(w), piece(v)) for v in tokens.tolist()]
+            for w in others.tolist()
+        ]
+        plan = plain_transport(mass.tolist(), room.tolist(), cost, project.TRANSPORT_SHARPNESS)
+        expected = (p_t * (1 - mass.sum())).tolist()
+        for row, p in zip(plan, mass.tolist(), strict=True):
+            expected[tokens.tolist()[row.index(max(row))]] += p
+        assert got.probs[i].tolist() == pytest.approx(expected, abs=1e-5)
+        assert float(got.kept[i]) == pytest.approx(float(mass.sum()), abs=1e-5)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
 import pytest
+from conftest import byte_level, sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz.distance import Levenshtein
 
 from fusion_core import vocab
 from fusion_core.errors import InputError
-from fusion_core.vocab import PrefixRelation
+from fusion_core.records import MapReason, VocabMap
+from fusion_core.tokens import TextTokenizer
+from fusion_core.vocab import PrefixRelation, store
+from fusion_core.vocab.mined import nearest
 
 
 @pytest.mark.parametrize("source", ["open_llama_3b-fast", "gpt-neox-20b_mpt"])
@@ -110,5 +119,217 @@ def test_mined_without_control_tokens(tiny_llama_tokenizer, tiny_gpt_tokenizer) 
 
 
 def test_an_unknown_strategy_is_refused() -> None:
-    with pytest.raises(InputError, match="prefix, exact, mined"):
+    with pytest.raises(InputError, match="prefix, exact, mined, statistical, retokenise, ot"):
         vocab.strategy("magic")
+
+
+entries = st.lists(st.one_of(st.none(), st.text(alphabet="abc", max_size=9)), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(entries, entries)
+def test_the_nearest_string_is_the_first_at_minimum_distance(queries: list, choices: list) -> None:
+    ids, distance = nearest(queries, choices)
+    known = [(i, c) for i, c in enumerate(choices) if c is not None]
+    for query, place, apart in zip(queries, ids, distance, strict=True):
+        if query is None or not known:
+            assert (place, apart) == (-1, -1)
+            continue
+        expected = min((Levenshtein.distance(query, c), i) for i, c in known)
+        assert (apart, place) == expected
+
+
+def dense(pairs: VocabMap) -> np.ndarray:
+    """Write a map out in full."""
+    full = np.zeros(pairs.shape)
+    np.add.at(full, (pairs.source_ids, pairs.indices), pairs.weights)
+    return full
+
+
+def test_retokenise_spreads_over_the_targets_own_spelling(
+    tiny_llama_tokenizer, tiny_gpt_tokenizer
+) -> None:
+    source, target = tiny_llama_tokenizer, tiny_gpt_tokenizer
+    full = dense(vocab.retokenise(source, target))
+    for w, own in enumerate(source.bytes_of):
+        expected = np.zeros(target.size)
+        if own:
+            same = target.id_of(own)
+            spelled = (
+                [same]
+                if same >= 0
+                else target.encode("x" + own.decode()).ids[1:].tolist()
+                if (own.decode("utf-8", "ignore").encode() == own)
+                else target.spellings([own])[0]
+            )
+            for i, v in enumerate(spelled[:4]):
+                expected[v] += 0.9 * 0.1**i
+            expected /= expected.sum()
+        assert full[w] == pytest.approx(expected, abs=1e-6)
+    sat = source.id_of(b" sat")
+    row = vocab.retokenise(source, target)
+    assert row.reason[sat] == MapReason.RESPELLED
+    first = target.encode("x sat").pieces[1]
+    assert row.confidence[sat] == pytest.approx(len(first) / 4)
+
+
+def test_statistical_counts_what_stands_at_shared_boundaries() -> None:
+    source = TextTokenizer(byte_level([("a", "b")]), "s", start_id=257, eos_id=257)
+    target = TextTokenizer(byte_level([("b", "c")]), "t", start_id=257, eos_id=257)
+    # "abc": ab|c against a|bc, one group; "ac": a|c against a|c; "c": c against c
+    pairs = vocab.statistical(source, target, ["abc", "ac", "c", "abc"])
+    full = dense(pairs)
+    ab, a, c = (source.id_of(s) for s in (b"ab", b"a", b"c"))
+    target_a, target_c = target.id_of(b"a"), target.id_of(b"c")
+    assert full[ab, target_a] == full[a, target_a] == full[c, target_c] == 1
+    assert pairs.rows_mapped == 3 and full.sum() == 3
+    assert pairs.confidence[[ab, a, c]].tolist() == pytest.approx([2 / 3, 1 / 2, 2 / 3])
+    assert set(pairs.reason[[ab, a, c]]) == {MapReason.COUNTED}
+    with pytest.raises(InputError, match="corpus"):
+        vocab.matrix("statistical", source, target)
+
+
+@pytest.mark.parametrize("name", vocab.MATRICES)
+@pytest.mark.parametrize("swap", [False, True])
+def test_every_map_is_a_matrix_with_reasons(
+    tiny_llama_tokenizer, tiny_gpt_tokenizer, name: str, swap: bool
+) -> None:
+    source, target = tiny_llama_tokenizer, tiny_gpt_tokenizer
+    if swap:
+        source, target = target, source
+    pairs, _ = vocab.matrix(name, source, target, ["the cat sat", "cats, 東京"])
+    assert pairs.shape == (source.size, target.size)
+    sums = dense(pairs).sum(axis=1)
+    mapped = np.diff(pairs.indptr) > 0
+    assert np.allclose(sums, mapped)
+    assert ((pairs.reason != MapReason.UNMAPPED) == mapped).all()
+    assert ((pairs.confidence > 0) <= mapped).all() and (pairs.confidence <= 1).all()
+    assert (pairs.confidence[pairs.reason == MapReason.SAME] == 1).all()
+    for w in range(source.size):
+        row = pairs.indices[pairs.indptr[w] : pairs.indptr[w + 1]]
+        assert (np.diff(row) > 0).all(), "target ids in order, each once"
+
+
+def test_identical_vocabularies_map_to_themselves(tiny_gpt_tokenizer) -> None:
+    twin = TextTokenizer(byte_level(), "one", start_id=256, eos_id=256)
+    other = TextTokenizer(byte_level(), "two", start_id=256, eos_id=256)
+    for name in ("exact", "mined", "retokenise"):
+        full = dense(vocab.matrix(name, twin, other)[0])
+        assert np.array_equal(full[:256, :256], np.eye(256))
+
+
+def test_entries_with_equal_bytes_go_to_the_real_piece_with_the_lowest_id() -> None:
+    # ▁ and <0x20> are both a space; so is an added token.
+    backend = sentencepiece(list("▁ab"))
+    backend.add_tokens(["ab", "a b"])
+    tokenizer = TextTokenizer(backend, "twice", start_id=1, eos_id=2)
+    space, byte = backend.token_to_id("▁"), backend.token_to_id("<0x20>")
+    assert tokenizer.bytes_of[space] == tokenizer.bytes_of[byte] == b" "
+    source = TextTokenizer(byte_level(), "bytes", start_id=256, eos_id=256)
+    for name in ("exact", "retokenise"):
+        full = dense(vocab.matrix(name, source, tokenizer)[0])
+        assert full[source.id_of(b" "), space] == 1
+    back = dense(vocab.exact(tokenizer, source))
+    assert back[space, source.id_of(b" ")] == back[byte, source.id_of(b" ")] == 1
+
+
+def test_ot_has_no_matrix(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
+    with pytest.raises(InputError, match="every position"):
+        vocab.matrix("ot", tiny_llama_tokenizer, tiny_gpt_tokenizer)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSELAB_CACHE", str(tmp_path))
+    return tmp_path / "maps"
+
+
+def equal(one: VocabMap, other: VocabMap) -> bool:
+    first, second = one.arrays(), other.arrays()
+    return first.keys() == second.keys() and all(
+        np.array_equal(a, second[n]) and a.dtype == second[n].dtype for n, a in first.items()
+    )
+
+
+@pytest.mark.parametrize("name", vocab.MATRICES)
+def test_a_map_is_built_once(folder, tiny_llama_tokenizer, tiny_gpt_tokenizer, name: str) -> None:
+    pair = tiny_llama_tokenizer, tiny_gpt_tokenizer
+    built, first = vocab.matrix(name, *pair, ["the cat"])
+    kept, second = vocab.matrix(name, *pair, ["the cat"])
+    assert (first, second) == (False, True) and equal(built, kept)
+    assert not list(folder.glob("*.part"))
+    _, other = vocab.matrix(name, *pair[::-1], ["the cat"])
+    assert not other, "the other direction is another map"
+    _, counted = vocab.matrix(name, *pair, ["sat"])
+    assert counted == (name != "statistical"), "and so is another corpus"
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "foreign", "folder"])
+def test_a_damaged_map_is_built_again(
+    folder, tiny_llama_tokenizer, tiny_gpt_tokenizer, damage: str
+) -> None:
+    pair = tiny_llama_tokenizer, tiny_gpt_tokenizer
+    built, _ = vocab.matrix("mined", *pair)
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    if damage == "folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 4
+        changed = {"cut": content[: len(content) // 2], "empty": b"", "foreign": b"x" * 500}
+        file.write_bytes(changed.get(damage, bytes(flipped)))
+    again, from_cache = vocab.matrix("mined", *pair)
+    assert not from_cache and equal(built, again)
+    assert vocab.matrix("mined", *pair)[1] == (damage != "folder")
+
+
+def test_every_flipped_byte_is_noticed(folder, tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
+    pair = tiny_llama_tokenizer, tiny_gpt_tokenizer
+    vocab.matrix("exact", *pair)
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    shape = (pair[0].size, pair[1].size)
+    for place in range(0, len(content), max(1, len(content) // 200)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        assert store._read(file, "exact", shape) is None
+
+
+def test_without_a_place_to_keep_it_a_map_is_built(
+    tmp_path, monkeypatch, tiny_llama_tokenizer, tiny_gpt_tokenizer
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FUSELAB_CACHE", str(tmp_path / "file" / "below"))
+    for _ in range(2):
+        pairs, from_cache = vocab.matrix("exact", tiny_llama_tokenizer, tiny_gpt_tokenizer)
+        assert not from_cache and pairs.rows_mapped > 0
+
+
+def _build(path: str, barrier, results) -> None:
+    import os
+
+    from fusion_core import models
+
+    os.environ["FUSELAB_CACHE"] = path
+    source, target = (models.load_tokenizer(f"zoo:{n}") for n in ("mpt-code", "llama"))
+    barrier.wait()
+    results.put([vocab.matrix(n, source, target)[0].rows_mapped for n in ("mined", "prefix")])
+
+
+def test_two_processes_may_build_at_once(tmp_path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    workers = [
+        context.Process(target=_build, args=(str(tmp_path), barrier, results)) for _ in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    rows = [results.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert rows[0] == rows[1]
+    files = list((tmp_path / "maps").iterdir())
+    assert len(files) == 2 and all(f.suffix == ".map" for f in files)

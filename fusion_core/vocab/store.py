@@ -14,6 +14,7 @@ import os
 import secrets
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -90,4 +91,5 @@ def _write(file: Path, built: VocabMap) -> None:
         part.write_bytes(hashlib.sha256(content).digest() + content)
         part.replace(file)
     except OSError:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

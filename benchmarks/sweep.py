@@ -14,7 +14,7 @@ import sys
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,31 +40,36 @@ LOST = "the source loses a byte between its last boundary and the position"
 OTHER = "another reason"
 CUT = "shared, but inside a character that the source loses"
 
-INTRODUCTION = """{tokenizers} real tokenizers, all {pairs} ordered pairs of them, and {texts} texts: the
-Universal Declaration of Human Rights in 25 languages, the Big List of Naughty Strings, the prompts
-of HumanEval, and the validation part of WikiText-2, cut into its articles. Made by
+INTRODUCTION = """\
+{tokenizers} real tokenizers, all {pairs} ordered pairs of them, and {texts} texts: the Universal
+Declaration of Human Rights in 25 languages, the Big List of Naughty Strings, the prompts of
+HumanEval, and the validation part of WikiText-2, cut into its articles. Made by
 
     FUSELAB_TESTDATA=<folder of test data> python benchmarks/sweep.py
 """
-READINGS = """For each corpus: texts that are reproduced / bytes that are named as lost. Both were
-compared with a second way of working them out. For the eleven BPE tokenizers it is what their own
-decoder makes of the ids: what is not lost has to stand in it in order, and no smaller loss is
-possible; where one of several equal neighbours is lost, any of them may be named. For BERT it is a
-normaliser and a WordPiece reader written from their definitions, for ALBERT its normaliser's table
-grapheme by grapheme and a Unigram reader; both have to give the same ids, and lost is compared
-character by character; where several spaces became one, any of them may be the one that is kept.
-Spans have to be in order inside the text, no byte may be neither lost nor in a span, and a token
-whose span holds no lost byte has to have just these bytes (a dummy prefix apart, or a space in the
-place of something lost before it). Misspelt entries are those whose bytes the oracle reads
-differently in the vocabulary."""
-ALIGNMENTS = """Each pair and text was aligned in batches and compared with brute force over sets and
-dicts of end bytes: groups, boundaries, and for each position (a target token to be predicted) the
-source's row, what it is, its offset, and whether a boundary is there. Groups have to partition the
-tokens of both sides; where both sides reproduce the text, the two sides of a group have to be the
-same bytes. The first and the last text of every batch were aligned singly, too."""
-WITHOUT = """A position has no row only where its source has lost something. By source, over all
-targets and corpora: positions without a row and why, and shared positions that lie inside a
-character that the source loses, where its boundary is a guess."""
+READINGS = """\
+For each corpus: texts that are reproduced / bytes that are named as lost. Both were compared with a
+second way of working them out. For the eleven BPE tokenizers it is what their own decoder makes of
+the ids: the characters that are not lost have to stand in it in order, and no smaller loss may be
+possible; where either of two equal neighbours can be the lost one, both answers are right. For BERT
+it is a normaliser and a WordPiece reader written from their definitions, for ALBERT its
+normaliser's table applied grapheme by grapheme and a Unigram reader: they have to give the same
+ids, and what is lost and where each token stands is compared character by character; where several
+spaces became one, any of them may be the one that is kept. Spans have to be in order inside the
+text, every byte that is not lost has to be in a span, and a token whose span holds no lost byte has
+to be these bytes (a dummy prefix apart, or a space in the place of what is lost before it).
+Misspelt entries are those to whose vocabulary string the oracle gives other bytes."""
+ALIGNMENTS = """\
+Each pair and text was aligned in batches and compared with brute force over sets and dicts of end
+bytes: groups, boundaries, and for each position (a target token to be predicted) the source's row,
+what it is, its offset, and whether a boundary is there. Groups have to partition the tokens of both
+sides; where both sides reproduce the text, the two sides of a group have to be the same bytes and
+every position has to have a row. The first and the last text of each batch were aligned singly,
+too, with equal results."""
+WITHOUT = """\
+Where a source does not reproduce the text, over all targets and corpora: positions without a row by
+reason, and shared positions that lie inside a character that the source loses, where its boundary
+is interpolated."""
 
 
 class Side:
@@ -340,7 +345,7 @@ def render(sweep: Sweep) -> str:
         "",
         ALIGNMENTS,
         *table(["corpus", "alignments", "groups", *KINDS, "disagreements"], aligned),
-        "Where both sides reproduce the text, every position has a row:",
+        "Of these, where both sides reproduce the text:",
         *table(["corpus", "alignments", *KINDS], whole),
         WITHOUT,
         *table(["source", LOST, OTHER, CUT], why),

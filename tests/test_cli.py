@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion_core import cli, zoo
+from fusion_core import cli, vocab, zoo
 
 ROOT = Path(__file__).parent.parent
 TEXT = "Ünïcödé — 東京 2026年, Привет! مرحبا 👩🏽‍🚀"
@@ -77,14 +77,32 @@ def test_align_reads_a_file_as_it_is(run, tmp_path: Path) -> None:
     assert report["target"]["tokens"][-1]["end"] == 8
 
 
-@pytest.mark.parametrize("strategy", ["exact", "mined", "prefix"])
-def test_map_vocab(run, tmp_path: Path, strategy: str) -> None:
-    out = tmp_path / "map.npz"
-    report = run(
+def test_align_as_published(run) -> None:
+    pair = ("--target", LLAMA, "--source", SPECIALISTS[0], "--text", TEXT)
+    report = run("align", *pair, "--method", "dtw")
+    (source,) = report["sources"]
+    tokens, own = report["target"]["tokens"], source["encoding"]["tokens"]
+    assert len(source["target_to_source"]) == len(tokens)
+    for token, paired in zip(tokens, source["target_to_source"], strict=True):
+        assert bool(paired) != token["special"]
+        assert not any(own[i]["special"] for i in paired)
+    (by_bytes,) = run("align", *pair)["sources"]
+    assert "target_to_source" not in by_bytes
+    assert by_bytes["boundary"] == source["boundary"]
+
+
+@pytest.mark.parametrize("strategy", vocab.MATRICES)
+def test_map_vocab(run, tmp_path: Path, monkeypatch, strategy: str) -> None:
+    monkeypatch.setenv("FUSELAB_CACHE", str(tmp_path))
+    out, docs = tmp_path / "map.npz", tmp_path / "docs.txt"
+    docs.write_text("Mia has 12 apples.\n\nShe gives 5 to Tom.\n", encoding="utf-8")
+    call = (
         "map-vocab",
         *("--target", LLAMA, "--source", SPECIALISTS[0]),
         *("--strategy", strategy, "--out", str(out)),
+        *(("--text-file", str(docs)) if strategy == "statistical" else ()),
     )
+    report = run(*call)
     arrays = np.load(out)
     rows, columns = arrays["shape"]
     assert report["shape"] == [rows, columns]
@@ -92,8 +110,12 @@ def test_map_vocab(run, tmp_path: Path, strategy: str) -> None:
     assert len(arrays["indices"]) == len(arrays["weights"]) == arrays["indptr"][-1]
     assert arrays["indices"].max() < columns
     assert report["rows_mapped"] == int((np.diff(arrays["indptr"]) > 0).sum())
-    assert 0 < report["exact_matches"] <= report["rows_mapped"]
+    assert (report["exact_matches"] > 0) == (strategy != "statistical")
+    assert report["exact_matches"] <= report["rows_mapped"]
+    assert len(arrays["confidence"]) == len(arrays["reason"]) == rows
     assert report["from_cache"] is False and report["seconds"] >= 0
+    again = run(*call)
+    assert again["from_cache"] is True and again["rows_mapped"] == report["rows_mapped"]
     assert ("distance" in arrays) == (strategy == "mined")
 
 
@@ -110,6 +132,22 @@ def test_transfer(run, testdata: Path) -> None:
     for key in ("positions", "covered", "kept_mass", "target_ce", "native_positions", "native_ce"):
         assert report[key] > 0
     assert set(report["inside"]) == {"positions", "kept_mass", "transfer_ce", "target_ce"}
+
+
+def test_transfer_of_every_strategy(run, capsys, tmp_path: Path) -> None:
+    docs = tmp_path / "docs.txt"
+    docs.write_text("Mia has 12 apples.\n\nShe gives 5 to Tom.\n", encoding="utf-8")
+    call = ("transfer", "--target", LLAMA, "--source", SPECIALISTS[0], "--text-file", str(docs))
+    study = run(*call, "--strategy", "all", "--corpus", str(docs))["strategies"]
+    assert list(study) == list(vocab.STRATEGIES)
+    assert len({(s["positions"], s["covered"], s["target_ce"]) for s in study.values()}) == 1
+    for name, score in study.items():
+        alone = run(*call, "--strategy", name, "--corpus", str(docs))
+        assert alone["transfer_ce"] == pytest.approx(score["transfer_ce"], rel=1e-6)
+        assert (score["inside"]["positions"] > 0) == (name == "prefix")
+    assert cli.main([*call, "--strategy", "all"]) == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in vocab.STRATEGIES)
 
 
 @pytest.mark.parametrize("operator", ["min_ce", "avg_ce", "mean"])
@@ -183,6 +221,15 @@ BAD = {
     "unknown operator": (("fuse", *PAIR, "--text", "x", "--operator", "vote"), "min_ce"),
     "unknown level": (("fuse", *PAIR, "--text", "x", "--level", "word"), "sequence"),
     "unknown method": (("align", *PAIR, "--text", "x", "--method", "magic"), "bytes"),
+    "no corpus": (("map-vocab", *PAIR, "--strategy", "statistical", "--out", "x"), "corpus"),
+    "no matrix": (("map-vocab", *PAIR, "--strategy", "ot", "--out", "x"), "position"),
+    "missing corpus": (("fuse", *PAIR, "--text", "x", "--corpus", "none.txt"), "none.txt"),
+    "messages warped": (
+        ("align", *PAIR, "--messages-file", "x.json", "--method", "dtw"),
+        "by bytes",
+    ),
+    "missing messages": (("align", *PAIR, "--messages-file", "none.json"), "none.json"),
+    "lone surrogate": (("align", *PAIR, "--text", "a\ud800"), "surrogate"),
     "unknown suite": (("evaluate", "--model", LLAMA, "--suite", "big"), "toy"),
     "unknown device": (("fuse", *PAIR, "--text", "x", "--device", "abacus"), "cpu"),
     "missing file": (("align", *PAIR, "--text-file", "none.txt"), "none.txt"),
@@ -238,6 +285,25 @@ def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         encoding="utf-8",
         env=os.environ | environment,
     )
+
+
+def test_a_text_of_ten_megabytes_is_one_sentence(refused, tmp_path: Path) -> None:
+    file = tmp_path / "long.txt"
+    file.write_text("word " * 2_000_000, encoding="utf-8")
+    assert "limit" in refused("align", *PAIR, "--text-file", str(file))
+
+
+def test_a_text_of_one_byte(run) -> None:
+    report = run("align", *PAIR, "--text", "x")
+    assert report["bytes"] == 1 and report["sources"][0]["coverage_with_prefix"] == 1.0
+
+
+def test_a_broken_tokenizer_file_is_one_sentence(refused, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model":', encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+    assert "broken" in refused("align", "--target", str(folder), *PAIR[2:], "--text", "x")
 
 
 def test_as_a_process() -> None:

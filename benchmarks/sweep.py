@@ -180,7 +180,7 @@ def reasons(target: Side, source: Side, aligned: Alignment) -> Counter[str]:
         at = max(target.stands[i], 0)
         last = max(source.stands[bisect_right(source.stands, at) - 1], 0)
         found[LOST if source.loses(last, at) else OTHER] += 1
-    stands = np.maximum(target.stands[:-1], 0)
+    stands = np.maximum(np.asarray(target.stands[:-1], np.int64), 0)
     cut = stands[(aligned.kind == RowKind.SHARED) & source.cuts_a_character[stands]].tolist()
     found[CUT] += sum(source.loses(at, at + 1) for at in cut)
     return found

@@ -61,8 +61,9 @@ def locate(
         begins, ends, same, more = _match(own, text[done:stop])
         cuts = np.cumsum([0] + [len(p or b"") for p in run])
         base = byte_at[done]
-        start[first:last] = base + begins[cuts[:-1]]
-        end[first:last] = base + np.maximum(ends[cuts[1:]], begins[cuts[:-1]])
+        starts, stops = begins[cuts[:-1]], np.maximum(ends[cuts[1:]], begins[cuts[:-1]])
+        _fill_gaps(run, cuts, begins, ends, starts, stops)
+        start[first:last], end[first:last] = base + starts, base + stops
         kept[base : base + len(same)] = same
         extra |= more
         done = stop
@@ -70,6 +71,29 @@ def locate(
         end = np.maximum.accumulate(end)
         start = np.minimum(np.maximum.accumulate(start), end)
     return start, end, _ranges(~kept), extra
+
+
+def _fill_gaps(
+    run: Sequence[bytes | None],
+    cuts: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+) -> None:
+    """Give what the text has between two tokens to the unknown token that stands there.
+
+    ``starts`` and ``stops`` are changed in place: the first unknown token at a place covers the
+    gap, tokens without bytes before it stand at the gap's begin.
+    """
+    for n, piece in enumerate(run):
+        cut = cuts[n]
+        if piece is None and starts[n] == stops[n] == begins[cut] > ends[cut]:
+            before = n
+            while before > 0 and cuts[before - 1] == cut:
+                before -= 1
+            if None not in run[before:n]:
+                starts[before : n + 1] = stops[before:n] = ends[cut]
 
 
 def _runs(offsets: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

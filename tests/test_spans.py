@@ -28,6 +28,16 @@ def test_what_the_text_has_not_is_extra() -> None:
     assert (start.tolist(), end.tolist()) == ([0, 1, 1], [1, 1, 2])
 
 
+def test_an_unknown_token_covers_what_it_stands_for() -> None:
+    # The offsets of a dummy prefix reach into the unknown characters after it.
+    pieces, offsets = [b"", None, b"?", None, b"b"], [(0, 1), (0, 2), (2, 3), (3, 5), (5, 6)]
+    start, end, lost, _ = spans.locate("<>?{}b", pieces, offsets)
+    assert (start.tolist(), end.tolist()) == ([0, 0, 2, 3, 5], [0, 2, 3, 5, 6])
+    assert lost == [(0, 2), (3, 5)]
+    start, end, lost, _ = spans.locate("a<>b", [b"a", None, None, b"b"], None)
+    assert (start.tolist(), end.tolist()) == ([0, 1, 3, 3], [1, 3, 3, 4]) and lost == [(1, 3)]
+
+
 alphabet = st.text(alphabet="ab é東", max_size=40)
 
 

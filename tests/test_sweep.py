@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import sweep as command
 from conftest import TOKENIZERS
 from sweep import Vocabulary, common_length, corpora, is_subsequence, reading_faults
 
+from benchmarks import sweep as command
 from fusion_core.align import by_bytes
 from fusion_core.records import Encoding
 from fusion_core.tokens import TextTokenizer
@@ -65,7 +65,7 @@ TEXTS = {
     "gpt2": "shift one span",
     "llama-2-7b-fast": "shift 東 span",
     "llama-2-7b": "  two spaces, one of them lost",
-    "qwen1.5": "one e\u0301 is lost, one é not",
+    "qwen1.5": "of two one, e\u0301, is lost, é not",
     "bert-base-uncased": "One capital, né two",
     "albert-spiece": "one  double space, ﬁ and ① too",
 }

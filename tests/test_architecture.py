@@ -98,4 +98,4 @@ def test_every_room_is_in_the_docstring() -> None:
 
 def test_the_order_test_can_fail() -> None:
     assert LEVEL["fuse"] < LEVEL["pipeline"] < LEVEL["cli"]
-    assert "fusion_core.records" in imported(ROOT / "fusion_core" / "align.py")
+    assert "fusion_core.records" in imported(ROOT / "fusion_core" / "align" / "dtw.py")

@@ -36,7 +36,7 @@ CHUNK = 60_000
 SHOWN = 30
 """Disagreements that are written out."""
 KINDS = ("shared", "inside", "without a row")
-LOST = "the source loses a byte between its last boundary and the position"
+LOST = "the source loses a byte between its last boundary and the position, or its next token"
 OTHER = "another reason"
 CUT = "shared, but inside a character that the source loses"
 
@@ -178,8 +178,10 @@ def reasons(target: Side, source: Side, aligned: Alignment) -> Counter[str]:
     found: Counter[str] = Counter()
     for i in np.flatnonzero(aligned.kind == RowKind.NONE).tolist():
         at = max(target.stands[i], 0)
-        last = max(source.stands[bisect_right(source.stands, at) - 1], 0)
-        found[LOST if source.loses(last, at) else OTHER] += 1
+        row = bisect_right(source.stands, at) - 1
+        last = max(source.stands[row], 0)
+        begin = source.start[row] if row < source.n else source.size
+        found[LOST if source.loses(last, max(at, begin)) else OTHER] += 1
     stands = np.maximum(np.asarray(target.stands[:-1], np.int64), 0)
     cut = stands[(aligned.kind == RowKind.SHARED) & source.cuts_a_character[stands]].tolist()
     found[CUT] += sum(source.loses(at, at + 1) for at in cut)

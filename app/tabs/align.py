@@ -137,8 +137,8 @@ def build(session: Session, settings: Settings, demo: gr.Blocks) -> None:
         "concurrency_id": "analyse",
         "api_visibility": "private",
     }
-    # A name typed into a multiselect fires no input event.
-    changes = [c.change if c is settings.sources else c.input for c in settings.all]
+    # Not `input`: it may come before the new value, and a typed name of a multiselect fires none.
+    changes = [c.change for c in settings.all]
     gr.on([demo.load, button.click, text.submit, *changes], **run)
     # Not `input`: a dropdown fires that when it is merely left, and would replace a text.
     example.select(chosen, None, text, api_visibility="private", show_progress="hidden").success(

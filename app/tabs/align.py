@@ -137,7 +137,7 @@ def build(session: Session, settings: Settings, demo: gr.Blocks) -> None:
         "concurrency_id": "analyse",
         "api_visibility": "private",
     }
-    # Not `input`: it may come before the new value, and a typed name of a multiselect fires none.
+    # `change` comes once the value is there; a name typed into a multiselect fires no `input`.
     changes = [c.change for c in settings.all]
     gr.on([demo.load, button.click, text.submit, *changes], **run)
     # Not `input`: a dropdown fires that when it is merely left, and would replace a text.

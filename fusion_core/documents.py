@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from .config import MAX_TEXT_BYTES, utf8
 from .errors import InputError, TooLargeError
+from .files import write_whole
 
 SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*\r?$\n?", re.MULTILINE)
 
@@ -146,13 +147,11 @@ def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     file = Path(path)
     if file.is_dir() or not file.name:
         raise InputError(f"{path} is a folder: name a file to write, such as map.npz.")
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
     try:
-        with part.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
-        part.replace(file)
+        write_whole(file, stream.getvalue())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}): choose an existing folder with "
             "enough room."

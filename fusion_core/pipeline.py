@@ -88,7 +88,6 @@ def align_chat(
     """
     check_names(target.name, *(s.name for s in sources))
     reading = encode_chat(target, messages)
-    utf8(reading.data.decode(), limit=MAX_TEXT_BYTES)
     encodings = [encode_chat(s, messages) for s in sources]
     return reading, [(e, by_bytes(reading, e)) for e in encodings]
 

@@ -1,10 +1,10 @@
 """Next-token rows -> the target's positions and vocabulary.
 
 At a shared boundary the source's row is carried over through a vocab mapping, or by optimal
-transport between its most probable tokens and the target's. Inside a source
-token, and only with the `prefix` relation, the source's row at its last boundary is conditioned on
-the bytes that are already known. Whatever is not mapped goes to the target's own row, and the kept
-mass says how much was not.
+transport between its most probable tokens and the target's. Inside a source token, and only with
+the `prefix` relation, the source's row at its last boundary is conditioned on the bytes that are
+already known. Whatever is not mapped goes to the target's own row, and the kept mass says how much
+was not.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "errors": 0,
     "records": 1,
     "config": 2,
+    "files": 2,
     "reading": 4,
     "gather": 5,
     "pipeline": 6,

@@ -50,8 +50,9 @@ def by_bytes_batch(
     target_side, source_side = _Side.of(targets, slots), _Side.of(sources, slots)
     groups, group_text = _groups(target_side, source_side, slots)
     boundary = _boundary(target_side, source_side, slots)
-    row, kind, offset = _rows(target_side, source_side, sources, slots, source_start)
-    at_boundary = _at_boundary(target_side, source_side, slots, source_start)
+    stands = _predicting(target_side)
+    row, kind, offset = _rows(stands, target_side.text, source_side, sources, slots, source_start)
+    at_boundary = _at_boundary(stands, target_side.text, source_side, slots, source_start)
     group_cut = np.searchsorted(group_text, np.arange(1, len(targets)))
     token_cut = target_side.before_token[1:-1]
     row_cut = target_side.before[1:-1]
@@ -163,12 +164,14 @@ def _boundary(target: _Side, source: _Side, slots: np.ndarray) -> np.ndarray:
     return np.where(_marked(source.all_end, size)[target.all_end], last, -1)
 
 
-def _at_boundary(target: _Side, source: _Side, slots: np.ndarray, source_start: bool) -> np.ndarray:
+def _at_boundary(
+    stands: np.ndarray, text: np.ndarray, source: _Side, slots: np.ndarray, source_start: bool
+) -> np.ndarray:
     """Tell for each target row whether it stands at a byte where the source has a boundary."""
     ends = _marked(source.end, int(slots[-1]))
     zero = slots[:-1] + 1
     ends[zero] |= source_start
-    return ends[np.maximum(_predicting(target), zero[target.text])]
+    return ends[np.maximum(stands, zero[text])]
 
 
 def _predicting(side: _Side) -> np.ndarray:
@@ -177,16 +180,17 @@ def _predicting(side: _Side) -> np.ndarray:
 
 
 def _rows(
-    target: _Side,
+    at: np.ndarray,
+    text: np.ndarray,
     source: _Side,
     sources: Sequence[Encoding],
     slots: np.ndarray,
     source_start: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the source row for each target row, and what it is to it."""
-    size, text = int(slots[-1]), target.text
+    size = int(slots[-1])
     stands = source.stands()
-    at = np.maximum(_predicting(target), source.first_stand[text])
+    at = np.maximum(at, source.first_stand[text])
     joined = _count(stands, size)[at] - 1
     row = joined - (source.before[text] + text)
     offset = at - stands[joined]

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fusion_core.config import utf8
+from fusion_core.config import MAX_TEXT_BYTES, utf8
 from fusion_core.errors import InputError
 from fusion_core.records import Encoding
+from fusion_core.spans import ranges
 
 from .tokenizer import TextTokenizer
 
@@ -37,9 +38,10 @@ def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) ->
     Raises:
         InputError: a message is malformed, the model has no template or its template refuses or
             rewrites the messages, or a content holds a control token of the model.
+        TooLargeError: the contents have more than a million bytes.
     """
     contents = [_content(m) for m in messages]
-    data = utf8("".join(contents))
+    data = utf8("".join(contents), limit=MAX_TEXT_BYTES)
     rendered, places = _rendered(tokenizer, messages, contents)
     read = tokenizer.encode(rendered, template=True)
     widths = np.cumsum([0] + [len(c.encode()) for c in rendered])
@@ -73,16 +75,14 @@ def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) ->
         lost[s : s + e - b] = False
     for s, e in read.lost:
         lost[place(np.asarray(s)) : place(np.asarray(e))] = True
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], lost, [0]])))
-    ranges = tuple((int(s), int(e)) for s, e in edges.reshape(-1, 2))
     return replace(
         read,
         data=data,
         start=start,
         end=end,
         special=special,
-        lost=ranges,
-        lossless=not ranges and (read.lossless or bool(read.lost)),
+        lost=tuple(ranges(lost)),
+        lossless=not lost.any() and (read.lossless or bool(read.lost)),
         dummy_prefix=False,
     )
 

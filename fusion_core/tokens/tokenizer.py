@@ -343,27 +343,27 @@ class TextTokenizer:
             strings = [s if s.isspace() else b"" for s in strings]
         at_start = at_start and self.dummy_prefix
         spelled: list[Sequence[int]] = [()] * len(strings)
-        queues: dict[bool, list[tuple[int, str]]] = {True: [], False: []}
+        queues: dict[bool, list[tuple[int, str, bytes]]] = {True: [], False: []}
+        word = "a" if before_word else ""
         for i, string in enumerate(strings):
             text = text_prefix(string)
+            head = text.encode()
             if self._spelling.byte_level and not is_text(string):
                 spelled[i] = self._spell_bytes(string)
             elif self._spelling.continuing:
-                queues[False].append((i, text.lstrip(" ")))
+                queues[False].append((i, text.lstrip(" "), head))
             elif self.dummy_prefix and not self._spelling.byte_level and text[:1] == " ":
                 # A dummy prefix is the same piece as a space: spelling the rest with one also
                 # survives normalisers that strip leading spaces.
-                queues[True].append((i, text if at_start else text[1:]))
+                queues[True].append((i, text if at_start else text[1:], head))
             else:
-                queues[at_start].append((i, text))
+                queues[at_start].append((i, text, head))
         for prefixed, queue in queues.items():
             backend = self._backend if prefixed else self._within_text()
-            word = "a" if before_word else ""
             readings = backend.encode_batch_fast(
-                [t + word if t else t for _, t in queue], add_special_tokens=False
+                [t + word if t else t for _, t, _ in queue], add_special_tokens=False
             )
-            for (i, text), reading in zip(queue, readings, strict=True):
-                head = text_prefix(strings[i]).encode()
+            for (i, text, head), reading in zip(queue, readings, strict=True):
                 ids = reading.ids if text or not head else [self.id_of(head)]
                 rest = strings[i][len(head) :]
                 spelled[i] = [*ids, *(self.id_of(bytes([b])) for b in rest)] if rest else ids

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fusion_core.errors import InputError
 from fusion_core.records import VocabMap
@@ -49,12 +50,14 @@ class Strategy:
         reference: where it was published.
         build: makes the whole map, control tokens included where the strategy has something to say
             about them; None for strategies that are asked at each position.
+        text_build: makes the map that text is carried by, where `build` has control tokens too.
         relation: makes what is asked at each position instead of a fixed map.
         counts: it is counted in a corpus.
     """
 
     reference: str
     build: Callable[..., VocabMap] | None = None
+    text_build: Callable[[TextTokenizer, TextTokenizer], VocabMap] | None = None
     relation: Callable[[TextTokenizer, TextTokenizer], PrefixRelation | Transport] | None = None
     counts: bool = False
 
@@ -62,7 +65,9 @@ class Strategy:
 STRATEGIES: dict[str, Strategy] = {
     "prefix": Strategy("FuseLab", relation=PrefixRelation),
     "exact": Strategy("EM of FuseLLM, arXiv 2401.10491", exact),
-    "mined": Strategy("EM and MinED of FuseLLM, arXiv 2401.10491", mined),
+    "mined": Strategy(
+        "EM and MinED of FuseLLM, arXiv 2401.10491", mined, partial(mined, text_only=True)
+    ),
     "statistical": Strategy("MS of FuseChat, arXiv 2408.07990", statistical, counts=True),
     "retokenise": Strategy("W of X-Token, arXiv 2605.21699", retokenise),
     "ot": Strategy("PTA-LLM, arXiv 2509.17276", relation=Transport),
@@ -129,9 +134,7 @@ def relate(
     chosen = strategy(name)
     if chosen.relation:
         return chosen.relation(source, target)
-    if name == "mined":
-        text_only = cached(
-            "mined text_only", source, target, (), lambda: mined(source, target, text_only=True)
-        )
-        return text_only[0]
+    text_build = chosen.text_build
+    if text_build:
+        return cached(f"{name} text", source, target, (), lambda: text_build(source, target))[0]
     return matrix(name, source, target, texts)[0]

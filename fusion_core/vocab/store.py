@@ -2,8 +2,8 @@
 
 A file holds the SHA-256 of the rest, and the rest as an .npz of the map's arrays. Its name is the
 SHA-256 of everything that decides the map: both vocabularies' content, the strategy with its
-parameters, and the corpus where one is counted. It is written under another name and renamed, so
-that processes that build one map at the same time do each other no harm.
+parameters, and the corpus where one is counted. It is written whole, so that processes that build
+one map at the same time do each other no harm.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import secrets
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from fusion_core.errors import FusionError
+from fusion_core.files import write_whole
 from fusion_core.records import VocabMap
 from fusion_core.tokens import TextTokenizer
 
@@ -82,14 +82,9 @@ def _read(file: Path, strategy: str, shape: tuple[int, int]) -> VocabMap | None:
 
 
 def _write(file: Path, built: VocabMap) -> None:
-    part = file.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **built.arrays())
+    content = stream.getvalue()
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        stream = io.BytesIO()
-        np.savez(stream, allow_pickle=False, **built.arrays())
-        content = stream.getvalue()
-        part.write_bytes(hashlib.sha256(content).digest() + content)
-        part.replace(file)
-    except OSError:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        write_whole(file, hashlib.sha256(content).digest() + content)

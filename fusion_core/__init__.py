@@ -14,21 +14,23 @@ The rooms, in the order in which they may import one another (a test reads the i
       align       Encoding x Encoding      -> Alignment
       windows     Encodings                -> stretches that every model can read
       vocab       vocabulary x vocabulary  -> VocabMap, PrefixRelation
-      models      text                     -> NextTokenRows
+      models      texts                    -> NextTokenRows
+      characters  NextTokenRows            -> NextCharacters
       project     NextTokenRows            -> ProjectedRows
       fuse        ProjectedRows            -> FusedRows
       evaluate    rows                     -> bits per byte, transfer cross-entropy
+      cache       rows                     <-> shards on disk
 
-    reading < gather < pipeline < suite    call the stages in order
+    reading, origins < gather              windows of texts, fused
+    pipeline < suite                       call the stages in order
     reports                                records -> JSON objects and tables
     cli, __main__                          the command line
     zoo.build, zoo.__main__                how the embedded models were made
 
 Stages take records and give records. They do not import one another, with these exceptions:
-`tokens` calls `spans`; `vocab` and `models` hold a `tokens.TextTokenizer`; `vocab` counts the pairs
-that `align` finds; `models` finds embedded models through `zoo`; `project` asks a
-`vocab.PrefixRelation` or `vocab.Transport`. Nothing here imports gradio, plotly
-or `app`.
+`tokens` calls `spans`; `vocab`, `models` and `characters` hold a `tokens.TextTokenizer`; `vocab`
+counts the pairs that `align` finds; `models` finds embedded models through `zoo`; `project` asks a
+`vocab.PrefixRelation` or `vocab.Transport`. Nothing here imports gradio, plotly or `app`.
 """
 
 __version__ = "0.1.0"

@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         return one
 
     def add_device(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N, mps or auto")
+        sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N, mps, auto or spread")
         sub.add_argument("--dtype", help=", ".join(models.DTYPES))
         sub.add_argument(
             "--max-gb", type=float, default=models.MAX_BYTES / 1e9, help="refuse larger weights"
@@ -112,8 +112,34 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--corpus", help="documents in which `statistical` counts; by default those it reads"
         )
-        sub.add_argument("--source-top-k", type=int, help="cut the sources' rows first")
+        cut = sub.add_mutually_exclusive_group()
+        cut.add_argument("--source-top-k", type=int, help="cut the sources' rows first")
+        cut.add_argument("--source-top-p", type=float, help="cut them to this share of the mass")
+        cut.add_argument("--source-samples", type=int, help="draw so many tokens of each instead")
+        sub.add_argument(
+            "--chain-rule",
+            action="store_true",
+            help="where it is known, take the source's own probability of the token that followed",
+        )
+        sub.add_argument("--temperature", type=float, default=FusionConfig.temperature)
+        sub.add_argument("--seed", type=int, default=FusionConfig.seed, help="of draws")
         add_windows(sub)
+
+    def add_fusing(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--target", required=True)
+        sub.add_argument("--source", action="append", required=True)
+        sub.add_argument("--operator", default="min_ce", help=", ".join(fuse.OPERATORS))
+        sub.add_argument("--level", default="sequence", help=" or ".join(fuse.LEVELS))
+        sub.add_argument(
+            "--operator-temperature",
+            type=float,
+            default=FusionConfig.operator_temperature,
+            help="what the operator's scores are divided by before a softmax",
+        )
+        sub.add_argument(
+            "--with-target", action="store_true", help="fuse the target's own rows, too"
+        )
+        sub.add_argument("--top-k", type=int, default=10, help="tokens kept of a fused row")
 
     def add_strategy(sub: argparse.ArgumentParser, *more: str) -> None:
         names = ", ".join([*vocab.STRATEGIES, *more])
@@ -152,11 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     add_device(sub)
 
     sub = command("fuse", _fuse, "fuse the distributions of several sources on one text")
-    sub.add_argument("--target", required=True)
-    sub.add_argument("--source", action="append", required=True)
-    sub.add_argument("--operator", default="min_ce", help=", ".join(fuse.OPERATORS))
-    sub.add_argument("--level", default="sequence", help=" or ".join(fuse.LEVELS))
-    sub.add_argument("--top-k", type=int, default=10, help="tokens kept of a fused row")
+    add_fusing(sub)
     add_text(sub)
     add_strategy(sub)
     add_carrying(sub)
@@ -219,7 +241,7 @@ def _tokenizers(names: Sequence[str]) -> list[TextTokenizer]:
 def _config(options: argparse.Namespace) -> FusionConfig:
     given = {
         name: getattr(options, name)
-        for name in ("strategy", "operator", "level", "top_k", "source_top_k", "overlap")
+        for name in FusionConfig.__dataclass_fields__
         if hasattr(options, name)
     }
     config = FusionConfig(**given)

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .errors import InputError, TooLargeError
 
 MAX_TEXT_BYTES = 1_000_000
 """Longest text that `align` and `fuse` take in one piece."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is kept of a source's rows: one of three ways.
+
+    Attributes:
+        top_k: the k most probable tokens.
+        top_p: the fewest tokens whose probabilities reach p.
+        samples: N draws with replacement.
+        seed: of the draws.
+    """
+
+    top_k: int | None = None
+    top_p: float | None = None
+    samples: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -20,9 +38,18 @@ class FusionConfig:
     Attributes:
         strategy: vocab mapping that carries a source's mass to the target's vocabulary.
         operator: fusion operator.
-        level: "sequence" (one weight a document) or "token"; ignored by `mean`.
+        level: "sequence" (one weight a document) or "token"; only `min_ce` and `avg_ce` have one.
         top_k: tokens kept of a fused row; the rest is its tail.
         source_top_k: tokens kept of a source's row before projection; None keeps all.
+        source_top_p: the same by the mass that is kept.
+        source_samples: the same by draws.
+        temperature: what the logits of all models are divided by. Cross-entropies are of
+            temperature 1, whatever it is.
+        operator_temperature: what an operator's scores are divided by before its softmax.
+        chain_rule: put the product of the source's own steps in the place of the carried-over
+            probability of the token that followed, where it is known.
+        with_target: fuse the target's own rows, too, after those of the sources.
+        seed: of draws.
         overlap: share of a window that is read again as context of the next one, where a text is
             longer than a model's context.
 
@@ -35,22 +62,65 @@ class FusionConfig:
     level: str = "sequence"
     top_k: int = 10
     source_top_k: int | None = None
+    source_top_p: float | None = None
+    source_samples: int | None = None
+    temperature: float = 1.0
+    operator_temperature: float = 1.0
+    chain_rule: bool = False
+    with_target: bool = False
+    seed: int = 0
     overlap: float = 0.25
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name, value in (("top_k", self.top_k), ("source_top_k", self.source_top_k)):
+        for name in ("top_k", "source_top_k", "source_samples"):
+            value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             if not whole and (name == "top_k" or value is not None):
                 raise InputError(
                     f"{name} must be a whole number of at least 1, not {value!r}: choose how many "
                     "tokens of a row to keep."
                 )
+        if self.source_top_p is not None and not 0 < self.source_top_p <= 1:
+            raise InputError(
+                f"source_top_p must lie above 0 and be at most 1, not {self.source_top_p!r}: "
+                "choose the share of a row to keep."
+            )
+        cuts = (self.source_top_k, self.source_top_p, self.source_samples)
+        if sum(value is not None for value in cuts) > 1:
+            raise InputError(
+                "A source's rows are cut in one way: give only one of source_top_k, source_top_p "
+                "and source_samples."
+            )
+        check_temperature(self.temperature)
+        check_temperature(self.operator_temperature, "operator_temperature")
+        if self.chain_rule and self.temperature != 1:
+            raise InputError(
+                "The chain rule gives probabilities of temperature 1: leave out chain_rule or the "
+                "temperature."
+            )
         if not 0 <= self.overlap <= 0.75:
             raise InputError(
                 f"overlap must lie between 0 and 0.75, not {self.overlap!r}: choose the share of a "
                 "window to read again."
             )
+
+    @property
+    def source_cut(self) -> Cut | None:
+        """What is kept of a source's rows; None for everything."""
+        if self.source_top_k is self.source_top_p is self.source_samples is None:
+            return None
+        return Cut(self.source_top_k, self.source_top_p, self.source_samples, self.seed)
+
+
+def check_temperature(value: float, name: str = "temperature") -> None:
+    """Refuse what logits cannot be divided by.
+
+    Raises:
+        InputError: it is not a finite number above 0.
+    """
+    if not (isinstance(value, int | float) and 0 < value < math.inf):
+        raise InputError(f"{name} must be a number above 0, not {value!r}: 1 changes nothing.")
 
 
 def utf8(text: str, *, limit: int | None = None) -> bytes:

@@ -1,7 +1,8 @@
 """Rows of several sources -> one fused row a position.
 
-An operator says how much each source counts at each position; the fused row is the weighted sum of
-the carried-over rows. Operators are looked up by name in `OPERATORS`.
+An operator says how much each source counts at each position. The fused row is the weighted sum of
+the carried-over rows, or for `product` their weighted geometric mean. Operators are looked up by
+name in `OPERATORS`.
 """
 
 from __future__ import annotations
@@ -13,54 +14,67 @@ import numpy as np
 import torch
 
 from .errors import InputError
-from .records import FusedRows, ProjectedRows, RowKind, SparseRows
+from .records import FusedRows, NextTokenRows, ProjectedRows, RowKind, SparseRows
 
 LEVELS = ("sequence", "token")
 FLOOR = 1e-9
 """What a probability of zero counts as in a cross-entropy."""
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """What an operator weighs sources by.
+@dataclass(frozen=True)
+class Operator:
+    """A way to weigh sources.
 
     Attributes:
-        ce: (m, S) cross-entropies. At level "sequence" every row holds the sources' native bits per
-            byte on the document; at level "token" nats of the carried-over row on the token that
-            follows.
+        reference: where it comes from.
+        weigh: (m, S) scores, lower is better -> (m, S) weights that sum to 1.
+        score: what the scores are: "ce", the cross-entropy; "entropy" of the carried-over rows in
+            nats; or "" where they do not matter.
+        geometric: the fused row is the geometric mean, not the sum.
     """
 
-    ce: torch.Tensor
+    reference: str
+    weigh: Callable[[torch.Tensor], torch.Tensor]
+    score: str = ""
+    geometric: bool = False
+
+    @property
+    def label_free(self) -> bool:
+        """It does not look at the token that followed, so that it can generate text."""
+        return self.score != "ce"
 
 
-def min_ce(scores: Scores) -> torch.Tensor:
-    """Give all weight to the source with the lowest cross-entropy; ties go to the earlier one.
-
-    Source: MinCE of FuseLLM (arXiv 2401.10491).
-    """
-    best = torch.as_tensor(np.argmin(scores.ce.cpu().numpy(), axis=1), device=scores.ce.device)
-    return torch.nn.functional.one_hot(best, scores.ce.shape[1]).to(scores.ce.dtype)
+def lowest(scores: torch.Tensor) -> torch.Tensor:
+    """Give all weight to the source with the lowest score; ties go to the earlier one."""
+    best = torch.as_tensor(np.argmin(scores.cpu().numpy(), axis=1), device=scores.device)
+    return torch.nn.functional.one_hot(best, scores.shape[1]).to(scores.dtype)
 
 
-def avg_ce(scores: Scores) -> torch.Tensor:
-    """Weigh sources by softmax(-CE): bits per byte at sequence level, nats at token level.
-
-    Source: AvgCE of FuseLLM (arXiv 2401.10491), with comparable cross-entropies and one softmax.
-    """
-    return torch.softmax(-scores.ce, dim=1)
+def soft(scores: torch.Tensor) -> torch.Tensor:
+    """Weigh sources by softmax(-score)."""
+    return torch.softmax(-scores, dim=1)
 
 
-def mean(scores: Scores) -> torch.Tensor:
-    """Give every source the same weight; the level does not matter."""
-    return torch.full_like(scores.ce, 1 / scores.ce.shape[1])
+def even(scores: torch.Tensor) -> torch.Tensor:
+    """Give every source the same weight."""
+    return torch.full_like(scores, 1 / scores.shape[1])
 
 
-OPERATORS: dict[str, Callable[[Scores], torch.Tensor]] = {
-    "min_ce": min_ce,
-    "avg_ce": avg_ce,
-    "mean": mean,
+OPERATORS: dict[str, Operator] = {
+    "min_ce": Operator("MinCE of FuseLLM, arXiv 2401.10491", lowest, "ce"),
+    "avg_ce": Operator("AvgCE of FuseLLM, arXiv 2401.10491, with one softmax", soft, "ce"),
+    "confidence": Operator("softmax of the negative entropy, FuseLab", soft, "entropy"),
+    "mean": Operator("linear opinion pool", even),
+    "product": Operator("product of experts, Hinton 2002, normalised", even, geometric=True),
 }
-"""Fusion operators: `min_ce`, `avg_ce` (FuseLLM, 2401.10491) and `mean`."""
+"""Fusion operators by name.
+
+Cross-entropies are bits per byte of the whole document at level "sequence", nats of the
+carried-over row on the token that followed at level "token"; the other operators have no level.
+"""
+
+LABEL_FREE = tuple(name for name, operator in OPERATORS.items() if operator.label_free)
+"""Operators that can generate text."""
 
 
 def cross_entropy(probs: torch.Tensor, observed: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -73,7 +87,31 @@ def cross_entropy(probs: torch.Tensor, observed: torch.Tensor) -> tuple[torch.Te
     Returns:
         (m,) cross-entropies in nats, and how many probabilities were zero and floored at 1e-9.
     """
-    p = probs.gather(1, observed[:, None])[:, 0]
+    return _nats(probs.gather(1, observed[:, None])[:, 0])
+
+
+def carried_ce(
+    projected: ProjectedRows, own: torch.Tensor, observed: torch.Tensor
+) -> tuple[torch.Tensor, int]:
+    """Score carried-over rows as `cross_entropy` does, without laying them out.
+
+    Args:
+        projected: m rows.
+        own: (m, vocabulary), the target's own rows.
+        observed: (m,) int64 token ids.
+    """
+    carried = projected.carried
+    if carried.is_sparse:
+        (row, token), mass = carried._indices(), carried._values()
+        hits = token == observed[row]
+        p = torch.zeros_like(projected.kept).index_add_(0, row[hits], mass[hits])
+    else:
+        p = carried.gather(1, observed[:, None])[:, 0]
+    p = p + projected.own_share * own.gather(1, observed[:, None])[:, 0]
+    return _nats(p)
+
+
+def _nats(p: torch.Tensor) -> tuple[torch.Tensor, int]:
     return -torch.where(p > 0, p, FLOOR).log(), int((p <= 0).sum())
 
 
@@ -101,22 +139,24 @@ def check(operator: str, level: str) -> None:
 
 def fuse(
     projected: Sequence[ProjectedRows],
-    observed: torch.Tensor,
+    target: NextTokenRows,
     sequence_ce: Sequence[float],
     *,
     operator: str = "min_ce",
     level: str = "sequence",
     top_k: int = 10,
+    operator_temperature: float = 1.0,
 ) -> FusedRows:
     """Fuse the carried-over rows of S sources.
 
     Args:
         projected: S sources' rows on the same m positions of the target.
-        observed: (m,) int64, the target's tokens that the rows predict.
+        target: the target's own m + 1 rows.
         sequence_ce: S native bits per byte on the document; used at level "sequence".
         operator: name in `OPERATORS`.
         level: "sequence" or "token".
         top_k: tokens kept of a fused row.
+        operator_temperature: what scores are divided by before a softmax.
 
     Returns:
         m fused rows; each sums to 1 with its tail.
@@ -127,25 +167,184 @@ def fuse(
     check(operator, level)
     if not projected:
         raise InputError("There is nothing to fuse: name at least one source.")
-    if level == "token":
-        ce = torch.stack([cross_entropy(p.probs, observed)[0] for p in projected], dim=1)
+    chosen = OPERATORS[operator]
+    m = len(projected[0].kept)
+    own, observed = target.dense.probs[:m], target.observed[:m]
+    rows = _laid_out(projected, own, top_k)
+    ce = torch.stack([carried_ce(p, own, observed)[0] for p in projected], dim=1)
+    if chosen.score == "ce" and level == "sequence":
+        scores = own.new_tensor(list(sequence_ce)).expand(m, -1)
     else:
-        ce = projected[0].probs.new_tensor(list(sequence_ce)).expand(len(observed), -1)
-    weights = OPERATORS[operator](Scores(ce))
-    fused = torch.zeros_like(projected[0].probs)
-    for j, rows in enumerate(projected):
-        fused += weights[:, j : j + 1] * rows.probs
+        scores = rows.entropies() if chosen.score == "entropy" else ce
+    weights = chosen.weigh(scores / operator_temperature)
+    kept, entropy, p = rows.combine(weights, chosen.geometric, observed, target.dense.temperature)
+    return FusedRows(
+        rows=kept,
+        sources=tuple(p.source for p in projected),
+        weights=weights,
+        winner=_winner(weights, projected),
+        kept=torch.stack([p.kept for p in projected], dim=1),
+        ce=ce,
+        entropy=entropy,
+        observed_logprob=-_nats(p)[0],
+    )
+
+
+def top_rows(projected: ProjectedRows, target: NextTokenRows, k: int) -> SparseRows:
+    """Keep the k most probable tokens of carried-over rows.
+
+    Args:
+        projected: m rows.
+        target: the target's own m + 1 rows.
+        k: tokens to keep.
+    """
+    m = len(projected.kept)
+    rows, ones = _laid_out([projected], target.dense.probs[:m], k), projected.kept.new_ones(m, 1)
+    return rows.combine(ones, False, target.observed[:m], target.dense.temperature)[0]
+
+
+def _laid_out(projected: Sequence[ProjectedRows], own: torch.Tensor, top_k: int) -> _Union | _Whole:
+    sparse = all(p.carried.is_sparse for p in projected)
+    return (_Union if sparse else _Whole)(projected, own, top_k)
+
+
+def _winner(weights: torch.Tensor, projected: Sequence[ProjectedRows]) -> torch.Tensor:
+    """Name the source with the largest weight, where it is alone and has a row."""
     winner = weights.argmax(dim=1)
     alone = (weights == weights.max(dim=1, keepdim=True).values).sum(dim=1) == 1
     spoke = torch.as_tensor(
         np.stack([p.kind != RowKind.NONE for p in projected], axis=1), device=winner.device
     )
-    winner = torch.where(alone & spoke.gather(1, winner[:, None])[:, 0], winner, -1)
-    return FusedRows(
-        rows=sparsify(fused, top_k),
-        sources=tuple(p.source for p in projected),
-        weights=weights,
-        winner=winner,
-        entropy=torch.special.entr(fused).sum(1),
-        observed_logprob=-cross_entropy(fused, observed)[0],
-    )
+    return torch.where(alone & spoke.gather(1, winner[:, None])[:, 0], winner, -1)
+
+
+Combined = tuple[SparseRows, torch.Tensor, torch.Tensor]
+"""The top of the fused rows, (m,) their entropy in nats, (m,) what they give the observed token."""
+
+
+class _Whole:
+    """Rows laid out over the whole vocabulary."""
+
+    def __init__(self, projected: Sequence[ProjectedRows], own: torch.Tensor, top_k: int) -> None:
+        self._projected, self._own, self._top_k = projected, own, top_k
+
+    def entropies(self) -> torch.Tensor:
+        """(m, S) nats."""
+        every = [torch.special.entr(p.probs(self._own)).sum(1) for p in self._projected]
+        return torch.stack(every, dim=1)
+
+    def combine(
+        self, weights: torch.Tensor, geometric: bool, observed: torch.Tensor, temperature: float
+    ) -> Combined:
+        fused = torch.zeros_like(self._own)
+        logs = torch.zeros_like(self._own) if geometric else None
+        for j, rows in enumerate(self._projected):
+            weight = weights[:, j : j + 1]
+            if len(self._projected) == 1:
+                fused = rows.probs(self._own)
+            elif rows.carried.is_sparse:
+                fused += weight * rows.probs(self._own)
+            else:
+                fused.addcmul_(weight, rows.carried)
+                fused.addcmul_(weight * rows.own_share[:, None], self._own)
+            if logs is not None:
+                logs += weight * rows.probs(self._own).log()
+        if logs is not None:
+            agree = logs.amax(dim=1, keepdim=True) > -torch.inf
+            fused = torch.where(agree, torch.softmax(logs, dim=1), fused)
+        fused.clamp_(min=0)
+        p = fused.gather(1, observed[:, None])[:, 0]
+        rows_kept = sparsify(fused, self._top_k, temperature)
+        return rows_kept, torch.special.entr(fused).sum(1), p
+
+
+class _Union:
+    """Rows on those tokens that any source has something to say about.
+
+    At every other token v source j has ``own_share_j * own(v)``; the fused row has the same form
+    there, a share of the target's own row, so that nothing is laid out over the vocabulary.
+    """
+
+    def __init__(self, projected: Sequence[ProjectedRows], own: torch.Tensor, top_k: int) -> None:
+        m, self._size = own.shape
+        self._own, self._top_k = own, min(top_k, self._size)
+        parts = [(p.carried._indices(), p.carried._values()) for p in projected]
+        lessened = max(
+            (int(i[0][v < 0].bincount().max()) for i, v in parts if bool((v < 0).any())), default=0
+        )
+        # A token that no source names can only be in the top behind less than top_k others of the
+        # target's own row, those apart whose share an entry lessens.
+        ahead = min(self._top_k + lessened, self._size)
+        mine = own.topk(ahead, dim=1).indices
+        first = torch.arange(m, device=own.device)[:, None] * self._size
+        keys = torch.cat(
+            [(first + mine).reshape(-1), *(i[0] * self._size + i[1] for i, _ in parts)]
+        )
+        self._key, place = keys.unique(return_inverse=True)
+        self._row, self._token = self._key // self._size, self._key % self._size
+        places = place[m * ahead :].split([len(v) for _, v in parts])
+        mass = [
+            own.new_zeros(len(self._key)).index_add_(0, at, values)
+            for at, (_, values) in zip(places, parts, strict=True)
+        ]
+        self._prior = own.reshape(-1)[self._key]
+        self._share = torch.stack([p.own_share for p in projected], dim=1)
+        q = torch.stack(mass, dim=1) + self._share[self._row] * self._prior[:, None]
+        self._q = q.clamp(min=0)
+        self._rest = (1 - self._sums(self._prior)).clamp(min=0)
+        self._own_entropy: torch.Tensor | None = None
+
+    def _sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Add up values (n, …) a row: (m, …)."""
+        return values.new_zeros(len(self._own), *values.shape[1:]).index_add_(0, self._row, values)
+
+    def entropies(self) -> torch.Tensor:
+        """(m, S) nats."""
+        return self._sums(torch.special.entr(self._q)) + self._elsewhere(self._share)
+
+    def _elsewhere(self, share: torch.Tensor) -> torch.Tensor:
+        """Entropy (m, S) of the tokens at which shares (m, S) of the target's own row stand."""
+        if self._own_entropy is None:
+            whole = torch.special.entr(self._own).sum(1)
+            self._own_entropy = whole - self._sums(torch.special.entr(self._prior))
+        return torch.special.entr(share) * self._rest[:, None] + share * self._own_entropy[:, None]
+
+    def combine(
+        self, weights: torch.Tensor, geometric: bool, observed: torch.Tensor, temperature: float
+    ) -> Combined:
+        fused = (weights[self._row] * self._q).sum(1)
+        share = (weights * self._share).sum(1)
+        if geometric:
+            fused, share = self._geometric(weights, fused, share)
+        m, row = len(self._own), self._row
+        counts = row.bincount(minlength=m)
+        column = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+        grid = fused.new_full((m, int(counts.max()) if m else 0), -1.0)
+        tokens = torch.full(grid.shape, -1, device=row.device)
+        grid[row, column], tokens[row, column] = fused, self._token
+        top, at = grid.topk(self._top_k, dim=1)
+        tail = (1 - top.sum(1)).clamp(min=0)
+        if self._top_k == self._size:
+            tail = torch.zeros_like(tail)
+        kept = SparseRows(tokens.gather(1, at), top, tail, self._size, temperature)
+        entropy = self._sums(torch.special.entr(fused)) + self._elsewhere(share[:, None])[:, 0]
+        goal = torch.arange(m, device=row.device) * self._size + observed
+        place = torch.searchsorted(self._key, goal).clamp(max=len(self._key) - 1)
+        listed = self._key[place] == goal
+        p = torch.where(listed, fused[place], share * self._own.reshape(-1)[goal])
+        return kept, entropy, p
+
+    def _geometric(
+        self, weights: torch.Tensor, mean: torch.Tensor, mean_share: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (n,) the normalised geometric mean, and (m,) the share that it has elsewhere.
+
+        Rows that contradict one another at every token keep their sum.
+        """
+        fused = (weights[self._row] * self._q.log()).sum(1).exp()
+        share = (weights * self._share.log()).sum(1).exp()
+        total = self._sums(fused) + share * self._rest
+        agree = total > 0
+        total = torch.where(agree, total, 1.0)
+        fused = torch.where(agree[self._row], fused / total[self._row], mean)
+        return fused, torch.where(agree, share / total, mean_share)

@@ -10,14 +10,14 @@ from threading import Lock
 import numpy as np
 
 from . import evaluate as scoring
-from . import fuse, project, vocab
+from . import fuse, vocab
 from .align import METHODS, by_bytes
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
-from .gather import Gathering
+from .gather import Gathering, carried_rows, carry
 from .models import LoadedModel
-from .reading import JointText, Progress, Reading
-from .records import Alignment, Analysis, Encoding, ProjectedRows
+from .reading import JointText, Progress, joint_texts
+from .records import Alignment, Analysis, Encoding
 from .tokens import TextTokenizer, encode_chat
 
 KEPT_MAPPINGS = 24
@@ -116,10 +116,7 @@ def bits_per_byte(
         For each model's name: ``bits_per_byte`` and ``bytes``.
     """
     totals, n_bytes = [0.0] * len(readers), 0
-    for done, document in enumerate(documents):
-        if progress:
-            progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
-        text = JointText(readers, document, overlap)
+    for text in joint_texts(readers, documents, FusionConfig(overlap=overlap), progress):
         totals = [a + b for a, b in zip(totals, text.nats(), strict=True)]
         n_bytes += text.scored_bytes
     return {
@@ -130,7 +127,7 @@ def bits_per_byte(
 
 def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[str, int]:
     """Return for each model's name the index of the text that it finds most probable."""
-    read = [JointText(readers, t, FusionConfig.overlap).nats() for t in texts]
+    read = [t.nats() for t in joint_texts(readers, texts, FusionConfig())]
     best = np.argmin(np.asarray(read), axis=0)
     return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
 
@@ -184,37 +181,20 @@ def transfer_study(
         for name in strategies
     }
     scores = {name: scoring.TransferScore() for name in strategies}
-    for done, document in enumerate(documents):
-        if progress:
-            progress(f"reading document {done + 1} of {len(documents)}", done / len(documents))
-        text = JointText([target, source], document, config.overlap)
+    for text in joint_texts([target, source], documents, config, progress):
         for reading, (low, high) in zip(text.readings(), text.scored, strict=True):
-            observed = reading.rows[0].observed[:-1]
+            rows = reading.rows[0]
+            observed, own = rows.observed[:-1], rows.dense.probs[:-1]
             stands = reading.stands(0)[:-1]
             scored = (stands >= low) & (stands < high)
-            target_encoding, encoding = reading.encodings
-            native = scoring.native_ce(target_encoding, encoding, reading.rows[1])
+            native = scoring.native_ce(reading.encodings[0], reading.encodings[1], reading.rows[1])
             for name, score in scores.items():
-                projected = _project(reading, 1, maps[name], config)
-                ce, floored = fuse.cross_entropy(projected.probs, observed)
+                carrier = carry(reading, 1, maps[name])
+                projected = carried_rows(reading, 1, carrier, text, config)
+                ce, floored = fuse.carried_ce(projected, own, observed)
                 score.floored += floored
-                score.add(projected, ce, reading.rows[0], native, scored)
+                score.add(projected, ce, rows, native, scored)
     return {name: score.summary() for name, score in scores.items()}
-
-
-def _project(
-    reading: Reading, model: int, pairs: vocab.Mapping | None, config: FusionConfig
-) -> ProjectedRows:
-    """Carry one source's rows of a window over to the target."""
-    target_encoding, encoding = reading.encodings[0], reading.encodings[model]
-    return project.project(
-        project.truncate(reading.rows[model], config.source_top_k),
-        reading.rows[0],
-        reading.align(model),
-        pairs,
-        source_encoding=encoding,
-        target_encoding=target_encoding,
-    )
 
 
 def analyse(
@@ -254,13 +234,10 @@ def analyse(
         tell(f"mapping the vocabulary of {source.name}", j / len(sources))
         maps.append(mapping(source.tokenizer, target.tokenizer, config.strategy, corpus or [text]))
     clock.append(time.perf_counter())
-    read = JointText([target, *sources], text, config.overlap, progress)
-    gathered = Gathering(read, config, view_top_k)
+    read = JointText.of([target, *sources], text, config)
+    gathered = Gathering(read, maps, config, carried_top_k=view_top_k, view=True, progress=progress)
     clock.append(time.perf_counter())
-    for n, (reading, scored) in enumerate(zip(read.readings(), read.scored, strict=True)):
-        tell(f"fusing window {n + 1} of {len(read.windows)}", n / len(read.windows))
-        carried = [_project(reading, j, pairs, config) for j, pairs in enumerate(maps, start=1)]
-        gathered.add(reading, scored, carried)
+    gathered.gather()
     clock.append(time.perf_counter())
     steps = zip(("mapping", "reading", "fusing"), clock[:-1], clock[1:], strict=True)
     return gathered.analysis({name: b - a for name, a, b in steps})

@@ -19,6 +19,8 @@ STAGES = {
     "windows",
     "vocab",
     "models",
+    "cache",
+    "characters",
     "project",
     "fuse",
     "evaluate",
@@ -30,6 +32,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "config": 2,
     "files": 2,
     "reading": 4,
+    "origins": 4,
     "gather": 5,
     "pipeline": 6,
     "suite": 7,
@@ -43,6 +46,7 @@ BETWEEN_STAGES = {
     ("vocab", "align"),
     ("models", "tokens"),
     ("models", "zoo"),
+    ("characters", "tokens"),
     ("project", "vocab"),
 }
 FACES = {"gradio", "plotly", "app"}

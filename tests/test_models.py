@@ -12,6 +12,7 @@ from conftest import byte_level, tiny_model
 from transformers import PreTrainedTokenizerFast
 
 from fusion_core import models
+from fusion_core.config import Cut
 from fusion_core.errors import (
     InputError,
     ModelFormatError,
@@ -56,11 +57,122 @@ def test_rows_do_not_see_what_follows(tiny_models) -> None:
     assert torch.allclose(short.logprobs, long.logprobs[:n], atol=1e-5)
 
 
+def test_batches_change_no_number(tiny_models, testdata) -> None:
+    texts = ["the cat", "a", "the cats sat, 東京 the", "sat " * 9, "T"]
+    real = models.load(str(testdata / "models" / "stories260K"))
+    zoo = [models.load(f"zoo:{name}") for name in ("llama", "mpt-code", "gpt2-story")]
+    for model in (*tiny_models, real, *zoo):
+        encodings = model.tokenizer.encode_batch(texts)
+        for cut in (None, Cut(top_k=7)):
+            together = models.rows_batch(model, encodings, cut=cut)
+            for encoding, batched in zip(encodings, together, strict=True):
+                alone = models.rows_batch(model, [encoding], cut=cut)[0]
+                assert batched.boundary.tolist() == alone.boundary.tolist()
+                assert torch.equal(batched.observed, alone.observed)
+                given, expected = batched.observed_logprob[:-1], alone.observed_logprob[:-1]
+                assert torch.allclose(given, expected, atol=1e-5)
+                if cut is None:
+                    assert torch.allclose(batched.dense.probs, alone.dense.probs, atol=1e-5)
+                else:
+                    assert torch.allclose(batched.rows.probs, alone.rows.probs, atol=1e-5)
+
+
+def test_large_batches_are_read_in_parts(tiny_models, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusion_core.models import read
+
+    model = tiny_models[1]
+    encodings = model.tokenizer.encode_batch(["the cats sat " * n for n in (1, 3, 2, 1, 3)])
+    whole = models.rows_batch(model, encodings)
+    monkeypatch.setattr(read, "BATCH_TOKENS", 40)
+    monkeypatch.setattr(read, "CHUNK_CELLS", 5 * model.tokenizer.size)
+    for cut in (None, Cut(top_p=0.8), Cut(top_k=3)):
+        parts = models.rows_batch(model, encodings, cut=cut)
+        for a, b in zip(whole, parts, strict=True):
+            assert torch.allclose(a.observed_logprob[:-1], b.observed_logprob[:-1], atol=1e-5)
+            if cut is None:
+                assert torch.allclose(a.dense.probs, b.dense.probs, atol=1e-6)
+            else:
+                assert torch.allclose(b.rows.probs.sum(1) + b.rows.tail, torch.ones(len(b.rows)))
+
+
+def test_cut_rows_keep_what_is_most_probable(tiny_models) -> None:
+    model = tiny_models[0]
+    encoding = model.tokenizer.encode("the cat")
+    probs = models.rows(model, encoding).dense.probs
+    for row, i in ((models.rows_batch(model, [encoding], cut=Cut(top_k=3))[0].rows, 2),):
+        best = sorted(enumerate(probs[i].tolist()), key=lambda x: -x[1])[:3]
+        assert row.ids[i].tolist() == [v for v, _ in best]
+        assert row.probs[i].tolist() == pytest.approx([p for _, p in best], abs=1e-6)
+        assert float(row.tail[i]) == pytest.approx(1 - sum(p for _, p in best), abs=1e-6)
+    everything = models.rows_batch(model, [encoding], cut=Cut(top_k=10**6))[0].rows
+    assert everything.ids.shape[1] == model.tokenizer.size
+    assert torch.allclose(everything.tail, torch.zeros(len(probs)), atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.3, 0.9, 1.0])
+def test_top_p_keeps_the_fewest_tokens_that_reach_it(tiny_models, p: float) -> None:
+    model = tiny_models[0]
+    encoding = model.tokenizer.encode("the cat")
+    probs = models.rows(model, encoding).dense.probs
+    rows = models.rows_batch(model, [encoding], cut=Cut(top_p=p))[0].rows
+    for i, row in enumerate(probs.tolist()):
+        n = int((rows.ids[i] >= 0).sum())
+        kept = sorted(row, reverse=True)[:n]
+        assert rows.probs[i, :n].tolist() == pytest.approx(kept, abs=1e-6)
+        assert not rows.probs[i, n:].any()
+        assert sum(kept) >= p - 1e-5 > sum(kept[:-1]) - 2e-5
+
+
+def test_sampled_rows_are_right_on_average(tiny_models) -> None:
+    model = tiny_models[0]
+    encoding = model.tokenizer.encode("the")
+    probs = models.rows(model, encoding).dense.probs
+    mean = torch.zeros_like(probs)
+    n, draws = 300, 16
+    for seed in range(n):
+        rows = models.rows_batch(model, [encoding], cut=Cut(samples=draws, seed=seed))[0].rows
+        assert torch.allclose(rows.probs.sum(1), torch.ones(len(probs))) and not rows.tail.any()
+        assert bool((rows.probs[:, :-1] >= rows.probs[:, 1:]).all())
+        real = rows.ids >= 0
+        row = torch.arange(len(probs))[:, None].expand_as(rows.ids)
+        mean.index_put_((row[real], rows.ids[real]), rows.probs[real] / n, accumulate=True)
+    spread = (probs * (1 - probs) / (n * draws)).sqrt()
+    once = 1 / (n * draws)  # a rare token is drawn once or not at all
+    assert bool(((mean - probs).abs() < 5 * spread + 2 * once).all())
+    again = models.rows_batch(model, [encoding], cut=Cut(samples=draws, seed=n - 1))[0].rows
+    assert torch.equal(again.ids, rows.ids) and torch.equal(again.probs, rows.probs)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf")])
+def test_temperatures_that_divide_nothing(tiny_models, temperature: float) -> None:
+    model = tiny_models[0]
+    with pytest.raises(InputError, match="temperature must be a number above 0"):
+        models.rows(model, model.tokenizer.encode("the"), temperature=temperature)
+
+
+def test_logits_that_are_no_numbers(tiny_llama_tokenizer) -> None:
+    model = tiny_model(tiny_llama_tokenizer, seed=1)
+    with torch.no_grad():
+        model.network.lm_head.weight[5] = torch.nan
+    with pytest.raises(ModelFormatError, match="no numbers"):
+        models.rows(model, model.tokenizer.encode("the"))
+
+
+def test_a_model_spread_over_devices_reads_the_same(folder: Path) -> None:
+    one, spread = models.load(str(folder)), models.load(str(folder), device="spread")
+    encoding = one.tokenizer.encode("the cat")
+    assert torch.allclose(
+        models.rows(one, encoding).logprobs, models.rows(spread, encoding).logprobs, atol=1e-6
+    )
+
+
 def test_temperature_divides_the_logits(tiny_models) -> None:
     model = tiny_models[0]
     encoding = model.tokenizer.encode("the")
     warm, plain = models.rows(model, encoding, temperature=2.0), models.rows(model, encoding)
     assert torch.allclose(warm.logprobs, torch.log_softmax(plain.logprobs / 2, dim=1), atol=1e-5)
+    # what followed is scored at temperature 1, whatever the rows have
+    assert torch.equal(warm.observed_logprob[:-1], plain.observed_logprob[:-1])
 
 
 def test_ids_without_a_token_have_no_probability() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from conftest import byte_level, tiny_model
 
-from fusion_core import documents, models, pipeline
+from fusion_core import documents, fuse, models, pipeline, vocab
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError, TooLargeError
 from fusion_core.reading import JointText
@@ -100,7 +101,7 @@ def test_windows_without_a_shared_boundary_leave_the_same_bytes_out_for_all() ->
     ]
     with pytest.raises(InputError, match="nowhere meet"):
         pipeline.bits_per_byte(pair, ["x" + "ab" * 150 + "a"])
-    read = JointText(pair, "x" + "ab" * 150 + "a and so on", 0.25)
+    read = JointText.of(pair, "x" + "ab" * 150 + "a and so on", FusionConfig())
     assert len(read.windows) > 2
     assert 0 < read.scored_bytes < len(read.data) / 2
     assert [widths(read, j) for j in range(2)] == [read.scored_bytes] * 2
@@ -119,7 +120,7 @@ def widths(read: JointText, model: int) -> int:
 def test_every_token_is_scored_once(tiny_models) -> None:
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
     for overlap in (0.0, 0.25, 0.6):
-        read = JointText(tiny_models, text, overlap)
+        read = JointText.of(tiny_models, text, FusionConfig(overlap=overlap))
         assert read.scored_bytes == len(text.encode())
         assert [widths(read, j) for j in range(2)] == [read.scored_bytes] * 2
 
@@ -222,7 +223,8 @@ def test_native_ce_is_the_chain_rule(testdata) -> None:
     assert score["native_ce"] * score["positions"] == pytest.approx(total, rel=1e-5)
 
 
-def test_progress_is_told_for_every_window(tiny_models) -> None:
+def test_progress_is_told_for_every_window(tiny_models, monkeypatch) -> None:
+    monkeypatch.setattr(models, "BATCH_TOKENS", 1)  # otherwise windows are read together
     told: list[tuple[str, float]] = []
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
     analysis = pipeline.analyse(
@@ -237,3 +239,88 @@ def test_progress_is_told_for_every_window(tiny_models) -> None:
     assert reading == [f"reading window {i} of {n}" for i in range(1, n + 1)]
     assert sum(s.startswith("fusing") for s, _ in told) == n
     assert all(0 <= share < 1 for _, share in told)
+
+
+CUTS = ({}, {"source_top_k": 5}, {"source_top_p": 0.9}, {"source_samples": 20})
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("operator", fuse.OPERATORS)
+def test_every_setting_sums_to_one_and_names_its_origins(
+    tiny_models, operator: str, cut: dict
+) -> None:
+    target, source = tiny_models
+    other = tiny_model(target.tokenizer, seed=9)
+    sources = [source, replace(other, name="other")]
+    for strategy, level, with_target, chain_rule in itertools.product(
+        vocab.STRATEGIES, fuse.LEVELS, (False, True), (False, True)
+    ):
+        config = FusionConfig(
+            strategy=strategy,
+            operator=operator,
+            level=level,
+            with_target=with_target,
+            chain_rule=chain_rule,
+            **cut,
+        )
+        analysis = pipeline.analyse(target, sources, TEXT, config)
+        fused, rows, origins = analysis.fused, analysis.fused.rows, analysis.origins
+        assert torch.allclose(rows.probs.sum(1) + rows.tail, torch.ones(len(rows)), atol=1e-5)
+        assert torch.allclose(fused.weights.sum(1), torch.ones(len(rows)), atol=1e-5)
+        assert len(fused.sources) == 2 + with_target
+        given = (origins.mass.sum(3) + origins.other + origins.own).sum(2)
+        assert torch.allclose(given, rows.probs, atol=1e-5)
+        if not chain_rule:
+            assert origins.other.min() > -1e-5
+        for s in analysis.sources:
+            whole = s.carried.probs.sum(1) + s.carried.tail
+            assert torch.allclose(whole, torch.ones(len(rows)), atol=1e-5)
+
+
+@pytest.mark.parametrize("operator", fuse.OPERATORS)
+@pytest.mark.parametrize("level", fuse.LEVELS)
+def test_permuting_sources_permutes_results(tiny_models, operator: str, level: str) -> None:
+    target, source = tiny_models
+    other = replace(tiny_model(target.tokenizer, seed=9), name="other")
+    config = FusionConfig(operator=operator, level=level, with_target=True)
+    one = pipeline.analyse(target, [source, other], TEXT, config)
+    two = pipeline.analyse(target, [other, source], TEXT, config)
+    order = [two.fused.sources.index(name) for name in one.fused.sources]
+    assert torch.equal(one.fused.rows.ids, two.fused.rows.ids)
+    assert torch.allclose(one.fused.rows.probs, two.fused.rows.probs, atol=1e-6)
+    assert torch.allclose(one.fused.weights, two.fused.weights[:, order], atol=1e-6)
+    assert torch.allclose(one.origins.own, two.origins.own[:, :, order], atol=1e-6)
+    assert torch.allclose(one.origins.mass.sum(3), two.origins.mass.sum(3)[:, :, order], atol=1e-5)
+
+
+def test_the_target_among_the_sources(tiny_models) -> None:
+    target, source = tiny_models
+    alone = pipeline.analyse(target, [source], TEXT, FusionConfig(operator="mean"))
+    both = pipeline.analyse(target, [source], TEXT, FusionConfig(operator="mean", with_target=True))
+    assert both.fused.sources == (source.name, target.name)
+    assert torch.allclose(both.fused.kept[:, 1], torch.ones(len(both.fused.kept)))
+    own = both.target_ce
+    assert torch.allclose(both.fused.ce[:, 1], own, atol=1e-5)
+    half = (alone.fused.observed_logprob.exp() + (-own).exp()) / 2
+    assert torch.allclose(both.fused.observed_logprob.exp(), half, atol=1e-6)
+
+
+def test_the_chain_rule_gives_the_sources_own_cross_entropy(tiny_models) -> None:
+    target, source = tiny_models
+    plain = pipeline.transfer(target, source, [TEXT], FusionConfig())
+    ruled = pipeline.transfer(target, source, [TEXT], FusionConfig(chain_rule=True))
+    assert ruled["native_positions"] == plain["native_positions"] > 0
+    assert ruled["native_ce"] == pytest.approx(plain["native_ce"])
+    everywhere = pipeline.transfer(
+        target, replace(target, name="twin"), [TEXT], FusionConfig(chain_rule=True)
+    )
+    assert everywhere["transfer_ce"] == pytest.approx(everywhere["native_ce"], abs=1e-5)
+
+
+def test_temperature_softens_rows_but_not_scores(tiny_models) -> None:
+    target, source = tiny_models
+    plain = pipeline.analyse(target, [source], TEXT, FusionConfig())
+    warm = pipeline.analyse(target, [source], TEXT, FusionConfig(temperature=3.0))
+    assert warm.sources[0].bits_per_byte == pytest.approx(plain.sources[0].bits_per_byte, rel=1e-6)
+    assert float(warm.fused.entropy.mean()) > float(plain.fused.entropy.mean())
+    assert warm.fused.rows.temperature == 3.0

@@ -10,11 +10,40 @@ import torch
 from conftest import tiny_model
 from rapidfuzz.distance import Levenshtein
 
-from fusion_core import models, pipeline, project, vocab
+from fusion_core import evaluate, models, pipeline, project, vocab
 from fusion_core.align import by_bytes
-from fusion_core.records import RowKind
+from fusion_core.config import Cut
+from fusion_core.project import transport
+from fusion_core.records import RowKind, SparseRows
 
 TEXTS = ["the cat sat", " the the, 東京 cats", "a\nthe cats 東 é", "sat thesat", "Tom"]
+
+
+def read(model, encoding, top_k: int | None = None):
+    cut = Cut(top_k=top_k) if top_k else None
+    return models.rows_batch(model, [encoding], cut=cut)[0]
+
+
+def row_of(rows, r: int) -> tuple[list[float], float]:
+    """Lay one row out as a list of probabilities, with what was cut off."""
+    if not isinstance(rows.rows, SparseRows):
+        return rows.logprobs[r].exp().tolist(), 0.0
+    out = [0.0] * rows.rows.vocab_size
+    for token, p in zip(rows.rows.ids[r].tolist(), rows.rows.probs[r].tolist(), strict=True):
+        out[token] = p
+    return out, float(rows.rows.tail[r])
+
+
+class carried:  # noqa: N801
+    """Carry rows over, and lay them out over the target's vocabulary."""
+
+    def __init__(self, rs, rt, es, et, pairs) -> None:
+        own = rt.dense.probs[:-1]
+        rows = project.project(
+            rs, rt, by_bytes(et, es), pairs, source_encoding=es, target_encoding=et
+        )
+        assert rows.carried.is_sparse or not isinstance(rs.rows, SparseRows)
+        self.rows, self.probs, self.kept, self.kind = rows, rows.probs(own), rows.kept, rows.kind
 
 
 def heads(tokenizer, string, at_start=False):
@@ -29,9 +58,9 @@ def plain_prefix(  # noqa: PLR0912
     rows, target_rows, i, r, known, source, target, target_start=False
 ):
     """Carry one row over by Jeffrey's rule, pair by pair."""
-    p_s = [0.0 if x == float("-inf") else x for x in rows.logprobs[r].exp().tolist()]
+    p_s, tail = row_of(rows, r)
     p_t = target_rows.logprobs[i].exp().tolist()
-    q, rest, total = [0.0] * len(p_t), float(rows.tail[r]), float(rows.tail[r])
+    q, rest, total = [0.0] * len(p_t), tail, tail
     for w, wb in enumerate(source.bytes_of):
         if known:
             if not wb:
@@ -72,9 +101,9 @@ def test_prefix_equals_plain_python(tiny_models, swap: bool, top_k: int | None) 
     seen = set()
     for text in TEXTS[:3]:
         et, es = target.tokenizer.encode(text), source.tokenizer.encode(text)
-        rt, rs = models.rows(target, et), project.truncate(models.rows(source, es), top_k)
+        rt, rs = models.rows(target, et), read(source, es, top_k)
         aligned = by_bytes(et, es)
-        got = project.project(rs, rt, aligned, relation, source_encoding=es, target_encoding=et)
+        got = carried(rs, rt, es, et, relation)
         assert torch.allclose(got.probs.sum(1), torch.ones(len(got.probs)), atol=1e-5)
         spelled = b" " + et.data
         for i in range(len(aligned.row)):
@@ -105,7 +134,7 @@ def test_fixed_maps_equal_plain_python(tiny_models, strategy: str) -> None:
     et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
     rt, rs = models.rows(target, et), models.rows(source, es)
     aligned = by_bytes(et, es)
-    got = project.project(rs, rt, aligned, pairs, source_encoding=es, target_encoding=et)
+    got = carried(rs, rt, es, et, pairs)
     for i, (row, kind) in enumerate(zip(aligned.row, aligned.kind, strict=True)):
         p_t = rt.logprobs[i].exp().tolist()
         q, kept = [0.0] * len(p_t), 0.0
@@ -120,20 +149,14 @@ def test_fixed_maps_equal_plain_python(tiny_models, strategy: str) -> None:
         assert (got.kind[i] == RowKind.NONE) == (kind != RowKind.SHARED)
 
 
-def test_every_strategy_sums_to_one(tiny_models) -> None:
+@pytest.mark.parametrize("top_k", [None, 6])
+def test_every_strategy_sums_to_one(tiny_models, top_k: int | None) -> None:
     for (target, source), strategy, text in itertools.product(
         (tiny_models, tiny_models[::-1]), vocab.STRATEGIES, TEXTS
     ):
         pairs = pipeline.mapping(source.tokenizer, target.tokenizer, strategy, TEXTS)
         et, es = (m.tokenizer.encode(text) for m in (target, source))
-        got = project.project(
-            models.rows(source, es),
-            models.rows(target, et),
-            by_bytes(et, es),
-            pairs,
-            source_encoding=es,
-            target_encoding=et,
-        )
+        got = carried(read(source, es, top_k), models.rows(target, et), es, et, pairs)
         assert torch.allclose(got.probs.sum(1), torch.ones(len(got.probs)), atol=1e-5)
         assert bool((got.probs >= 0).all()) and bool(((got.kept >= 0) & (got.kept <= 1)).all())
 
@@ -143,33 +166,23 @@ def test_identical_vocabularies_are_the_identity(tiny_llama_tokenizer, top_k: in
     target, source = (tiny_model(tiny_llama_tokenizer, seed=s) for s in (3, 4))
     encoding = tiny_llama_tokenizer.encode("the cat sat 東")
     rt = models.rows(target, encoding)
-    rs = project.truncate(models.rows(source, encoding), top_k)
+    rs = read(source, encoding, top_k)
     pairs = pipeline.mapping(source.tokenizer, target.tokenizer, "prefix")
     assert pairs is None
-    got = project.project(
-        rs,
-        rt,
-        by_bytes(encoding, encoding),
-        pairs,
-        source_encoding=encoding,
-        target_encoding=encoding,
-    )
-    own = rs.logprobs[:-1].exp()
+    got = carried(rs, rt, encoding, encoding, pairs)
+    rows = [row_of(rs, i) for i in range(len(rs.observed) - 1)]
+    own = torch.tensor([probs for probs, _ in rows])
     kept = own > 0
-    assert torch.equal(got.probs[kept], own[kept])
+    if top_k is None:
+        assert torch.equal(got.probs[kept], own[kept])
+    assert torch.allclose(got.probs[kept], own[kept], atol=1e-7, rtol=1e-5)
     assert torch.allclose(got.probs.sum(1), torch.ones(len(own)), atol=1e-6)
-    assert torch.allclose(1 - got.kept, rs.tail[:-1])
-
-
-def test_truncated_rows_keep_their_top_and_a_tail(tiny_models) -> None:
-    model = tiny_models[0]
-    full = models.rows(model, model.tokenizer.encode("the cat"))
-    cut = project.truncate(full, 3)
-    probs = full.logprobs.exp()
-    expected = probs.sort(dim=1, descending=True).values[:, :3].sum(1)
-    assert torch.allclose(cut.logprobs.exp().sum(1), expected, atol=1e-6)
-    assert torch.allclose(cut.tail, 1 - expected, atol=1e-6)
-    assert project.truncate(full, 10_000) is full
+    assert (1 - got.kept).tolist() == pytest.approx([tail for _, tail in rows], abs=1e-6)
+    # what was cut off is spread over the other tokens as the target has them
+    prior = rt.logprobs[:-1].exp() * ~kept
+    left = 1 - own.sum(1, keepdim=True)
+    expected = torch.where(kept, own, left * prior / prior.sum(1, keepdim=True))
+    assert torch.allclose(got.probs, expected, atol=1e-6)
 
 
 def plain_transport(mass, room, cost, sharpness: float) -> list[list[float]]:
@@ -195,7 +208,7 @@ def test_transport_plans_equal_plain_python() -> None:
     assert torch.allclose(plans.sum(1), (room / room.sum(1, keepdim=True)).double(), atol=1e-4)
     assert torch.allclose(plans.sum(2), (mass / mass.sum(1, keepdim=True)).double(), atol=1e-4)
     for plan, *problem in zip(plans, mass.tolist(), room.tolist(), cost.tolist(), strict=True):
-        expected = plain_transport(*problem, project.TRANSPORT_SHARPNESS)
+        expected = plain_transport(*problem, transport.SHARPNESS)
         assert torch.allclose(plan, torch.tensor(expected, dtype=torch.float64), atol=1e-3)
 
 
@@ -212,7 +225,7 @@ def test_ot_sends_each_token_where_most_of_it_goes(tiny_models) -> None:
     et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
     rt, rs = models.rows(target, et), models.rows(source, es)
     aligned = by_bytes(et, es)
-    got = project.project(rs, rt, aligned, costs, source_encoding=es, target_encoding=et)
+    got = carried(rs, rt, es, et, costs)
     for i in [n for n, kind in enumerate(aligned.kind) if kind == RowKind.SHARED][:3]:
         p_t = rt.logprobs[i].exp()
         p_s = rs.logprobs[aligned.row[i]].exp()
@@ -223,9 +236,86 @@ def test_ot_sends_each_token_where_most_of_it_goes(tiny_models) -> None:
             [Levenshtein.distance(source.tokenizer.piece(w), piece(v)) for v in tokens.tolist()]
             for w in others.tolist()
         ]
-        plan = plain_transport(mass.tolist(), room.tolist(), cost, project.TRANSPORT_SHARPNESS)
+        plan = plain_transport(mass.tolist(), room.tolist(), cost, transport.SHARPNESS)
         expected = (p_t * (1 - mass.sum())).tolist()
         for row, p in zip(plan, mass.tolist(), strict=True):
             expected[tokens.tolist()[row.index(max(row))]] += p
         assert got.probs[i].tolist() == pytest.approx(expected, abs=1e-5)
         assert float(got.kept[i]) == pytest.approx(float(mass.sum()), abs=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [None, 7])
+@pytest.mark.parametrize("strategy", ["prefix", "exact", "retokenise"])
+def test_the_chain_rule_equals_plain_python(tiny_models, strategy: str, top_k: int | None) -> None:
+    target, source = tiny_models
+    pairs = vocab.relate(strategy, source.tokenizer, target.tokenizer)
+    applied = 0
+    for text in ("the cats sat", "a 東 thesat"):
+        et, es = (m.tokenizer.encode(text) for m in (target, source))
+        rt, rs = models.rows(target, et), read(source, es, top_k)
+        before = carried(rs, rt, es, et, pairs)
+        native = evaluate.native_ce(et, es, rs)
+        own, observed = rt.dense.probs[:-1], rt.observed[:-1]
+        ruled = project.chain_rule(
+            before.rows, own, observed, native, et, target.tokenizer.ids_of
+        ).probs(own)
+        assert torch.allclose(ruled.sum(1), torch.ones(len(ruled)), atol=1e-5)
+        spelled = b" " + et.data
+        for i, nats in enumerate(native.tolist()):
+            expected = before.probs[i].tolist()
+            if not math.isnan(nats) and before.kind[i] != RowKind.NONE:
+                ahead = spelled[int(et.stands[i]) + 1 :]
+                y = int(observed[i])
+                known = math.exp(-nats)
+                drop = {
+                    v for v, b in enumerate(target.tokenizer.bytes_of) if b and ahead[: len(b)] == b
+                }
+                rest = sum(p for v, p in enumerate(expected) if v not in drop | {y})
+                scale = (1 - known) / rest
+                expected = [0.0 if v in drop else p * scale for v, p in enumerate(expected)]
+                expected[y] = known
+                applied += 1
+            assert ruled[i].tolist() == pytest.approx(expected, abs=3e-6)
+    assert applied > 5
+
+
+@pytest.mark.parametrize("top_k", [None, 5])
+@pytest.mark.parametrize("strategy", vocab.STRATEGIES)
+def test_origins_name_the_tokens_that_the_mass_came_from(
+    tiny_models, strategy: str, top_k: int | None
+) -> None:
+    """Take one source token out of the row at a time, and see what is missing at the target."""
+    target, source = tiny_models
+    pairs = pipeline.mapping(source.tokenizer, target.tokenizer, strategy, TEXTS)
+    et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
+    rt, rs = models.rows(target, et), read(source, es, top_k)
+    carrier = project.Carrier(
+        rs, rt, by_bytes(et, es), pairs, source_encoding=es, target_encoding=et
+    )
+    carried_over = carrier.rows.carried.to_dense()
+    ids = carried_over.topk(4, dim=1).indices
+    token, share = carrier.origins(ids, n=50)
+    relation = pairs.given() if isinstance(pairs, vocab.PrefixRelation) else None
+    for i, kind in enumerate(carrier.rows.kind):
+        if kind == RowKind.NONE:
+            assert bool((token[i] < 0).all())
+            continue
+        p_s, _ = row_of(rs, int(by_bytes(et, es).row[i]))
+        for r, v in enumerate(ids[i].tolist()):
+            named = [t for t in token[i, r].tolist() if t >= 0]
+            assert len(named) == len(set(named))
+            if carried_over[i, v] > 1e-6:
+                assert float(share[i, r].sum()) == pytest.approx(1, abs=1e-4) or len(named) == 50
+                assert all(p_s[t] > 0 for t in named)
+            falling = share[i, r].tolist()
+            assert falling == sorted(falling, reverse=True)
+            if kind == RowKind.SHARED and relation is not None and i:
+                edges = relation.edge_target == v
+                mates = set(relation.candidates[relation.edge_source[edges]].tolist())
+                weight = {}
+                for w in mates:
+                    goes = relation.edge_target[relation.candidates[relation.edge_source] == w]
+                    weight[w] = p_s[w] / float(rt.dense.probs[i][goes.tolist()].sum())
+                total = sum(weight.values())
+                for t, x in zip(named, falling, strict=False):
+                    assert x == pytest.approx(weight[t] / total, abs=1e-4)

@@ -7,6 +7,7 @@ own parts (model, normaliser, pre-tokenizer, decoder) and from what it answers, 
     spelling   vocabulary entries -> bytes
     python     tokenizers without a Rust form, behind the same calls
     tokenizer  `TextTokenizer`: texts -> encodings, byte strings -> spellings
+    lookup     known bytes -> the tokens that go on after them, and with which characters
     chat       messages in a model's own chat template -> an encoding of their contents
 """
 
@@ -18,10 +19,19 @@ from typing import Any
 from fusion_core.errors import FusionError, ModelFormatError
 
 from .chat import encode_chat
+from .lookup import ByteIndex, CharacterTable, Continuations
 from .python import PythonBackend
 from .tokenizer import TextTokenizer
 
-__all__ = ["TextTokenizer", "encode_chat", "from_transformers", "load"]
+__all__ = [
+    "ByteIndex",
+    "CharacterTable",
+    "Continuations",
+    "TextTokenizer",
+    "encode_chat",
+    "from_transformers",
+    "load",
+]
 
 
 def from_transformers(tokenizer: Any, name: str) -> TextTokenizer:

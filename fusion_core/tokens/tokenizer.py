@@ -299,6 +299,15 @@ class TextTokenizer:
             self._id_of = {b: i for i in order if (b := self.bytes_of[i])}
         return self._id_of.get(string, -1)
 
+    @cached_property
+    def ids_of(self) -> dict[bytes, list[int]]:
+        """The ids of text tokens by their bytes."""
+        found: dict[bytes, list[int]] = {}
+        for i, own in enumerate(self.bytes_of):
+            if own:
+                found.setdefault(own, []).append(i)
+        return found
+
     def first_tokens(
         self, strings: Sequence[bytes], *, at_start: bool = False, before_word: bool = False
     ) -> np.ndarray:

@@ -6,7 +6,6 @@ How the mass is shared among them is decided at each position by the target's ow
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from fusion_core.records import MapReason, VocabMap
-from fusion_core.tokens import TextTokenizer
+from fusion_core.tokens import ByteIndex, TextTokenizer
 
 from .maps import csr, respelling
 from .store import cached
@@ -62,18 +61,18 @@ class PrefixRelation:
         self._known: OrderedDict[tuple[bytes, bool], Consistency] = OrderedDict()
 
     @cached_property
-    def _source_sorted(self) -> _Sorted:
-        return _sorted_bytes(enumerate(self.source.bytes_of))
+    def _source_sorted(self) -> ByteIndex:
+        return ByteIndex(enumerate(self.source.bytes_of))
 
     @cached_property
-    def _target_sorted(self) -> _Sorted:
-        return _sorted_bytes(enumerate(self.target.bytes_of))
+    def _target_sorted(self) -> ByteIndex:
+        return ByteIndex(enumerate(self.target.bytes_of))
 
     @cached_property
-    def _target_start(self) -> _Sorted:
+    def _target_start(self) -> ByteIndex:
         """As a text begins, a target with a dummy prefix spells every word with its space."""
         spelled = enumerate(self.target.bytes_of)
-        return _sorted_bytes((i, b[1:]) for i, b in spelled if b and b[:1] == b" ")
+        return ByteIndex((i, b[1:]) for i, b in spelled if b and b[:1] == b" ")
 
     def given(self, known: bytes = b"", *, target_start: bool = False) -> Consistency:
         """Find the consistent pairs where the source's next token is known to begin with bytes.
@@ -98,13 +97,8 @@ class PrefixRelation:
 
     def _find(self, known: bytes, target_start: bool) -> Consistency:
         if known:
-            low, high = _range(self._source_sorted, known)
-            matching = [(b, i) for b, i in self._source_sorted[low:high] if len(b) > len(known)]
-            others = [
-                i
-                for n in range(1, len(known) + 1)
-                for _, i in _equal(self._source_sorted, known[:n])
-            ]
+            matching = self._source_sorted.extending(known)
+            others = [i for _, i in self._source_sorted.prefixes_of(known)]
         else:
             matching = [(b or b"", i) for i, b in enumerate(self.source.bytes_of)]
             others = []
@@ -193,33 +187,10 @@ def _either(
     )
 
 
-_Sorted = list[tuple[bytes, int]]
-
-
-def _sorted_bytes(items: Iterable[tuple[int, bytes | None]]) -> _Sorted:
-    return sorted((b, i) for i, b in items if b)
-
-
-def _range(ordered: _Sorted, head: bytes) -> tuple[int, int]:
-    """Find the range of the byte strings that begin with ``head``."""
-    after = head.rstrip(b"\xff")
-    low = bisect_left(ordered, (head, -1))
-    if not after:
-        return low, len(ordered)
-    return low, bisect_left(ordered, (after[:-1] + bytes([after[-1] + 1]), -1))
-
-
-def _equal(ordered: _Sorted, string: bytes) -> _Sorted:
-    low = bisect_left(ordered, (string, -1))
-    high = bisect_left(ordered, (string + b"\0", -1))
-    return ordered[low:high]
-
-
-def _longer(ordered: _Sorted, heads: Iterable[bytes]) -> list[tuple[int, bytes]]:
+def _longer(index: ByteIndex, heads: Iterable[bytes]) -> list[tuple[int, bytes]]:
     """List the entries that properly extend one of the heads, as (id, bytes)."""
     found: dict[int, bytes] = {}
     for head in set(heads):
         if head:
-            low, high = _range(ordered, head)
-            found.update((i, b) for b, i in ordered[low:high] if len(b) > len(head))
+            found.update((i, b) for b, i in index.extending(head))
     return list(found.items())

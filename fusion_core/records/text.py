@@ -1,28 +1,18 @@
-"""What passes between the stages: frozen data with its shapes checked, and nothing that computes.
-
-Units: positions are indices of tokens; offsets are bytes of the text in UTF-8, half-open;
-log-probabilities and cross-entropies are nats. Arrays are numpy for positions and torch for
-probabilities.
-
-*Rows.* A model reads a start token and then the text's n tokens, and gives n + 1 next-token rows:
-row i is the distribution of what follows input token i (row 0: what follows the start token), so it
-predicts text token i. Row i stands at the byte where input token i ends; row 0 stands at byte 0.
-"""
+"""Where tokens stand, how they share bytes, and how vocabularies map."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
-import torch
 
-from .errors import FusionError
+from fusion_core.errors import FusionError
 
 
-def _check(condition: bool, message: str) -> None:
+def check(condition: bool, message: str) -> None:
+    """Refuse a record whose fields do not agree."""
     if not condition:
         raise FusionError(message)
 
@@ -62,9 +52,9 @@ class Encoding:
         """Check that the fields agree in length and the spans lie in order inside the text."""
         n = len(self.ids)
         same = all(len(x) == n for x in (self.start, self.end, self.special, self.pieces))
-        _check(same, f"Encoding of {self.model}: fields differ in length from ids {n=}")
+        check(same, f"Encoding of {self.model}: fields differ in length from ids {n=}")
         if n:
-            _check(
+            check(
                 bool(
                     (self.start <= self.end).all()
                     and (np.diff(self.start) >= 0).all()
@@ -197,7 +187,7 @@ class VocabMap:
     def __post_init__(self) -> None:
         """Check that the arrays form a CSR matrix of the stated shape."""
         rows, columns = self.shape
-        _check(
+        check(
             len(self.indptr) == rows + 1
             and bool((np.diff(self.indptr) >= 0).all())
             and len(self.indices) == len(self.weights) == self.indptr[-1]
@@ -225,178 +215,3 @@ class VocabMap:
     def rows_mapped(self) -> int:
         """Number of source ids with an entry."""
         return int((np.diff(self.indptr) > 0).sum())
-
-
-@dataclass(frozen=True, eq=False)
-class NextTokenRows:
-    """A model's next-token distributions along a text.
-
-    Attributes:
-        model: name of the model.
-        logprobs: (n + 1, vocabulary) float32 nats; -inf where an id has no token or was cut off.
-        tail: (n + 1,) float32, probability that was cut off by a top-k; zeros for full rows.
-        observed: (n + 1,) int64, the token that followed; -1 in the last row.
-        observed_logprob: (n + 1,) float32 nats, of the *full* row; nan in the last.
-        boundary: (n + 1,) int64, byte at which each row stands.
-        temperature: what the logits were divided by.
-    """
-
-    model: str
-    logprobs: torch.Tensor
-    tail: torch.Tensor
-    observed: torch.Tensor
-    observed_logprob: torch.Tensor
-    boundary: np.ndarray
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check that every field has one entry a row."""
-        n = len(self.logprobs)
-        fields = (self.tail, self.observed, self.observed_logprob, self.boundary)
-        _check(
-            self.logprobs.ndim == 2 and all(len(x) == n for x in fields),
-            f"NextTokenRows of {self.model}: {tuple(self.logprobs.shape)=} but fields of "
-            f"{[len(x) for x in fields]}",
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class ProjectedRows:
-    """One source's rows, carried to the target's rows and vocabulary.
-
-    Attributes:
-        source: name of the source.
-        probs: (m, target vocabulary) float32, rows sum to 1; row i predicts target text token i.
-        kept: (m,) float32, the share of the source's mass that was mapped; the rest went to the
-            target's own row.
-        kind: (m,) int64 of `RowKind`.
-    """
-
-    source: str
-    probs: torch.Tensor
-    kept: torch.Tensor
-    kind: np.ndarray
-
-    def __post_init__(self) -> None:
-        """Check that every field has one entry a row."""
-        m = len(self.probs)
-        _check(
-            self.probs.ndim == 2 and len(self.kept) == m and len(self.kind) == m,
-            f"ProjectedRows of {self.source}: {tuple(self.probs.shape)=}, {len(self.kept)=}",
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class SparseRows:
-    """The k most probable tokens of each row, and the rest as one bucket.
-
-    Attributes:
-        ids: (m, k) int64, by falling probability; -1 in rows that no window holds.
-        probs: (m, k) float32.
-        tail: (m,) float32; ``probs.sum(1) + tail == 1``.
-        vocab_size: number of ids of the vocabulary.
-        temperature: what the logits were divided by.
-    """
-
-    ids: torch.Tensor
-    probs: torch.Tensor
-    tail: torch.Tensor
-    vocab_size: int
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check that ids, probabilities and tails agree in shape."""
-        _check(
-            self.ids.shape == self.probs.shape and self.tail.shape == self.ids.shape[:1],
-            f"SparseRows: {tuple(self.ids.shape)=}, {tuple(self.probs.shape)=}, "
-            f"{tuple(self.tail.shape)=}",
-        )
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.ids)
-
-
-@dataclass(frozen=True, eq=False)
-class FusedRows:
-    """The distributions that the target is taught, and who they came from.
-
-    Attributes:
-        rows: m fused rows on the target's vocabulary; row i predicts target text token i.
-        sources: names of the S sources, in the order of `weights`.
-        weights: (m, S) float32, share of each source in the row; rows sum to 1.
-        winner: (m,) int64, index of the source with the largest weight, or -1 where several share
-            it, or where that source has no row at this position, so that the target's own stands
-            in.
-        entropy: (m,) float32 nats, of the full fused row.
-        observed_logprob: (m,) float32 nats, of the token that follows, in the full fused row.
-    """
-
-    rows: SparseRows
-    sources: tuple[str, ...]
-    weights: torch.Tensor
-    winner: torch.Tensor
-    entropy: torch.Tensor
-    observed_logprob: torch.Tensor
-
-    def __post_init__(self) -> None:
-        """Check that every field has one entry a row."""
-        m = len(self.rows)
-        fields = (self.weights, self.winner, self.entropy, self.observed_logprob)
-        _check(
-            all(len(x) == m for x in fields) and self.weights.shape[1] == len(self.sources),
-            f"FusedRows: {m=} rows but fields of {[len(x) for x in fields]}",
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class SourceReading:
-    """All that one source contributed to a text, small enough to keep for a view.
-
-    Attributes:
-        encoding: the source's tokens.
-        alignment: the target's tokens and rows against the source's.
-        own: top rows on the source's own vocabulary, one for each of its rows.
-        carried: top rows on the target's vocabulary, one for each target row.
-        kind: (m,) int64 of `RowKind`, of each carried row: NONE where the strategy has nothing to
-            say, whatever the alignment offers, and the target's own row stands in.
-        kept: (m,) float32, kept mass of each carried row.
-        ce: (m,) float32 nats, cross-entropy of each carried row on the token that follows.
-        bits_per_byte: of the source's own predictions over the whole text.
-    """
-
-    encoding: Encoding
-    alignment: Alignment
-    own: SparseRows
-    carried: SparseRows
-    kind: torch.Tensor
-    kept: torch.Tensor
-    ce: torch.Tensor
-    bits_per_byte: float
-
-
-@dataclass(frozen=True, eq=False)
-class Analysis:
-    """A text, read by a target and its sources, aligned, carried over and fused.
-
-    Attributes:
-        target: the target's tokens; its text token i is predicted by row i.
-        own: top rows of the target itself, m of them.
-        target_ce: (m,) float32 nats, the target's own cross-entropy on the token that follows.
-        target_bits_per_byte: of the target's own predictions.
-        sources: one reading a source, in the order given.
-        fused: the fused rows.
-        fused_bits_per_byte: of the full fused rows.
-        scored_bytes: bytes over which all bits per byte were taken.
-        details: what it took: operator, level, strategy, top_k, seconds a stage.
-    """
-
-    target: Encoding
-    own: SparseRows
-    target_ce: torch.Tensor
-    target_bits_per_byte: float
-    sources: tuple[SourceReading, ...]
-    fused: FusedRows
-    fused_bits_per_byte: float
-    scored_bytes: int
-    details: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Load causal language models safely, and read a text with them: text -> next-token rows."""
+"""Load causal language models safely."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from . import tokens, zoo
-from .errors import (
+from fusion_core import tokens, zoo
+from fusion_core.errors import (
     InputError,
     ModelFormatError,
     ModelNotFoundError,
     TooLargeError,
 )
-from .records import Encoding, NextTokenRows
-from .tokens import TextTokenizer
+from fusion_core.tokens import TextTokenizer
 
 MAX_BYTES = 32_000_000_000
 """Largest weights that are loaded unless the caller says otherwise."""
@@ -128,7 +126,8 @@ def load(
 
     Args:
         name: ``zoo:NAME``, a local folder in the `transformers` format, or a hub id.
-        device: "cpu", "cuda", "cuda:1", "mps" or "auto" (CUDA, else MPS, else CPU).
+        device: "cpu", "cuda", "cuda:1", "mps", "auto" (CUDA, else MPS, else CPU), or "spread" (over
+            all devices and the CPU's memory, for models larger than one device).
         dtype: "float32", "bfloat16" or "float16"; by default float32 on the CPU, whatever the file
             holds, and the file's own elsewhere.
         max_bytes: largest size of the weights that is accepted, checked before they are read or
@@ -142,7 +141,8 @@ def load(
     """
     from transformers import AutoModelForCausalLM
 
-    where = _device(device)
+    spread = device == "spread"
+    where = _device("auto" if spread else device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     source = find(name)
@@ -156,9 +156,13 @@ def load(
     wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
     try:
         network: Any = AutoModelForCausalLM.from_pretrained(
-            source.location, trust_remote_code=False, use_safetensors=True, dtype=wanted
+            source.location,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=wanted,
+            device_map="auto" if spread else None,
         )
-        network = network.to(device=where).eval().requires_grad_(False)
+        network = (network if spread else network.to(device=where)).eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
         raise TooLargeError(
             f"{name} does not fit into the memory of {where}: choose a smaller model or another "
@@ -191,7 +195,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(
-            f"There is no device {name!r}: choose cpu, cuda, cuda:N, mps or auto."
+            f"There is no device {name!r}: choose cpu, cuda, cuda:N, mps, auto or spread."
         ) from error
     usable = {
         "cpu": True,
@@ -285,66 +289,3 @@ def _context(config: Any) -> int | None:
         if isinstance(value, int) and value > 0:
             return value
     return None
-
-
-@torch.inference_mode()
-def rows(model: LoadedModel, encoding: Encoding, *, temperature: float = 1.0) -> NextTokenRows:
-    """Read a text that fits the model's context, and return its next-token rows.
-
-    The model reads its start token (BOS, else EOS) and then the text's own tokens; tokens that a
-    post-processor inserted are left out. Logits are the model's own, cut to the ids that its
-    tokenizer has.
-
-    Args:
-        model: the model.
-        encoding: the text in the model's own tokens, n of them not special.
-        temperature: what the logits are divided by.
-
-    Returns:
-        n + 1 rows on the model's device. Without a start token row 0 knows nothing: it is uniform,
-        and the log-probability of the token that follows is nan.
-
-    Raises:
-        TooLargeError: the text has more tokens than the model's context.
-    """
-    ids = encoding.ids[encoding.text_tokens]
-    start = model.tokenizer.start_id
-    read = ids if start is None else np.concatenate([[start], ids])
-    if model.context is not None and len(read) > model.context:
-        raise TooLargeError(
-            f"{model.name} reads at most {model.context} tokens at once, not {len(read)}: cut the "
-            "text into windows."
-        )
-    size = model.tokenizer.size
-    batch = torch.as_tensor(read, device=model.device)[None]
-    try:
-        logits = model.network(input_ids=batch, use_cache=False).logits[0, :, :size].float()
-    except torch.OutOfMemoryError as error:
-        raise TooLargeError(
-            f"{model.name} ran out of memory on {len(read)} tokens: read shorter texts or choose "
-            "another device."
-        ) from error
-    except (IndexError, RuntimeError, ValueError) as error:
-        raise ModelFormatError(
-            f"{model.name} failed to read the text ({type(error).__name__}: {str(error)[:200]}): "
-            "check that its tokenizer and weights belong together."
-        ) from error
-    full = logits.new_full((len(ids) + 1, size), -torch.inf)
-    full[int(start is None) :, : logits.shape[1]] = logits / temperature
-    if start is None:
-        full[0] = 0
-    full[:, torch.as_tensor(model.tokenizer.unused_ids, device=full.device)] = -torch.inf
-    logprobs = torch.log_softmax(full, dim=-1)
-    observed = torch.as_tensor(np.append(ids, -1), device=model.device)
-    picked = logprobs[:-1].gather(1, observed[:-1, None])[:, 0]
-    if start is None:
-        picked[:1] = torch.nan
-    return NextTokenRows(
-        model=model.name,
-        logprobs=logprobs,
-        tail=logprobs.new_zeros(len(logprobs)),
-        observed=observed,
-        observed_logprob=torch.cat([picked, picked.new_full((1,), torch.nan)]),
-        boundary=np.concatenate([[0], encoding.end[encoding.text_tokens]]).astype(np.int64),
-        temperature=temperature,
-    )

@@ -1,0 +1,216 @@
+"""Next-token rows -> the next character and the next byte, at any byte of a text.
+
+Tokens of different vocabularies cannot be compared; the characters with which they go on can. Each
+token of a row gives its probability to the character that it puts next. Inside a token the row at
+the model's last boundary is conditioned on the bytes since: tokens that contradict them are
+dropped; those that end within them are other paths, on which the model has not been asked: they
+count as unknown, and so does what was cut off the row.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from .errors import InputError
+from .records import DenseRows, Encoding, NextTokenRows
+from .tokens import CharacterTable, Continuations, TextTokenizer
+
+CHUNK_CELLS = 1 << 24
+"""Rows times vocabulary that are worked on at once."""
+
+_tables: WeakKeyDictionary[TextTokenizer, CharacterTable] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class NextCharacters:
+    """What a model expects next at p bytes of a text.
+
+    ``probs.sum(1) + partial.sum(1) + end + unknown == 1``, and
+    ``byte_probs.sum(1) + end + unknown == 1``. Inside a character of several bytes the next
+    character is the one that is being completed: `characters` and `parts` include its bytes before
+    the position.
+
+    Attributes:
+        model: name of the model.
+        positions: (p,) int64, bytes of the UTF-8 text before which the model is asked.
+        characters: the c characters that get probability anywhere, by code point.
+        probs: (p, c) float32, probability that each of them comes next.
+        parts: q byte strings that are no character: the beginning of one, where a token ends within
+            it; or what no character begins with, as short as shows it.
+        partial: (p, q) float32, probability that each of these comes next.
+        end: (p,) float32, probability that the text ends.
+        unknown: (p,) float32, probability of other paths, of tokens without bytes, and of what was
+            cut off the row; 1 where the model says nothing: before the first boundary of a model
+            without a start token, where its tokens since their last boundary are not made of the
+            text's bytes, and where a cut row has no token that agrees with them.
+        byte_probs: (p, 256) float32, probability of each next byte.
+    """
+
+    model: str
+    positions: np.ndarray
+    characters: tuple[str, ...]
+    probs: torch.Tensor
+    parts: tuple[bytes, ...]
+    partial: torch.Tensor
+    end: torch.Tensor
+    unknown: torch.Tensor
+    byte_probs: torch.Tensor
+
+
+def next_characters(
+    rows: NextTokenRows, encoding: Encoding, tokenizer: TextTokenizer, positions: Sequence[int]
+) -> NextCharacters:
+    """Sum a model's next-token rows over the tokens that go on with the same character.
+
+    Args:
+        rows: the model's rows on a text, whole or cut.
+        encoding: the text in the model's tokens.
+        tokenizer: the model's.
+        positions: p bytes of the text, in any order; its end is one, too.
+
+    Returns:
+        One distribution a position, on the device of the rows.
+
+    Raises:
+        InputError: a position lies outside the text, or the rows are of another text or vocabulary.
+    """
+    at = _checked(rows, encoding, tokenizer, positions)
+    table = _table(tokenizer)
+    row = np.searchsorted(encoding.stands, at, side="right") - 1
+    like = rows.observed_logprob
+    end, unknown = like.new_zeros(len(at)), like.new_ones(len(at))
+    byte_probs = like.new_zeros(len(at), 256)
+    found: list[tuple[torch.Tensor, list[str | bytes], torch.Tensor]] = []
+    step = max(1, CHUNK_CELLS // tokenizer.size)
+    for (known, head), members in _groups(at, row, encoding, tokenizer).items():
+        given = table.given(known, head)
+        for first in range(0, len(members), step):
+            chosen = members[first : first + step]
+            where = torch.as_tensor(chosen, device=like.device)
+            sums, end[where], unknown[where] = _condition(*_probs(rows, row[chosen]), given)
+            byte_probs[where] = _summed(sums, given.next_byte, 256)
+            occurs = (sums > 0).any(0)
+            labels = [given.labels[n] for n in occurs.nonzero()[:, 0].tolist()]
+            found.append((where, labels, sums[:, occurs]))
+    occurring = {s for _, labels, _ in found for s in labels}
+    characters = sorted(s for s in occurring if isinstance(s, str))
+    parts = sorted(s for s in occurring if isinstance(s, bytes))
+    place = {s: n for n, s in enumerate([*characters, *parts])}
+    probs = like.new_zeros(len(at), len(place))
+    for where, labels, sums in found:
+        columns = torch.as_tensor([place[s] for s in labels], dtype=torch.int64, device=like.device)
+        probs[where[:, None], columns] = sums
+    return NextCharacters(
+        model=rows.model,
+        positions=at,
+        characters=tuple(characters),
+        probs=probs[:, : len(characters)],
+        parts=tuple(parts),
+        partial=probs[:, len(characters) :],
+        end=end,
+        unknown=unknown,
+        byte_probs=byte_probs,
+    )
+
+
+def _checked(
+    rows: NextTokenRows, encoding: Encoding, tokenizer: TextTokenizer, positions: Sequence[int]
+) -> np.ndarray:
+    """Return the positions as an array, or say why they cannot be answered."""
+    at = np.asarray(positions, np.int64).reshape(-1)
+    size = len(encoding.data)
+    if outside := [b for b in at.tolist() if not 0 <= b <= size]:
+        raise InputError(
+            f"Byte {outside[0]} lies outside the text: choose positions from 0 to {size}."
+        )
+    if (len(rows.rows), rows.rows.vocab_size) != (len(encoding.stands), tokenizer.size):
+        raise InputError(
+            f"{len(rows.rows)} rows of {rows.model} over {rows.rows.vocab_size} ids do not fit an "
+            f"encoding with {len(encoding.stands)} rows over {tokenizer.size}: give the rows, the "
+            "encoding and the tokenizer of one model and text."
+        )
+    return at
+
+
+def _table(tokenizer: TextTokenizer) -> CharacterTable:
+    if tokenizer not in _tables:
+        _tables[tokenizer] = CharacterTable(tokenizer)
+    return _tables[tokenizer]
+
+
+def _groups(
+    at: np.ndarray, row: np.ndarray, encoding: Encoding, tokenizer: TextTokenizer
+) -> dict[tuple[bytes, bytes], list[int]]:
+    """Gather positions by the bytes since their row's boundary, and since their character began.
+
+    Positions at which the model says nothing are left out.
+    """
+    text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
+    stand = encoding.stands[row]
+    marks = np.zeros(len(text), np.int64)
+    for start, stop in encoding.lost:
+        marks[start + 1 : stop + 1] = 1
+    lost = np.cumsum(marks)
+    said = lost[at] == lost[np.maximum(stand, 0)]
+    if tokenizer.start_id is None:
+        said &= row > 0
+    leads = (np.frombuffer(encoding.data, np.uint8) & 0xC0) != 0x80
+    begins = np.append(np.flatnonzero(leads), len(leads))
+    begin = begins[np.searchsorted(begins, at, side="right") - 1]
+    read = encoding.ids[encoding.text_tokens]
+    groups: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
+    for n in np.flatnonzero(said).tolist():
+        known = text[stand[n] + 1 : at[n] + 1]
+        # A token with characters that the text has not may begin otherwise, unless none are known.
+        own = tokenizer.bytes_of[read[row[n]]] if known and row[n] < len(read) else b""
+        if (own or b"").startswith(known):
+            groups[known, encoding.data[begin[n] : at[n]]].append(n)
+    return groups
+
+
+def _probs(rows: NextTokenRows, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return chosen rows as (r, vocabulary) probabilities, and their (r,) tails."""
+    where = torch.as_tensor(chosen, device=rows.observed_logprob.device)
+    if isinstance(rows.rows, DenseRows):
+        probs = rows.rows.logprobs[where].exp()
+        return probs, probs.new_zeros(len(probs))
+    probs, ids = rows.rows.probs[where], rows.rows.ids[where].clamp(min=0)
+    full = probs.new_zeros(len(probs), rows.rows.vocab_size)
+    return full.scatter_add_(1, ids, probs), rows.rows.tail[where]
+
+
+def _condition(
+    probs: torch.Tensor, tail: torch.Tensor, given: Continuations
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Condition rows on known bytes.
+
+    Args:
+        probs: (r, vocabulary) probabilities.
+        tail: (r,) mass that was cut off.
+        given: what the vocabulary's tokens go on with after the known bytes.
+
+    Returns:
+        (r, l) probabilities of the labels, (r,) of the text's end, and (r,) unknown; they sum to 1.
+    """
+    candidates, others, end = (
+        probs[:, torch.as_tensor(x, device=probs.device)]
+        for x in (given.candidates, given.others, given.end)
+    )
+    sums = _summed(candidates, given.label, len(given.labels))
+    unknown = others.sum(1) + tail
+    total = sums.sum(1) + end.sum(1) + unknown
+    unknown = torch.where(total > 0, unknown, 1)
+    total = torch.where(total > 0, total, 1)
+    return sums / total[:, None], end.sum(1) / total, unknown / total
+
+
+def _summed(values: torch.Tensor, group: np.ndarray, size: int) -> torch.Tensor:
+    """Sum (r, n) values by the group of each column, to (r, size)."""
+    index = torch.as_tensor(group, device=values.device).expand_as(values)
+    return values.new_zeros(len(values), size).scatter_add_(1, index, values)

@@ -1,0 +1,32 @@
+"""Named models, and what they expect at each position of a text.
+
+load   name -> `LoadedModel`, safely
+read   texts -> `NextTokenRows`
+"""
+
+from .load import (
+    DTYPES,
+    MAX_BYTES,
+    LoadedModel,
+    ModelSource,
+    find,
+    load,
+    load_tokenizer,
+)
+from .read import BATCH_TOKENS, cut_rows, forward, log_softmax, rows, rows_batch
+
+__all__ = [
+    "BATCH_TOKENS",
+    "DTYPES",
+    "MAX_BYTES",
+    "LoadedModel",
+    "ModelSource",
+    "cut_rows",
+    "find",
+    "forward",
+    "load",
+    "load_tokenizer",
+    "log_softmax",
+    "rows",
+    "rows_batch",
+]

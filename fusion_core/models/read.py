@@ -1,0 +1,240 @@
+"""Texts -> next-token rows, many texts at once."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from fusion_core.config import Cut, check_temperature
+from fusion_core.errors import InputError, ModelFormatError, TooLargeError
+from fusion_core.records import DenseRows, Encoding, NextTokenRows, SparseRows
+
+from .load import LoadedModel
+
+BATCH_TOKENS = 4096
+"""Tokens that are read at once, padding included."""
+
+CHUNK_CELLS = 1 << 26
+"""Rows times vocabulary that are normalised at once."""
+
+
+def rows(model: LoadedModel, encoding: Encoding, *, temperature: float = 1.0) -> NextTokenRows:
+    """Read one text; see `rows_batch`."""
+    return rows_batch(model, [encoding], temperature=temperature)[0]
+
+
+@torch.inference_mode()
+def rows_batch(
+    model: LoadedModel,
+    encodings: Sequence[Encoding],
+    *,
+    temperature: float = 1.0,
+    cut: Cut | None = None,
+) -> list[NextTokenRows]:
+    """Read texts that fit the model's context, and return their next-token rows.
+
+    The model reads its start token (BOS, else EOS) and then the text's own tokens; tokens that a
+    post-processor inserted are left out. Texts of like length are read together, padded at their
+    ends, which a causal model does not see. Logits are the model's own, cut to the ids that its
+    tokenizer has.
+
+    Args:
+        model: the model.
+        encodings: the texts in the model's own tokens, n of them not special.
+        temperature: what the logits are divided by.
+        cut: what to keep of each row; everything by default.
+
+    Returns:
+        For each text n + 1 rows on the device of the model's logits. Without a start token row 0
+        knows nothing: it is uniform, and the log-probability of the token that follows is nan.
+
+    Raises:
+        InputError: the temperature is not above 0.
+        TooLargeError: a text has more tokens than the model's context, or memory is short.
+        ModelFormatError: the model cannot read the text, or gives no numbers.
+    """
+    check_temperature(temperature)
+    ids = [e.ids[e.text_tokens] for e in encodings]
+    start = model.tokenizer.start_id
+    read = ids if start is None else [np.concatenate([[start], i]) for i in ids]
+    longest = max(map(len, read), default=0)
+    if model.context is not None and longest > model.context:
+        raise TooLargeError(
+            f"{model.name} reads at most {model.context} tokens at once, not {longest}: cut the "
+            "text into windows."
+        )
+    out: list[NextTokenRows | None] = [None] * len(encodings)
+    for batch in _batches([len(r) for r in read]):
+        logits = forward(model, [read[i] for i in batch])
+        for place, i in enumerate(batch):
+            own = logits[place, : len(read[i])]
+            out[i] = _rows(model, encodings[i], ids[i], own, temperature, cut)
+    return [r for r in out if r is not None]
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Gather texts of like length, so that little is padded."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def forward(model: LoadedModel, read: Sequence[np.ndarray]) -> torch.Tensor:
+    """Run the network on b lists of ids: (b, longest, head) logits; those of padding are junk.
+
+    Raises:
+        TooLargeError: memory is short.
+        ModelFormatError: the network cannot read the ids.
+    """
+    longest = max(map(len, read))
+    padded = np.zeros((len(read), longest), np.int64)
+    for place, own in enumerate(read):
+        padded[place, : len(own)] = own
+    batch = torch.as_tensor(padded, device=model.device)
+    try:
+        return model.network(input_ids=batch, use_cache=False).logits
+    except torch.OutOfMemoryError as error:
+        raise TooLargeError(
+            f"{model.name} ran out of memory on {padded.size} tokens: read shorter texts or choose "
+            "another device."
+        ) from error
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise ModelFormatError(
+            f"{model.name} failed to read the text ({type(error).__name__}: {str(error)[:200]}): "
+            "check that its tokenizer and weights belong together."
+        ) from error
+
+
+def _rows(
+    model: LoadedModel,
+    encoding: Encoding,
+    ids: np.ndarray,
+    logits: torch.Tensor,
+    temperature: float,
+    cut: Cut | None,
+) -> NextTokenRows:
+    """Turn the logits (n or n + 1, head) of one text into its rows."""
+    mute = int(model.tokenizer.start_id is None)
+    observed = torch.as_tensor(np.append(ids, -1), device=logits.device)
+    picked = logits.new_full((len(ids) + 1,), torch.nan, dtype=torch.float32)
+    step = max(1, CHUNK_CELLS // model.tokenizer.size)
+    generator = torch.Generator(logits.device)
+    if cut is not None and cut.samples:
+        generator.manual_seed(zlib.crc32(ids.tobytes(), cut.seed))
+    parts: list[torch.Tensor | SparseRows] = []
+    for first in range(0, len(logits), step):
+        logprobs = log_softmax(model, logits[first : first + step])
+        own = observed[first + mute : first + mute + len(logprobs)]
+        picked[first + mute : first + mute + len(own)] = logprobs.gather(
+            1, own.clamp(min=0)[:, None]
+        )[:, 0]
+        if temperature != 1:
+            logprobs = torch.log_softmax(logprobs / temperature, dim=-1)
+        if mute and first == 0:
+            nothing = logprobs.new_zeros(1, logprobs.shape[1])
+            nothing[:, torch.as_tensor(model.tokenizer.unused_ids)] = -torch.inf
+            logprobs = torch.cat([torch.log_softmax(nothing, dim=1), logprobs])
+        parts.append(logprobs if cut is None else cut_rows(logprobs, cut, temperature, generator))
+    picked[-1] = torch.nan
+    return NextTokenRows(
+        model=model.name,
+        rows=_joined(parts, temperature),
+        observed=observed,
+        observed_logprob=picked,
+        boundary=np.concatenate([[0], encoding.end[encoding.text_tokens]]).astype(np.int64),
+    )
+
+
+def log_softmax(model: LoadedModel, logits: torch.Tensor) -> torch.Tensor:
+    """Normalise (n, head) logits over the ids that the tokenizer has: (n, vocabulary) float32 nats.
+
+    Raises:
+        ModelFormatError: there is a logit that is no number.
+    """
+    size = model.tokenizer.size
+    known = logits[:, :size].float()
+    if known.shape[1] < size:
+        known = torch.nn.functional.pad(known, (0, size - known.shape[1]), value=-torch.inf)
+    if len(model.tokenizer.unused_ids):
+        unused = torch.as_tensor(model.tokenizer.unused_ids, device=known.device)
+        known = known.index_fill(1, unused, -torch.inf)
+    logprobs = torch.log_softmax(known, dim=-1)
+    if not bool(torch.isfinite(logprobs.amax(dim=1)).all()):
+        raise ModelFormatError(
+            f"{model.name} gives logits that are no numbers: load it in another dtype such as "
+            "float32, or check its weights."
+        )
+    return logprobs
+
+
+def _joined(parts: list[torch.Tensor | SparseRows], temperature: float) -> DenseRows | SparseRows:
+    dense = [p for p in parts if isinstance(p, torch.Tensor)]
+    if dense:
+        return DenseRows(dense[0] if len(dense) == 1 else torch.cat(dense), temperature)
+    sparse = [p for p in parts if isinstance(p, SparseRows)]
+    width = max(p.ids.shape[1] for p in sparse)
+    pad = torch.nn.functional.pad
+    return SparseRows(
+        torch.cat([pad(p.ids, (0, width - p.ids.shape[1]), value=-1) for p in sparse]),
+        torch.cat([pad(p.probs, (0, width - p.probs.shape[1])) for p in sparse]),
+        torch.cat([p.tail for p in sparse]),
+        sparse[0].vocab_size,
+        temperature,
+    )
+
+
+def cut_rows(
+    logprobs: torch.Tensor,
+    cut: Cut,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> SparseRows:
+    """Keep some tokens of each row; what is cut off becomes its tail.
+
+    Args:
+        logprobs: (n, vocabulary) nats.
+        cut: the k most probable tokens; the fewest whose probabilities reach p; or N draws with
+            replacement, each of which counts 1/N, so that the rows are right on average and have
+            no tail (sparse logit sampling, arXiv 2503.16870).
+        temperature: what the logits were divided by.
+        generator: for the draws.
+
+    Raises:
+        InputError: the cut keeps nothing that could be named.
+    """
+    size = logprobs.shape[1]
+    if cut.samples:
+        drawn = torch.multinomial(
+            logprobs.exp(), cut.samples, replacement=True, generator=generator
+        )
+        drawn = drawn.sort(dim=1).values
+        new = torch.ones_like(drawn, dtype=torch.bool)
+        new[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
+        counts = torch.zeros_like(drawn).scatter_add_(1, new.cumsum(1) - 1, torch.ones_like(drawn))
+        ids = torch.full_like(drawn, -1).scatter_(1, new.cumsum(1) - 1, drawn)
+        counts, order = counts.sort(dim=1, descending=True, stable=True)
+        width = int((counts > 0).sum(1).max())
+        probs = counts[:, :width].to(logprobs.dtype) / cut.samples
+        ids = ids.gather(1, order)[:, :width]
+        return SparseRows(ids, probs, probs.new_zeros(len(probs)), size, temperature)
+    if cut.top_k:
+        top, ids = logprobs.topk(min(cut.top_k, size), dim=1)
+        probs = top.exp()
+    elif cut.top_p:
+        probs, ids = logprobs.exp().sort(dim=1, descending=True)
+        reached = probs.cumsum(1) - probs < cut.top_p
+        width = int(reached.sum(1).max())
+        probs = torch.where(reached, probs, 0)[:, :width]
+        ids = ids.masked_fill(~reached, -1)[:, :width]
+    else:
+        raise InputError("A cut keeps top_k tokens, top_p of the mass, or draws: name one of them.")
+    ids = ids.masked_fill(probs <= 0, -1)
+    return SparseRows(ids, probs, (1 - probs.sum(1)).clamp(min=0), size, temperature)

@@ -22,7 +22,7 @@ The rooms, in the order in which they may import one another (a test reads the i
       cache       rows                     <-> shards on disk
 
     reading, origins < gather              windows of texts, fused
-    pipeline < suite                       call the stages in order
+    pipeline < build, generate, suite      call the stages in order
     reports                                records -> JSON objects and tables
     cli, __main__                          the command line
     zoo.build, zoo.__main__                how the embedded models were made

@@ -1,4 +1,4 @@
-"""The command line: `align`, `map-vocab`, `transfer`, `fuse`, `evaluate`.
+"""The command line: `align`, `map-vocab`, `transfer`, `fuse`, `generate`, `cache`, `evaluate`.
 
 Every command prints a readable table, or with ``--json`` one JSON object and nothing else, on
 stdout; progress goes to stderr. Exit status 0; 2 for bad input, with one line on stderr; 1 for an
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 import time
 import warnings
@@ -18,7 +19,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from . import documents, fuse, models, pipeline, suite, vocab
+from . import build, documents, fuse, models, pipeline, suite, vocab
 from .align import METHODS
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import FusionError, InputError
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(argv)
         report, table = options.run(options)
+        if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+            return 0
         if options.json:
             print(json.dumps(finite(report), ensure_ascii=False, allow_nan=False))
         else:
@@ -184,6 +187,20 @@ def _parser() -> argparse.ArgumentParser:
     add_carrying(sub)
     add_device(sub)
 
+    sub = command("cache", _cache, "write the fused rows of documents, for training")
+    add_fusing(sub)
+    sub.add_argument("--data", required=True, help="documents: .txt, .jsonl or .parquet")
+    sub.add_argument("--out", required=True, help="a folder; a half-built cache is gone on with")
+    sub.add_argument(
+        "--keep", default="fused", help="; ".join(f"{k}: {v}" for k, v in build.KINDS.items())
+    )
+    sub.add_argument(
+        "--shard-bytes", type=int, default=build.SHARD_BYTES, help="text of one file of the cache"
+    )
+    add_strategy(sub)
+    add_carrying(sub)
+    add_device(sub)
+
     sub = command("evaluate", _evaluate, "bits per byte of models on documents")
     sub.add_argument("--model", action="append", required=True)
     data = sub.add_mutually_exclusive_group(required=True)
@@ -309,6 +326,36 @@ def _fuse(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]
     target, *sources = _load(options, [options.target, *options.source])
     analysis = pipeline.analyse(target, sources, text, config, corpus=corpus, progress=_progress())
     return fused_report(analysis, target.tokenizer.piece), fuse_table
+
+
+def _cache(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
+    config = _config(options)
+    if options.shard_bytes < 1:
+        raise InputError(f"--shard-bytes must be at least 1, not {options.shard_bytes}.")
+    texts, corpus = documents.read_documents(options.data), _corpus(options)
+    target, *sources = _load(options, [options.target, *options.source])
+    began = time.perf_counter()
+    cache = build.build_cache(
+        target,
+        sources,
+        texts,
+        config,
+        options.out,
+        kind=options.keep,
+        shard_bytes=options.shard_bytes,
+        corpus=corpus,
+        progress=_progress(),
+    )
+    report = {
+        "target_tokens": cache.tokens,
+        "bytes": cache.bytes,
+        "bytes_per_token": cache.bytes / cache.tokens,
+        "seconds": time.perf_counter() - began,
+        "documents": len(cache),
+        "shards": len(cache.manifest.shards),
+        "out": str(options.out),
+    }
+    return report, pairs_table
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:

@@ -190,6 +190,68 @@ def fuse(
     )
 
 
+def entropies(projected: Sequence[ProjectedRows], target: NextTokenRows) -> torch.Tensor:
+    """Return (m, S) nats, the entropies of S sources' carried-over rows."""
+    m = len(projected[0].kept)
+    return _laid_out(projected, target.dense.probs[:m], 1).entropies()
+
+
+def fuse_sparse(
+    rows: Sequence[SparseRows],
+    own: SparseRows,
+    scores: np.ndarray,
+    *,
+    operator: str,
+    top_k: int,
+) -> tuple[SparseRows, torch.Tensor]:
+    """Fuse rows of which only the top is known.
+
+    A token that a source does not list has of its tail what the target's own row would give it, and
+    nothing where the target does not list it either.
+
+    Args:
+        rows: S sources' m carried-over rows.
+        own: the target's own m rows.
+        scores: (m, S), what the operator weighs sources by, lower is better.
+        operator: name in `OPERATORS`.
+        top_k: tokens kept of a fused row.
+
+    Returns:
+        m fused rows, and (m, S) weights.
+    """
+    m, size = len(own), own.vocab_size
+    listed = []
+    for part in (own, *rows):
+        at = torch.nonzero(part.ids >= 0).T
+        listed.append((at[0] * size + part.ids[at[0], at[1]], part.probs[at[0], at[1]]))
+    key, place = torch.cat([k for k, _ in listed]).unique(return_inverse=True)
+    places = place.split([len(k) for k, _ in listed])
+    row, token = key // size, key % size
+    prior = own.probs.new_zeros(len(key)).index_copy_(0, places[0], listed[0][1])
+    weights = OPERATORS[operator].weigh(torch.as_tensor(scores))
+    columns, tails = [], []
+    for part, at, (_, probs) in zip(rows, places[1:], listed[1:], strict=True):
+        known = torch.zeros_like(row, dtype=torch.bool).index_fill_(0, at, True)
+        room = 1 - prior.new_zeros(m).index_add_(0, row, torch.where(known, prior, 0))
+        share = torch.where(room > 0, part.tail / room.clamp(min=1e-9), 0).clamp(max=1)
+        least = part.probs.amin(1)  # what is not listed is not more probable than what is
+        guess = torch.minimum(share[row] * prior, least[row])
+        q = torch.where(known, 0, guess).index_copy(0, at, probs)
+        columns.append(q)
+        tails.append((1 - prior.new_zeros(m).index_add_(0, row, q)).clamp(min=0))
+    q, tail = torch.stack(columns, dim=1), torch.stack(tails, dim=1)
+    fused = (weights[row] * q).sum(1)
+    if OPERATORS[operator].geometric:
+        product = (weights[row] * q.log()).sum(1).exp()
+        bucket = (weights * tail.log()).sum(1).exp()
+        total = bucket + prior.new_zeros(m).index_add_(0, row, product)
+        agree = total > 0
+        fused = torch.where(agree[row], product / total[row].clamp(min=1e-30), fused)
+    top, ids = _top(row, token, fused, m, min(top_k, size))
+    tail_of = (1 - top.sum(1)).clamp(min=0)
+    return SparseRows(ids, top, tail_of, size, own.temperature), weights
+
+
 def top_rows(projected: ProjectedRows, target: NextTokenRows, k: int) -> SparseRows:
     """Keep the k most probable tokens of carried-over rows.
 
@@ -216,6 +278,23 @@ def _winner(weights: torch.Tensor, projected: Sequence[ProjectedRows]) -> torch.
         np.stack([p.kind != RowKind.NONE for p in projected], axis=1), device=winner.device
     )
     return torch.where(alone & spoke.gather(1, winner[:, None])[:, 0], winner, -1)
+
+
+def _top(
+    row: torch.Tensor, token: torch.Tensor, values: torch.Tensor, m: int, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take the k largest of the values listed for each of m rows, in order of rows.
+
+    Returns:
+        (m, k) values, 0 where there are fewer, and (m, k) tokens, -1 there.
+    """
+    counts = row.bincount(minlength=m)
+    column = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    grid = values.new_zeros(m, max(k, int(counts.max()) if m else 0))
+    tokens = torch.full(grid.shape, -1, device=row.device)
+    grid[row, column], tokens[row, column] = values, token
+    top, at = grid.topk(k, dim=1)
+    return top, tokens.gather(1, at)
 
 
 Combined = tuple[SparseRows, torch.Tensor, torch.Tensor]
@@ -317,16 +396,11 @@ class _Union:
         if geometric:
             fused, share = self._geometric(weights, fused, share)
         m, row = len(self._own), self._row
-        counts = row.bincount(minlength=m)
-        column = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-        grid = fused.new_full((m, int(counts.max()) if m else 0), -1.0)
-        tokens = torch.full(grid.shape, -1, device=row.device)
-        grid[row, column], tokens[row, column] = fused, self._token
-        top, at = grid.topk(self._top_k, dim=1)
+        top, ids = _top(row, self._token, fused, m, self._top_k)
         tail = (1 - top.sum(1)).clamp(min=0)
         if self._top_k == self._size:
             tail = torch.zeros_like(tail)
-        kept = SparseRows(tokens.gather(1, at), top, tail, self._size, temperature)
+        kept = SparseRows(ids, top, tail, self._size, temperature)
         entropy = self._sums(torch.special.entr(fused)) + self._elsewhere(share[:, None])[:, 0]
         goal = torch.arange(m, device=row.device) * self._size + observed
         place = torch.searchsorted(self._key, goal).clamp(max=len(self._key) - 1)

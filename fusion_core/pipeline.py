@@ -57,6 +57,37 @@ def mapping(
     return found
 
 
+def mappings(
+    target: LoadedModel,
+    sources: Sequence[LoadedModel],
+    config: FusionConfig,
+    corpus: Sequence[str],
+    progress: Progress | None = None,
+) -> list[vocab.Mapping | None]:
+    """Check that models can be fused as configured, and return the sources' vocab mappings.
+
+    Args:
+        target: the model that would be taught.
+        sources: the models that would teach.
+        config: strategy, operator and level.
+        corpus: texts for strategies that count.
+        progress: told of every vocabulary.
+
+    Raises:
+        InputError: no source, a model named twice, an unknown strategy, operator or level.
+    """
+    if not sources:
+        raise InputError("There is no source: name at least one.")
+    check_names(target.name, *(s.name for s in sources))
+    fuse.check(config.operator, config.level)
+    maps = []
+    for j, source in enumerate(sources):
+        if progress:
+            progress(f"mapping the vocabulary of {source.name}", j / len(sources))
+        maps.append(mapping(source.tokenizer, target.tokenizer, config.strategy, corpus))
+    return maps
+
+
 def align(
     target: TextTokenizer, sources: Sequence[TextTokenizer], text: str, method: str = "bytes"
 ) -> tuple[Encoding, list[tuple[Encoding, Alignment]]]:
@@ -222,17 +253,9 @@ def analyse(
         InputError: an empty text, a model named twice, an unknown strategy, operator or level.
         TooLargeError: the text is too long.
     """
-    tell = progress or (lambda stage, share: None)
-    if not sources:
-        raise InputError("There is no source: name at least one.")
-    check_names(target.name, *(s.name for s in sources))
-    fuse.check(config.operator, config.level)
     utf8(text, limit=MAX_TEXT_BYTES)
     clock = [time.perf_counter()]
-    maps = []
-    for j, source in enumerate(sources):
-        tell(f"mapping the vocabulary of {source.name}", j / len(sources))
-        maps.append(mapping(source.tokenizer, target.tokenizer, config.strategy, corpus or [text]))
+    maps = mappings(target, sources, config, corpus or [text], progress)
     clock.append(time.perf_counter())
     read = JointText.of([target, *sources], text, config)
     gathered = Gathering(read, maps, config, carried_top_k=view_top_k, view=True, progress=progress)

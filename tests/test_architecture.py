@@ -35,6 +35,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "origins": 4,
     "gather": 5,
     "pipeline": 6,
+    "build": 7,
     "suite": 7,
     "reports": 7,
     "cli": 8,

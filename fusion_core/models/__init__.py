@@ -10,6 +10,7 @@ from .load import (
     LoadedModel,
     ModelSource,
     find,
+    identity,
     load,
     load_tokenizer,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "cut_rows",
     "find",
     "forward",
+    "identity",
     "load",
     "load_tokenizer",
     "log_softmax",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +193,8 @@ def _device(name: str) -> torch.device:
             if torch.backends.mps.is_available()
             else "cpu"
         )
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # one process a device
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -289,3 +293,29 @@ def _context(config: Any) -> int | None:
         if isinstance(value, int) and value > 0:
             return value
     return None
+
+
+def identity(model: LoadedModel) -> dict[str, Any]:
+    """Say which model this is, so that what was made with it is not taken for another's.
+
+    Returns:
+        ``revision`` (commit of a hub model), ``weights`` (sha256 of a local folder's configuration
+        and safetensors), ``tokenizer`` (its content key) and ``dtype``; None for what is not known.
+    """
+    try:
+        path = find(model.name).path
+    except ModelNotFoundError:  # made in the process
+        path = None
+    digest = None
+    if path is not None:
+        whole = hashlib.sha256()
+        for file in [path / "config.json", *sorted(path.glob("*.safetensors"))]:
+            with file.open("rb") as stream:
+                whole.update(hashlib.file_digest(stream, "sha256").digest())
+        digest = whole.hexdigest()
+    return {
+        "revision": getattr(model.network.config, "_commit_hash", None),
+        "weights": digest,
+        "tokenizer": model.tokenizer.key,
+        "dtype": str(model.network.dtype).removeprefix("torch."),
+    }

@@ -204,7 +204,7 @@ class Carrier:
         where = torch.nonzero(self._group == 0)[:, 0]
         size = self._own.shape[1]
         step = max(1, CHUNK_CELLS // max(size, self._source_size))
-        for some in where.split(step):
+        for some in where.split(step) if len(where) else ():
             probs = given.logprobs[self._row[some]].exp()
             if self._shared is None:
                 carried[some] = probs

@@ -2,8 +2,8 @@
 
     python benchmarks/rows.py
 
-writes benchmarks/results/rows.md: `models.rows_batch`, with whole rows and with their top 10, against
-the network alone in inference mode on the same ids, for every model of the zoo and, where
+writes benchmarks/results/rows.md: `models.rows_batch`, with whole rows and with their top 10,
+against the network alone in inference mode on the same ids, for every model of the zoo and, where
 FUSELAB_TESTDATA names the folder of test data, its two models of children's stories. All texts of a
 batch have the same length, so that nothing is padded. The three calls are timed in turn, on two
 cores; peaks are of the memory that torch holds during a call, as its profiler saw it.
@@ -12,6 +12,10 @@ cores; peaks are of the memory that torch holds during a call, as its profiler s
 from __future__ import annotations
 
 import os
+
+# Threads that spin while another process has their core make a call up to thirty times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import statistics
 import sys
 import time
@@ -56,8 +60,9 @@ def main() -> None:
                 "# What rows cost beyond the forward pass",
                 "",
                 "`FUSELAB_TESTDATA=… python benchmarks/rows.py`; two cores, float32, medians of",
-                f"{REPEATS} calls in turn. A ratio is the time of `rows_batch` over that of the bare",
-                f"network on the same ids; it should be at most {TARGET}.",
+                f"{REPEATS} calls in turn. A ratio is the time of `rows_batch` over that of the",
+                f"bare network on the same ids; it should be at most {TARGET}. Peaks are of the",
+                "memory that torch takes during a call, its result included.",
                 "",
                 "| model | vocabulary | tokens | bare, tokens/s | whole rows, tokens/s | ratio | "
                 f"top {TOP_K}, tokens/s | ratio | peaks: bare, whole, top {TOP_K} |",

@@ -119,6 +119,34 @@ def next_characters(
     )
 
 
+def joined(parts: Sequence[NextCharacters], shifts: Sequence[int]) -> NextCharacters:
+    """Join what a model expects in several stretches of one text, at least one.
+
+    Args:
+        parts: one for each stretch.
+        shifts: the bytes at which the stretches begin.
+    """
+    characters = sorted({c for p in parts for c in p.characters})
+    strings = sorted({s for p in parts for s in p.parts})
+
+    def spread(names: Sequence[str | bytes], own: Sequence, values: torch.Tensor) -> torch.Tensor:
+        place = {name: n for n, name in enumerate(names)}
+        columns = torch.as_tensor([place[x] for x in own], dtype=torch.int64, device=values.device)
+        return values.new_zeros(len(values), len(names)).index_copy_(1, columns, values)
+
+    return NextCharacters(
+        model=parts[0].model,
+        positions=np.concatenate([p.positions + s for p, s in zip(parts, shifts, strict=True)]),
+        characters=tuple(characters),
+        probs=torch.cat([spread(characters, p.characters, p.probs) for p in parts]),
+        parts=tuple(strings),
+        partial=torch.cat([spread(strings, p.parts, p.partial) for p in parts]),
+        end=torch.cat([p.end for p in parts]),
+        unknown=torch.cat([p.unknown for p in parts]),
+        byte_probs=torch.cat([p.byte_probs for p in parts]),
+    )
+
+
 def _checked(
     rows: NextTokenRows, encoding: Encoding, tokenizer: TextTokenizer, positions: Sequence[int]
 ) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from . import build, documents, fuse, models, pipeline, suite, vocab
+from . import build, documents, fuse, generate, models, pipeline, suite, vocab
 from .align import METHODS
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import FusionError, InputError
@@ -34,6 +34,7 @@ from .reports import (
     fused_report,
     pairs_table,
     study_table,
+    texts_table,
 )
 from .tokens import TextTokenizer
 
@@ -187,6 +188,24 @@ def _parser() -> argparse.ArgumentParser:
     add_carrying(sub)
     add_device(sub)
 
+    sub = command("generate", _generate, "continue a prompt, alone and together")
+    sub.add_argument("--target", required=True)
+    sub.add_argument("--source", action="append", required=True)
+    sub.add_argument("--prompt", required=True)
+    sub.add_argument("--operator", default="mean", help=", ".join(fuse.LABEL_FREE))
+    sub.add_argument("--with-target", action="store_true", help="the target takes part, too")
+    for name, kind in (
+        ("max_new_tokens", int),
+        ("temperature", float),
+        ("top_p", float),
+        ("seed", int),
+    ):
+        default = getattr(generate.Sampling, name)
+        flag = f"--{name.replace('_', '-')}"
+        sub.add_argument(flag, type=kind, default=default, help=f"{default} by default")
+    sub.add_argument("--stop", action="append", default=[], help="a string to stop at")
+    add_device(sub)
+
     sub = command("cache", _cache, "write the fused rows of documents, for training")
     add_fusing(sub)
     sub.add_argument("--data", required=True, help="documents: .txt, .jsonl or .parquet")
@@ -326,6 +345,29 @@ def _fuse(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]
     target, *sources = _load(options, [options.target, *options.source])
     analysis = pipeline.analyse(target, sources, text, config, corpus=corpus, progress=_progress())
     return fused_report(analysis, target.tokenizer.piece), fuse_table
+
+
+def _generate(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
+    sampling = generate.Sampling(
+        options.max_new_tokens,
+        options.temperature,
+        options.top_p,
+        options.seed,
+        tuple(options.stop),
+    )
+    generate.check(options.operator)
+    utf8(options.prompt, limit=MAX_TEXT_BYTES)
+    target, *sources = _load(options, [options.target, *options.source])
+    texts = generate.generate(
+        target,
+        sources,
+        options.prompt,
+        operator=options.operator,
+        with_target=options.with_target,
+        sampling=sampling,
+        progress=_progress(),
+    )
+    return texts, texts_table
 
 
 def _cache(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:

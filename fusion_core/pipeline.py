@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from threading import Lock
 
 import numpy as np
 
+from . import characters, fuse, vocab
 from . import evaluate as scoring
-from . import fuse, vocab
 from .align import METHODS, by_bytes
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
@@ -161,6 +162,55 @@ def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[
     read = [t.nats() for t in joint_texts(readers, texts, FusionConfig())]
     best = np.argmin(np.asarray(read), axis=0)
     return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
+
+
+def next_characters(
+    readers: Sequence[LoadedModel],
+    text: str,
+    positions: Sequence[int],
+    config: FusionConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> list[characters.NextCharacters]:
+    """Compare what models with different vocabularies expect next, character by character.
+
+    Args:
+        readers: the models.
+        text: at most a million bytes.
+        positions: bytes of the text, in any order; its end is one, too.
+        config: overlap of windows and temperature; what is kept of a source's rows does not count.
+        progress: told of every window that is read.
+
+    Returns:
+        One record a model, its positions ascending and each once.
+
+    Raises:
+        InputError: a model is named twice, the text is empty, or a position lies outside it.
+    """
+    check_names(*(m.name for m in readers))
+    size = len(utf8(text, limit=MAX_TEXT_BYTES))
+    wanted = np.unique(np.asarray(positions, np.int64))
+    if not len(wanted) or wanted[0] < 0 or wanted[-1] > size:
+        raise InputError(f"Positions must lie from 0 to {size}, the text's bytes: choose some.")
+    whole = replace(config or FusionConfig(), source_top_k=None, source_top_p=None)
+    read = JointText.of(readers, text, replace(whole, source_samples=None))
+    parts: list[list[characters.NextCharacters]] = [[] for _ in readers]
+    shifts = []
+    for reading in read.readings(progress):
+        window = reading.window
+        mine = wanted[(wanted >= window.own) & (wanted < window.own_end)]
+        if len(mine):
+            shifts.append(window.start)
+            for j, model in enumerate(readers):
+                parts[j].append(
+                    characters.next_characters(
+                        reading.rows[j],
+                        reading.encodings[j],
+                        model.tokenizer,
+                        (mine - window.start).tolist(),
+                    )
+                )
+    return [characters.joined(p, shifts) for p in parts]
 
 
 def transfer(

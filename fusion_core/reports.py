@@ -148,6 +148,13 @@ def study_table(report: Report) -> str:
     return "\n".join(lines)
 
 
+def texts_table(report: Report) -> str:
+    """Show the continuations of a prompt."""
+    alone = {report.get("target_name", "target"): report["target"], **report["sources"]}
+    texts = {**alone, "ensemble": report["ensemble"]}
+    return "\n\n".join(f"{name}\n{text}" for name, text in texts.items())
+
+
 def pairs_table(report: Report, indent: str = "") -> str:
     """Show an object as lines of names and values."""
     lines = []

@@ -36,6 +36,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "gather": 5,
     "pipeline": 6,
     "build": 7,
+    "generate": 7,
     "suite": 7,
     "reports": 7,
     "cli": 8,

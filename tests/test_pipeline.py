@@ -324,3 +324,23 @@ def test_temperature_softens_rows_but_not_scores(tiny_models) -> None:
     assert warm.sources[0].bits_per_byte == pytest.approx(plain.sources[0].bits_per_byte, rel=1e-6)
     assert float(warm.fused.entropy.mean()) > float(plain.fused.entropy.mean())
     assert warm.fused.rows.temperature == 3.0
+
+
+def test_next_characters_over_several_windows(tiny_models) -> None:
+    text = " ".join(["the cat sat, 東京 the cats"] * 12)
+    size = len(text.encode())
+    positions = [0, 3, 8, 200, size, 201, 3]
+    found = pipeline.next_characters(tiny_models, text, positions)
+    for model, got in zip(tiny_models, found, strict=True):
+        assert got.model == model.name
+        assert got.positions.tolist() == sorted(set(positions))
+        total = got.probs.sum(1) + got.partial.sum(1) + got.end + got.unknown
+        assert torch.allclose(total, torch.ones(len(total)), atol=1e-5)
+    near = pipeline.next_characters(tiny_models, text[:20], [0, 3, 8])
+    for got, first in zip(found, near, strict=True):
+        for i in range(3):
+            whole = dict(zip(got.characters, got.probs[i].tolist(), strict=True))
+            for c, p in zip(first.characters, first.probs[i].tolist(), strict=True):
+                assert whole[c] == pytest.approx(p, abs=1e-5)
+    with pytest.raises(InputError, match=f"from 0 to {size}"):
+        pipeline.next_characters(tiny_models, text, [size + 1])

@@ -28,13 +28,21 @@ from fusion_core.records import (
     RowKind,
     VocabMap,
 )
-from fusion_core.vocab import Mapping, PrefixRelation, Transport
+from fusion_core.vocab import Consistency, Mapping, PrefixRelation, Transport
 
 from .observed import chain_rule, probs_at
 from .pairs import Pairs, PairTable, expand, find
 from .transport import TOP_K, destinations, transport_plan
 
-__all__ = ["Carrier", "chain_rule", "probs_at", "project", "target_rows", "transport_plan"]
+__all__ = [
+    "Carrier",
+    "carry_row",
+    "chain_rule",
+    "probs_at",
+    "project",
+    "target_rows",
+    "transport_plan",
+]
 
 CHUNK_CELLS = 1 << 25
 """Rows times vocabulary that are multiplied at once."""
@@ -73,6 +81,31 @@ def project(
         source_encoding=source_encoding,
         target_encoding=target_encoding,
     ).rows
+
+
+def carry_row(
+    given: torch.Tensor, own: torch.Tensor, pairs: Consistency
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Carry the tokens of one row that agree with known bytes over, by Jeffrey's rule.
+
+    Args:
+        given: (source vocabulary,) probabilities.
+        own: (target vocabulary,), the target's own row.
+        pairs: what goes where at this kind of position.
+
+    Returns:
+        (target vocabulary,) what was carried, the mass that was mapped, and the mass of all tokens
+        that agree; nothing is normalised.
+    """
+    lists = Pairs.of(pairs)
+    candidates, source, goes = (
+        x.to(own.device) for x in (lists.candidates, lists.source, lists.target)
+    )
+    mass, prior = given[candidates], own[goes]
+    room = torch.zeros_like(mass).index_add_(0, source, prior)
+    mapped = torch.where(room > TINY, mass, 0)
+    share = (mapped / room.clamp(min=TINY))[source] * prior
+    return torch.zeros_like(own).index_add_(0, goes, share), mapped.sum(), mass.sum()
 
 
 def target_rows(target: NextTokenRows) -> ProjectedRows:

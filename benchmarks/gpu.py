@@ -1,0 +1,239 @@
+"""Rows, projection and fusion on a GPU: a random model of a billion parameters, random texts.
+
+    python benchmarks/gpu.py
+
+writes benchmarks/results/gpu.md. On a machine without a GPU it can be tried in small, without
+writing anything:
+
+    python benchmarks/gpu.py --device cpu --layers 2 --hidden 64 --vocabulary 500 --tokens 64 --batch 2
+
+*Rows.* `models.rows_batch` with the top 10 of each row against the network alone in inference mode
+on the same ids, at once and in the batches that `rows_batch` makes. *Fusion.* The top 10 of three
+sources' random rows (those of fusion.py) on one text, from `NextTokenRows` and `Alignment` to
+`FusedRows`, on the device and on the CPU. Vocabularies are grown by random merges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fusion import CONFIG, OPERATORS, Case, Part, fused, random_rows
+from rows import TARGET, TOP_K, medians
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as backends
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from fusion_core import models
+from fusion_core.align import by_bytes
+from fusion_core.config import Cut
+from fusion_core.models import LoadedModel
+from fusion_core.records import Encoding
+from fusion_core.tokens import TextTokenizer
+
+OUT = ROOT / "benchmarks" / "results" / "gpu.md"
+SOURCES = 3
+REPEATS = 11
+
+
+def main() -> None:
+    """Measure, and write the tables where there is a GPU."""
+    parser = argparse.ArgumentParser(description="Rows, projection and fusion on a GPU.")
+    parser.add_argument("--device", default="cuda")
+    for name, value in (
+        ("layers", 18),
+        ("hidden", 2048),
+        ("vocabulary", 32_000),
+        ("tokens", 2048),
+        ("batch", 8),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    given = parser.parse_args()
+    on_gpu = given.device.startswith("cuda")
+    if on_gpu and not torch.cuda.is_available():
+        raise SystemExit("There is no CUDA device: run this on a GPU, or try --device cpu.")
+    device = torch.device(given.device)
+    vocabularies = [grown(given.vocabulary, seed) for seed in range(SOURCES + 1)]
+    about = torch.cuda.get_device_name(device) if on_gpu else "CPU"
+    model = random_model(vocabularies[0], given.layers, given.hidden, given.tokens, device)
+    lines = [
+        "# On a GPU",
+        "",
+        f"`python benchmarks/gpu.py`; {about}, torch {torch.__version__}, medians of {REPEATS} "
+        "calls in turn.",
+        "",
+        *rows(model, given.batch, given.tokens),
+    ]
+    del model
+    lines += fusion(vocabularies, given.tokens, device)
+    if on_gpu:
+        OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def grown(size: int, seed: int) -> TextTokenizer:
+    """Grow a byte-level vocabulary by random merges, short tokens first."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: i for i, letter in enumerate(letters)}
+    pieces = [*"abcdefghijklmnopqrstuvwxyz", "Ġ"]
+    draw, merges = random.Random(seed), []
+    while len(vocabulary) < size - 1:
+        left, right = draw.choice(pieces), draw.choice(pieces)
+        joined = left + right
+        if len(joined) <= 8 and joined.rfind("Ġ") <= 0 and joined not in vocabulary:
+            vocabulary[joined] = len(vocabulary)
+            merges.append((left, right))
+            pieces.append(joined)
+    backend = Tokenizer(backends.BPE(vocabulary, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|endoftext|>"])
+    end = backend.token_to_id("<|endoftext|>")
+    return TextTokenizer(backend, f"random-{seed}", start_id=end, eos_id=end)
+
+
+def random_model(
+    tokenizer: TextTokenizer, layers: int, hidden: int, context: int, device: torch.device
+) -> LoadedModel:
+    """Build a random Llama in bfloat16."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    heads = max(1, hidden // 64)
+    config = LlamaConfig(
+        vocab_size=tokenizer.size,
+        hidden_size=hidden,
+        intermediate_size=hidden * 11 // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=context,
+    )
+    network = LlamaForCausalLM(config).to(device, torch.bfloat16).eval().requires_grad_(False)
+    size = sum(p.numel() * p.element_size() for p in network.parameters())
+    return LoadedModel("random", tokenizer, network, context, size)
+
+
+def waits(device: torch.device) -> Callable[[], None]:
+    """Return what waits for a device."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+def peak(call: Callable[[], Any], device: torch.device) -> str:
+    """Measure the most memory that a call takes beyond what is held before, in MB."""
+    if device.type != "cuda":
+        return "–"
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    result = call()
+    torch.cuda.synchronize()
+    del result
+    return f"{(torch.cuda.max_memory_allocated() - before) / 1e6:,.0f}"
+
+
+def rows(model: LoadedModel, batch: int, tokens: int) -> list[str]:
+    """Compare rows with the bare network."""
+    n = tokens - 1  # the start token is the first
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.tokenizer.size, (batch, n), generator=generator).numpy()
+    place = np.arange(n)
+    texts = [
+        Encoding("random", b" " * n, own, place, place + 1, np.zeros(n, bool), [""] * n)
+        for own in ids
+    ]
+    read = np.insert(ids, 0, model.tokenizer.start_id or 0, axis=1)
+    inputs = torch.as_tensor(read, device=model.device)
+
+    @torch.inference_mode()
+    def bare(some: torch.Tensor) -> None:
+        model.network(input_ids=some, use_cache=False)
+
+    at_once = max(1, models.BATCH_TOKENS // tokens)
+    calls: dict[str, Callable[[], Any]] = {
+        "bare": lambda: bare(inputs),
+        "bare in batches": lambda: [bare(some) for some in inputs.split(at_once)],
+        "rows": lambda: models.rows_batch(model, texts, cut=Cut(top_k=TOP_K)),
+    }
+    taken = medians(calls, REPEATS, waits(model.device))
+    parameters = sum(p.numel() for p in model.network.parameters())
+    names = {
+        "bare": f"the network alone, {batch} texts at once",
+        "bare in batches": f"the network alone, {min(at_once, batch)} at once",
+        "rows": f"`rows_batch`, top {TOP_K}",
+    }
+    return [
+        f"## Rows of a Llama of {parameters / 1e9:.2f} billion parameters, bfloat16",
+        "",
+        f"{batch} x {tokens:,} random tokens, a vocabulary of {model.tokenizer.size:,}. Ratios are to",
+        f"the network alone, all texts at once; at most {TARGET} was aimed at.",
+        "",
+        "| | ms | tokens/s | ratio | peak, MB |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {names[key]} | {taken[key] * 1e3:.1f} | {batch * tokens / taken[key]:,.0f} | "
+            f"**{taken[key] / taken['bare']:.3f}** | {peak(call, model.device)} |"
+            for key, call in calls.items()
+        ),
+        "",
+    ]
+
+
+def fusion(vocabularies: list[TextTokenizer], tokens: int, device: torch.device) -> list[str]:
+    """Time projection and fusion on the device and on the CPU."""
+    draw = random.Random(0)
+    words = [
+        piece for piece in map(vocabularies[0].piece, range(256, vocabularies[0].size)) if piece
+    ]
+    text = "".join(draw.choice(words) for _ in range(2 * tokens))
+    whole = vocabularies[0].encode(text)
+    text = whole.data[: int(whole.end[whole.text_tokens[tokens - 1]])].decode()
+    encodings = [v.encode(text) for v in vocabularies]
+    cases = {}
+    for where in {"cpu", device.type}:
+        generator = torch.Generator().manual_seed(0)
+        read = [
+            random_rows(e, v.size, generator, CONFIG.source_top_k if j else None, where)
+            for j, (e, v) in enumerate(zip(encodings, vocabularies, strict=True))
+        ]
+        part = Part(encodings, read, [by_bytes(encodings[0], e) for e in encodings[1:]])
+        cases[where] = Case("random", vocabularies, text, [part], [1.0, 0.9, 0.8, 1.0])
+    lines = []
+    for strategy in ("prefix", "mined"):
+        maps = cases["cpu"].maps(strategy)
+        for operator in OPERATORS:
+            taken = medians(
+                {
+                    where: lambda c=case, m=maps, o=operator: fused(c, m, o, fresh=True)
+                    for where, case in cases.items()
+                },
+                5,
+                waits(device),
+            )
+            memory = peak(
+                lambda m=maps, o=operator: fused(cases[device.type], m, o, fresh=True), device
+            )
+            lines.append(
+                f"| `{strategy}` | `{operator}` | {taken[device.type] * 1e3:.1f} | {memory} | "
+                f"{taken['cpu'] * 1e3:.0f} |"
+            )
+    m = len(encodings[0].text_tokens)
+    return [
+        f"## Fusing the top {CONFIG.source_top_k} of {SOURCES} sources at {m:,} positions",
+        "",
+        f"| strategy | operator | {device.type}, ms | peak, MB | CPU, ms |",
+        "| --- | --- | ---: | ---: | ---: |",
+        *lines,
+    ]
+
+
+if __name__ == "__main__":
+    main()

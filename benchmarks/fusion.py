@@ -208,19 +208,20 @@ def random_rows(
     ids = torch.as_tensor(encoding.ids[encoding.text_tokens])
     observed = torch.cat([ids, torch.tensor([-1])])
     frequency = (torch.bincount(ids, minlength=size) + 0.01).log()
-    parts = []
+    parts: list[tuple[torch.Tensor, ...]] = []
     for some in observed.split(256):
         logits = frequency + SPREAD * torch.randn(len(some), size, generator=generator)
         logits[torch.arange(len(some)), some.clamp(min=0)] += LIFT
         logprobs = torch.log_softmax(logits, dim=1)
-        parts.append(logprobs if top_k is None else logprobs.topk(top_k, dim=1))
+        parts.append((logprobs,) if top_k is None else logprobs.topk(top_k, dim=1))
+    joined = [torch.cat(x) for x in zip(*parts, strict=True)]
     rows: DenseRows | SparseRows
     if top_k is None:
-        rows = DenseRows(torch.cat(parts))
+        rows = DenseRows(joined[0])
         picked = rows.logprobs.gather(1, observed.clamp(min=0)[:, None])[:, 0]
     else:
-        probs = torch.cat([p.values for p in parts]).exp()
-        rows = SparseRows(torch.cat([p.indices for p in parts]), probs, 1 - probs.sum(1), size)
+        probs = joined[0].exp()
+        rows = SparseRows(joined[1], probs, 1 - probs.sum(1), size)
         picked = torch.full((len(observed),), torch.nan)
     where = torch.device(device)
     boundary = encoding.stands.clip(0)

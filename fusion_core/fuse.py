@@ -17,6 +17,9 @@ from .errors import InputError
 from .records import FusedRows, NextTokenRows, ProjectedRows, RowKind, SparseRows
 
 LEVELS = ("sequence", "token")
+WHOLE_CELLS = 1 << 21
+"""Rows times vocabulary up to which sparse rows are laid out: sorting them takes longer."""
+
 FLOOR = 1e-9
 """What a probability of zero counts as in a cross-entropy."""
 
@@ -90,24 +93,23 @@ def cross_entropy(probs: torch.Tensor, observed: torch.Tensor) -> tuple[torch.Te
     return _nats(probs.gather(1, observed[:, None])[:, 0])
 
 
-def carried_ce(
-    projected: ProjectedRows, own: torch.Tensor, observed: torch.Tensor
-) -> tuple[torch.Tensor, int]:
+def carried_ce(projected: ProjectedRows, target: NextTokenRows) -> tuple[torch.Tensor, int]:
     """Score carried-over rows as `cross_entropy` does, without laying them out.
 
     Args:
         projected: m rows.
-        own: (m, vocabulary), the target's own rows.
-        observed: (m,) int64 token ids.
+        target: the target's own m + 1 rows.
     """
     carried = projected.carried
+    observed = target.observed[: len(projected.kept)]
     if carried.is_sparse:
         (row, token), mass = carried._indices(), carried._values()
         hits = token == observed[row]
         p = torch.zeros_like(projected.kept).index_add_(0, row[hits], mass[hits])
     else:
         p = carried.gather(1, observed[:, None])[:, 0]
-    p = p + projected.own_share * own.gather(1, observed[:, None])[:, 0]
+    own = target.dense.at(torch.arange(len(observed), device=observed.device), observed)
+    p = p + projected.own_share * own
     return _nats(p)
 
 
@@ -146,6 +148,7 @@ def fuse(
     level: str = "sequence",
     top_k: int = 10,
     operator_temperature: float = 1.0,
+    entropy: bool = True,
 ) -> FusedRows:
     """Fuse the carried-over rows of S sources.
 
@@ -157,6 +160,7 @@ def fuse(
         level: "sequence" or "token".
         top_k: tokens kept of a fused row.
         operator_temperature: what scores are divided by before a softmax.
+        entropy: work out the entropy of the fused rows.
 
     Returns:
         m fused rows; each sums to 1 with its tail.
@@ -169,15 +173,14 @@ def fuse(
         raise InputError("There is nothing to fuse: name at least one source.")
     chosen = OPERATORS[operator]
     m = len(projected[0].kept)
-    own, observed = target.dense.probs[:m], target.observed[:m]
-    rows = _laid_out(projected, own, top_k)
-    ce = torch.stack([carried_ce(p, own, observed)[0] for p in projected], dim=1)
+    rows = _laid_out(projected, target, top_k)
+    ce = torch.stack([carried_ce(p, target)[0] for p in projected], dim=1)
     if chosen.score == "ce" and level == "sequence":
-        scores = own.new_tensor(list(sequence_ce)).expand(m, -1)
+        scores = ce.new_tensor(list(sequence_ce)).expand(m, -1)
     else:
         scores = rows.entropies() if chosen.score == "entropy" else ce
     weights = chosen.weigh(scores / operator_temperature)
-    kept, entropy, p = rows.combine(weights, chosen.geometric, observed, target.dense.temperature)
+    kept, p = rows.combine(weights, chosen.geometric)
     return FusedRows(
         rows=kept,
         sources=tuple(p.source for p in projected),
@@ -185,15 +188,14 @@ def fuse(
         winner=_winner(weights, projected),
         kept=torch.stack([p.kept for p in projected], dim=1),
         ce=ce,
-        entropy=entropy,
+        entropy=rows.entropy() if entropy else torch.full_like(p, torch.nan),
         observed_logprob=-_nats(p)[0],
     )
 
 
 def entropies(projected: Sequence[ProjectedRows], target: NextTokenRows) -> torch.Tensor:
     """Return (m, S) nats, the entropies of S sources' carried-over rows."""
-    m = len(projected[0].kept)
-    return _laid_out(projected, target.dense.probs[:m], 1).entropies()
+    return _laid_out(projected, target, 1).entropies()
 
 
 def fuse_sparse(
@@ -260,14 +262,16 @@ def top_rows(projected: ProjectedRows, target: NextTokenRows, k: int) -> SparseR
         target: the target's own m + 1 rows.
         k: tokens to keep.
     """
-    m = len(projected.kept)
-    rows, ones = _laid_out([projected], target.dense.probs[:m], k), projected.kept.new_ones(m, 1)
-    return rows.combine(ones, False, target.observed[:m], target.dense.temperature)[0]
+    ones = projected.kept.new_ones(len(projected.kept), 1)
+    return _laid_out([projected], target, k).combine(ones, False)[0]
 
 
-def _laid_out(projected: Sequence[ProjectedRows], own: torch.Tensor, top_k: int) -> _Union | _Whole:
+def _laid_out(
+    projected: Sequence[ProjectedRows], target: NextTokenRows, top_k: int
+) -> _Union | _Whole:
     sparse = all(p.carried.is_sparse for p in projected)
-    return (_Union if sparse else _Whole)(projected, own, top_k)
+    few = len(projected[0].kept) * target.rows.vocab_size <= WHOLE_CELLS
+    return (_Union if sparse and not few else _Whole)(projected, target, top_k)
 
 
 def _winner(weights: torch.Tensor, projected: Sequence[ProjectedRows]) -> torch.Tensor:
@@ -297,24 +301,29 @@ def _top(
     return top, tokens.gather(1, at)
 
 
-Combined = tuple[SparseRows, torch.Tensor, torch.Tensor]
-"""The top of the fused rows, (m,) their entropy in nats, (m,) what they give the observed token."""
-
-
 class _Whole:
     """Rows laid out over the whole vocabulary."""
 
-    def __init__(self, projected: Sequence[ProjectedRows], own: torch.Tensor, top_k: int) -> None:
-        self._projected, self._own, self._top_k = projected, own, top_k
+    def __init__(
+        self, projected: Sequence[ProjectedRows], target: NextTokenRows, top_k: int
+    ) -> None:
+        m = len(projected[0].kept)
+        self._projected, self._top_k = projected, top_k
+        self._own, self._observed = target.dense.probs[:m], target.observed[:m]
+        self._temperature = target.dense.temperature
+        self._fused = self._own
 
     def entropies(self) -> torch.Tensor:
         """(m, S) nats."""
         every = [torch.special.entr(p.probs(self._own)).sum(1) for p in self._projected]
         return torch.stack(every, dim=1)
 
-    def combine(
-        self, weights: torch.Tensor, geometric: bool, observed: torch.Tensor, temperature: float
-    ) -> Combined:
+    def entropy(self) -> torch.Tensor:
+        """(m,) nats, of the rows that were combined."""
+        return torch.special.entr(self._fused).sum(1)
+
+    def combine(self, weights: torch.Tensor, geometric: bool) -> tuple[SparseRows, torch.Tensor]:
+        """Return the top of the fused rows, and (m,) what they give the observed token."""
         fused = torch.zeros_like(self._own)
         logs = torch.zeros_like(self._own) if geometric else None
         for j, rows in enumerate(self._projected):
@@ -331,10 +340,9 @@ class _Whole:
         if logs is not None:
             agree = logs.amax(dim=1, keepdim=True) > -torch.inf
             fused = torch.where(agree, torch.softmax(logs, dim=1), fused)
-        fused.clamp_(min=0)
-        p = fused.gather(1, observed[:, None])[:, 0]
-        rows_kept = sparsify(fused, self._top_k, temperature)
-        return rows_kept, torch.special.entr(fused).sum(1), p
+        self._fused = fused.clamp_(min=0)
+        p = fused.gather(1, self._observed[:, None])[:, 0]
+        return sparsify(fused, self._top_k, self._temperature), p
 
 
 class _Union:
@@ -344,9 +352,14 @@ class _Union:
     there, a share of the target's own row, so that nothing is laid out over the vocabulary.
     """
 
-    def __init__(self, projected: Sequence[ProjectedRows], own: torch.Tensor, top_k: int) -> None:
-        m, self._size = own.shape
-        self._own, self._top_k = own, min(top_k, self._size)
+    def __init__(
+        self, projected: Sequence[ProjectedRows], target: NextTokenRows, top_k: int
+    ) -> None:
+        m = len(projected[0].kept)
+        self._target, self._observed = target.dense, target.observed[:m]
+        own = target.dense.logprobs[:m]
+        self._m, self._size = own.shape
+        self._top_k = min(top_k, self._size)
         parts = [(p.carried._indices(), p.carried._values()) for p in projected]
         lessened = max(
             (int(i[0][v < 0].bincount().max()) for i, v in parts if bool((v < 0).any())), default=0
@@ -366,7 +379,7 @@ class _Union:
             own.new_zeros(len(self._key)).index_add_(0, at, values)
             for at, (_, values) in zip(places, parts, strict=True)
         ]
-        self._prior = own.reshape(-1)[self._key]
+        self._prior = own.reshape(-1)[self._key].exp()
         self._share = torch.stack([p.own_share for p in projected], dim=1)
         q = torch.stack(mass, dim=1) + self._share[self._row] * self._prior[:, None]
         self._q = q.clamp(min=0)
@@ -375,7 +388,7 @@ class _Union:
 
     def _sums(self, values: torch.Tensor) -> torch.Tensor:
         """Add up values (n, …) a row: (m, …)."""
-        return values.new_zeros(len(self._own), *values.shape[1:]).index_add_(0, self._row, values)
+        return values.new_zeros(self._m, *values.shape[1:]).index_add_(0, self._row, values)
 
     def entropies(self) -> torch.Tensor:
         """(m, S) nats."""
@@ -384,29 +397,34 @@ class _Union:
     def _elsewhere(self, share: torch.Tensor) -> torch.Tensor:
         """Entropy (m, S) of the tokens at which shares (m, S) of the target's own row stand."""
         if self._own_entropy is None:
-            whole = torch.special.entr(self._own).sum(1)
+            whole = self._target.entropy[: self._m]
             self._own_entropy = whole - self._sums(torch.special.entr(self._prior))
         return torch.special.entr(share) * self._rest[:, None] + share * self._own_entropy[:, None]
 
-    def combine(
-        self, weights: torch.Tensor, geometric: bool, observed: torch.Tensor, temperature: float
-    ) -> Combined:
+    def entropy(self) -> torch.Tensor:
+        """(m,) nats, of the rows that were combined."""
+        elsewhere = self._elsewhere(self._fused_share[:, None])[:, 0]
+        return self._sums(torch.special.entr(self._fused)) + elsewhere
+
+    def combine(self, weights: torch.Tensor, geometric: bool) -> tuple[SparseRows, torch.Tensor]:
+        """Return the top of the fused rows, and (m,) what they give the observed token."""
         fused = (weights[self._row] * self._q).sum(1)
         share = (weights * self._share).sum(1)
         if geometric:
             fused, share = self._geometric(weights, fused, share)
-        m, row = len(self._own), self._row
+        self._fused, self._fused_share = fused, share
+        m, row = self._m, self._row
         top, ids = _top(row, self._token, fused, m, self._top_k)
         tail = (1 - top.sum(1)).clamp(min=0)
         if self._top_k == self._size:
             tail = torch.zeros_like(tail)
-        kept = SparseRows(ids, top, tail, self._size, temperature)
-        entropy = self._sums(torch.special.entr(fused)) + self._elsewhere(share[:, None])[:, 0]
-        goal = torch.arange(m, device=row.device) * self._size + observed
+        kept = SparseRows(ids, top, tail, self._size, self._target.temperature)
+        rows = torch.arange(m, device=row.device)
+        goal = rows * self._size + self._observed
         place = torch.searchsorted(self._key, goal).clamp(max=len(self._key) - 1)
         listed = self._key[place] == goal
-        p = torch.where(listed, fused[place], share * self._own.reshape(-1)[goal])
-        return kept, entropy, p
+        own = self._target.at(rows, self._observed)
+        return kept, torch.where(listed, fused[place], share * own)
 
     def _geometric(
         self, weights: torch.Tensor, mean: torch.Tensor, mean_share: torch.Tensor

@@ -128,6 +128,7 @@ class Gathering:
             level=config.level,
             top_k=config.top_k,
             operator_temperature=config.operator_temperature,
+            entropy=self._view,
         )
         mine = np.flatnonzero(reading.owned(0)[:-1])
         where, pick = mine + reading.before[0], torch.as_tensor(mine, device=fused.winner.device)

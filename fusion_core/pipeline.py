@@ -265,14 +265,13 @@ def transfer_study(
     for text in joint_texts([target, source], documents, config, progress):
         for reading, (low, high) in zip(text.readings(), text.scored, strict=True):
             rows = reading.rows[0]
-            observed, own = rows.observed[:-1], rows.dense.probs[:-1]
             stands = reading.stands(0)[:-1]
             scored = (stands >= low) & (stands < high)
             native = scoring.native_ce(reading.encodings[0], reading.encodings[1], reading.rows[1])
             for name, score in scores.items():
                 carrier = carry(reading, 1, maps[name])
                 projected = carried_rows(reading, 1, carrier, text, config)
-                ce, floored = fuse.carried_ce(projected, own, observed)
+                ce, floored = fuse.carried_ce(projected, rows)
                 score.floored += floored
                 score.add(projected, ce, rows, native, scored)
     return {name: score.summary() for name, score in scores.items()}

@@ -19,6 +19,12 @@ OBSERVED = torch.tensor([1, 2])
 LEVELS = fuse.LEVELS
 
 
+@pytest.fixture(autouse=True)
+def keep_sparse_rows_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise rows as few as these are laid out."""
+    monkeypatch.setattr(fuse, "WHOLE_CELLS", 0)
+
+
 def target(own: torch.Tensor = OWN, observed: torch.Tensor = OBSERVED) -> NextTokenRows:
     """Give a target m + 1 rows, of which the last predicts nothing."""
     logprobs = torch.cat([own, own[:1]]).log()

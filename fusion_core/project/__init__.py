@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -161,8 +162,7 @@ class _Kinds:
         return _Kinds(kind, alignment.row, group, list(known))
 
 
-@dataclass(frozen=True, eq=False)
-class _Flow:
+class _Flow(NamedTuple):
     """Mass on its way: (f,) target rows, source tokens, target tokens, probabilities."""
 
     row: torch.Tensor
@@ -190,8 +190,8 @@ class Carrier:
     ) -> None:
         """Carry the rows over; arguments as for `project`."""
         kinds = _Kinds.of(alignment, mapping, source_encoding, target_encoding)
-        own = target.dense.probs[: len(kinds.row)]
-        self._own, self._given = own, source.rows.to(own.device)
+        own = target.dense.logprobs[: len(kinds.row)]
+        self._target, self._shape, self._given = target.dense, own.shape, source.rows.to(own.device)
         self._mapping, self._source_size = mapping, source.rows.vocab_size
         self._row = torch.as_tensor(kinds.row, device=own.device)
         self._group = torch.as_tensor(kinds.group, device=own.device)
@@ -228,14 +228,14 @@ class Carrier:
                 Pairs.of(mapping.given(known, target_start=start))
                 for known, start in kinds.known[1:]
             ]
-        sizes = self._source_size, self._own.shape[1]
+        sizes = self._source_size, self._shape[1]
         table = PairTable([shared or nothing, *lists], *sizes)
-        return shared, table.to(self._own.device)
+        return shared, table.to(self._row.device)
 
     def _carry_shared(self, given: DenseRows, carried: torch.Tensor, kept: torch.Tensor) -> None:
         """Carry whole rows at shared boundaries: products with the sparse matrix of pairs."""
         where = torch.nonzero(self._group == 0)[:, 0]
-        size = self._own.shape[1]
+        size = self._shape[1]
         step = max(1, CHUNK_CELLS // max(size, self._source_size))
         for some in where.split(step) if len(where) else ():
             probs = given.logprobs[self._row[some]].exp()
@@ -248,7 +248,7 @@ class Carrier:
                 arrived = self._shared.spread(mass, size)
                 carried[some], kept[some] = arrived.T, arrived.sum(0).clamp(max=1)
                 continue
-            prior = self._own[some].T.contiguous()
+            prior = self._target.logprobs[some].exp().T.contiguous()
             mass = mass[self._shared.candidates.to(mass.device)]
             room = self._shared.room(prior)
             mapped = room > TINY
@@ -313,27 +313,27 @@ class Carrier:
             flow = self._transported(row, token, probs)
             mapped = probs
         else:
-            same = (self._group[row] == 0) if self._shared is None else torch.zeros_like(row).bool()
             place, found = find(table.key, self._group[row] * table.source_size + token)
+            if self._shared is None:
+                found &= self._group[row] != 0
             begin = table.indptr[place]
-            count = torch.where(found & ~same, table.indptr[place + 1] - begin, 0)
+            count = torch.where(found, table.indptr[place + 1] - begin, 0)
             whose, pair = expand(begin, count)
             goes = table.target[pair]
             if table.weight is not None:
                 mass = probs[whose] * table.weight[pair]
                 mapped = torch.zeros_like(probs).index_add_(0, whose, mass)
             else:
-                prior = self._own[row[whose], goes]
+                prior = self._target.at(row[whose], goes)
                 room = torch.zeros_like(probs).index_add_(0, whose, prior)
                 mapped = torch.where(room > TINY, probs, 0)
                 mass = (mapped / room.clamp(min=TINY))[whose] * prior
-            mapped = torch.where(same, probs, mapped)
-            flow = _Flow(
-                torch.cat([row[whose], row[same]]),
-                torch.cat([token[whose], token[same]]),
-                torch.cat([goes, token[same]]),
-                torch.cat([mass, probs[same]]),
-            )
+            flow = _Flow(row[whose], token[whose], goes, mass)
+            if self._shared is None:
+                same = self._group[row] == 0
+                mapped = torch.where(same, probs, mapped)
+                parts = (row[same], token[same], token[same], probs[same])
+                flow = _Flow(*(torch.cat([a, b]) for a, b in zip(flow, parts, strict=True)))
         if kept is not None:
             kept.index_add_(0, row, mapped).clamp_(max=1)
         return flow
@@ -346,18 +346,19 @@ class Carrier:
         mass = probs.new_zeros(ids.shape)
         ids[whose, place], mass[whose, place] = token, probs
         assert isinstance(self._mapping, Transport)
-        goes = destinations(ids, mass, self._own[rows], self._mapping)
+        goes = destinations(ids, mass, self._target.logprobs[rows].exp(), self._mapping)
         return _Flow(row, token, goes[whose, place], probs)
 
     def _spread_tail(self, flow: _Flow, own_share: torch.Tensor) -> tuple[_Flow, torch.Tensor]:
         """Spread the tails of rows of the same vocabulary over the tokens that were cut off."""
         same = self._group[flow.row] == 0
         at, token = flow.row[same], flow.target[same]
-        taken = torch.zeros_like(own_share).index_add_(0, at, self._own[at, token])
+        prior = self._target.at(at, token)
+        taken = torch.zeros_like(own_share).index_add_(0, at, prior)
         room = 1 - taken
         spread = (self._group == 0) & (room > 1e-6)
         share = torch.where(spread, own_share / room.clamp(min=1e-6), own_share)
-        less = torch.where(spread[at], share[at], 0) * self._own[at, token]
+        less = torch.where(spread[at], share[at], 0) * prior
         mass = flow.mass.clone()
         mass[same] -= less
         return _Flow(flow.row, flow.source, flow.target, mass), share
@@ -375,7 +376,7 @@ class Carrier:
         """
         m, k = ids.shape
         flow = self._towards(ids)
-        size = self._own.shape[1]
+        size = self._shape[1]
         first = torch.arange(m, device=ids.device)[:, None] * size
         keys, order = (first + ids).masked_fill(ids < 0, -1).reshape(-1).sort()
         place, found = find(keys, flow.row * size + flow.target)
@@ -401,7 +402,7 @@ class Carrier:
         row, target = row[real], ids[real]
         group = self._group[row]
         keys, sources = self._table.by_target
-        wanted = group * self._own.shape[1] + target
+        wanted = group * self._shape[1] + target
         low = torch.searchsorted(keys, wanted)
         whose, place = expand(low, torch.searchsorted(keys, wanted, right=True) - low)
         reach = row[whose] * self._source_size + sources[place] % self._source_size

@@ -18,6 +18,9 @@ from fusion_core.errors import FusionError
 
 from .text import Alignment, Encoding, check
 
+ENTROPY_CELLS = 1 << 18
+"""Rows times vocabulary whose entropy is summed at once: about what a processor's cache holds."""
+
 
 @dataclass(frozen=True, eq=False)
 class DenseRows:
@@ -48,6 +51,17 @@ class DenseRows:
     def probs(self) -> torch.Tensor:
         """(n, vocabulary) float32, the probabilities; worked out once."""
         return self.logprobs.exp()
+
+    @cached_property
+    def entropy(self) -> torch.Tensor:
+        """(n,) float32 nats; worked out once."""
+        parts = self.logprobs.split(max(1, ENTROPY_CELLS // max(1, self.vocab_size)))
+        # p log p is 0 where p is.
+        return -torch.cat([(x.exp() * x.clamp(min=-1e4)).sum(1) for x in parts])
+
+    def at(self, row: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        """Return probabilities of tokens (n,) of rows (n,), without those of all others."""
+        return self.logprobs[row, token].exp()
 
     def to(self, device: torch.device) -> DenseRows:
         """Return the rows on a device."""
@@ -192,7 +206,7 @@ class FusedRows:
             in.
         kept: (m, S) float32, kept mass of each source's carried-over row.
         ce: (m, S) float32 nats, of each carried-over row on the token that follows.
-        entropy: (m,) float32 nats, of the full fused row.
+        entropy: (m,) float32 nats, of the full fused row; nan where it was not asked for.
         observed_logprob: (m,) float32 nats, of the token that follows, in the full fused row.
     """
 

@@ -34,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -267,9 +268,9 @@ def speed(case: Case) -> list[str]:
     for name in vocab.STRATEGIES:
         maps = case.maps(name)
         steps: dict[str, Callable[[], Any]] = {
-            o: lambda o=o, m=maps: fused(case, m, o, fresh=True) for o in OPERATORS
+            o: partial(fused, case, maps, o, fresh=True) for o in OPERATORS
         }
-        steps["again"] = lambda m=maps: fused(case, m)
+        steps["again"] = partial(fused, case, maps)
         taken = medians(steps, 1 if name == "ot" else 5)
         lines.append(
             f"| `{name}` | " + " | ".join(f"{taken[n] * 1e3:.0f} ms" for n in steps) + " |"

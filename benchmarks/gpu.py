@@ -24,6 +24,7 @@ import argparse
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,8 @@ def random_model(
         num_key_value_heads=heads,
         max_position_embeddings=context,
     )
-    network: Any = LlamaForCausalLM(config).to(torch.bfloat16)
-    network = network.to(device).eval().requires_grad_(False)
+    network: Any = LlamaForCausalLM(config)
+    network = network.to(device, torch.bfloat16).eval().requires_grad_(False)
     size = sum(p.numel() * p.element_size() for p in network.parameters())
     return LoadedModel("random", tokenizer, network, context, size)
 
@@ -224,15 +225,13 @@ def fusion(vocabularies: list[TextTokenizer], tokens: int, device: torch.device)
         for operator in OPERATORS:
             taken = medians(
                 {
-                    where: lambda c=case, m=maps, o=operator: fused(c, m, o, fresh=True)
+                    where: partial(fused, case, maps, operator, fresh=True)
                     for where, case in cases.items()
                 },
                 5,
                 waits(device),
             )
-            memory = peak(
-                lambda m=maps, o=operator: fused(cases[device.type], m, o, fresh=True), device
-            )
+            memory = peak(partial(fused, cases[device.type], maps, operator, fresh=True), device)
             lines.append(
                 f"| `{strategy}` | `{operator}` | {taken[device.type] * 1e3:.1f} | {memory} | "
                 f"{taken['cpu'] * 1e3:.0f} |"

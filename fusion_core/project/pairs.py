@@ -89,9 +89,14 @@ class Pairs:
         )
 
     @cached_property
+    def counts(self) -> torch.Tensor:
+        """(c,) int64, number of pairs of each candidate."""
+        return self.indptr.diff()
+
+    @cached_property
     def source(self) -> torch.Tensor:
         """(e,) int64, index into `candidates` of each pair."""
-        return torch.repeat_interleave(self.indptr.diff())
+        return torch.repeat_interleave(self.counts)
 
     @cached_property
     def _by_target(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,17 +136,16 @@ class PairTable:
     """The pairs of several kinds of positions in one list, so that one look-up serves them all."""
 
     def __init__(self, kinds: Sequence[Pairs], source_size: int, target_size: int) -> None:
-        """Join the lists; kind g's token w is looked up as ``g * source_size + w``."""
+        """Join the lists, at least one; kind g's token w is ``g * source_size + w`` in them."""
         self.source_size, self.target_size = source_size, target_size
-        ones = [torch.ones(0)]
         self.key = _joined([p.candidates for p in kinds], source_size)
         self.other_key = _joined([p.others for p in kinds], source_size)
-        counts = torch.cat([p.indptr.diff() for p in kinds] or [torch.zeros(0, dtype=torch.int64)])
+        counts = torch.cat([p.counts for p in kinds])
         # One more, so that an empty list can be looked into.
         self.indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0), counts.sum()[None]])
-        self.target = _joined([p.target for p in kinds], 0)
+        self.target = torch.cat([p.target for p in kinds])
         fixed = [p.weight for p in kinds if p.weight is not None]
-        self.weight = torch.cat(fixed or ones) if len(fixed) == len(kinds) else None
+        self.weight = torch.cat(fixed) if len(fixed) == len(kinds) else None
 
     def to(self, device: torch.device) -> PairTable:
         """Move the lists to a device."""
@@ -166,6 +170,5 @@ class PairTable:
 
 
 def _joined(parts: Sequence[torch.Tensor], step: int) -> torch.Tensor:
-    if not parts:
-        return torch.zeros(0, dtype=torch.int64)
-    return torch.cat([p + g * step for g, p in enumerate(parts)])
+    sizes = torch.as_tensor([len(p) for p in parts])
+    return torch.cat(list(parts)) + torch.repeat_interleave(torch.arange(len(parts)) * step, sizes)

@@ -188,9 +188,15 @@ class ProjectedRows:
         Args:
             own: (m, target vocabulary), the target's own rows.
         """
-        carried = self.carried.to_dense() if self.carried.is_sparse else self.carried
+        if self.carried.is_sparse:
+            row, token = self.carried._indices()
+            probs = own * self.own_share[:, None]
+            flat = row * own.shape[1] + token
+            probs.view(-1).index_add_(0, flat, self.carried._values())  # to_dense would sort first
+        else:
+            probs = torch.addcmul(self.carried, own, self.own_share[:, None])
         # What an entry takes away exactly may leave a trace of rounding below zero.
-        return torch.addcmul(carried, own, self.own_share[:, None]).clamp_(min=0)
+        return probs.clamp_(min=0)
 
 
 @dataclass(frozen=True, eq=False)

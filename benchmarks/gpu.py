@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
 import random
+import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from fusion import CONFIG, OPERATORS, Case, Part, fused, random_rows
-from rows import TARGET, TOP_K, medians
+from rows import TARGET, TOP_K, ratio, timed
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as backends
 
@@ -176,7 +177,8 @@ def rows(model: LoadedModel, batch: int, tokens: int) -> list[str]:
         "bare in batches": lambda: [bare(some) for some in inputs.split(at_once)],
         "rows": lambda: models.rows_batch(model, texts, cut=Cut(top_k=TOP_K)),
     }
-    taken = medians(calls, REPEATS, waits(model.device))
+    taken = timed(calls, REPEATS, waits(model.device))
+    middle = {key: statistics.median(t) for key, t in taken.items()}
     parameters = sum(p.numel() for p in model.network.parameters())
     names = {
         "bare": f"the network alone, {batch} texts at once",
@@ -192,8 +194,8 @@ def rows(model: LoadedModel, batch: int, tokens: int) -> list[str]:
         "| | ms | tokens/s | ratio | peak, MB |",
         "| --- | ---: | ---: | ---: | ---: |",
         *(
-            f"| {names[key]} | {taken[key] * 1e3:.1f} | {batch * tokens / taken[key]:,.0f} | "
-            f"**{taken[key] / taken['bare']:.3f}** | {peak(call, model.device)} |"
+            f"| {names[key]} | {middle[key] * 1e3:.1f} | {batch * tokens / middle[key]:,.0f} | "
+            f"**{ratio(taken, key, 'bare'):.3f}** | {peak(call, model.device)} |"
             for key, call in calls.items()
         ),
         "",
@@ -223,7 +225,7 @@ def fusion(vocabularies: list[TextTokenizer], tokens: int, device: torch.device)
     for strategy in ("prefix", "mined"):
         maps = cases["cpu"].maps(strategy)
         for operator in OPERATORS:
-            taken = medians(
+            taken = timed(
                 {
                     where: partial(fused, case, maps, operator, fresh=True)
                     for where, case in cases.items()
@@ -233,8 +235,9 @@ def fusion(vocabularies: list[TextTokenizer], tokens: int, device: torch.device)
             )
             memory = peak(partial(fused, cases[device.type], maps, operator, fresh=True), device)
             lines.append(
-                f"| `{strategy}` | `{operator}` | {taken[device.type] * 1e3:.1f} | {memory} | "
-                f"{taken['cpu'] * 1e3:.0f} |"
+                f"| `{strategy}` | `{operator}` | "
+                f"{statistics.median(taken[device.type]) * 1e3:.1f} | {memory} | "
+                f"{statistics.median(taken['cpu']) * 1e3:.0f} |"
             )
     m = len(encodings[0].text_tokens)
     return [

@@ -38,7 +38,7 @@ OUT = ROOT / "benchmarks" / "results" / "rows.md"
 BATCH, LENGTH = 8, 256
 """Texts of a batch, and the tokens of each, the start token included."""
 TOP_K = 10
-REPEATS = 21
+REPEATS = 31
 TARGET = 1.15
 
 
@@ -61,8 +61,9 @@ def main() -> None:
                 "",
                 "`FUSELAB_TESTDATA=… python benchmarks/rows.py`; two cores, float32, medians of",
                 f"{REPEATS} calls in turn. A ratio is the time of `rows_batch` over that of the",
-                f"bare network on the same ids; it should be at most {TARGET}. Peaks are of the",
-                "memory that torch takes during a call, its result included.",
+                "bare network on the same ids, the median of the ratios turn by turn; it should be",
+                f"at most {TARGET}. Peaks are of the memory that torch takes during a call, its",
+                "result included.",
                 "",
                 "| model | vocabulary | tokens | bare, tokens/s | whole rows, tokens/s | ratio | "
                 f"top {TOP_K}, tokens/s | ratio | peaks: bare, whole, top {TOP_K} |",
@@ -76,12 +77,12 @@ def main() -> None:
     print(OUT.read_text(encoding="utf-8"))
 
 
-def medians(
+def timed(
     calls: Mapping[str, Callable[[], Any]],
     repeats: int = REPEATS,
     wait: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """Time calls in turn, so that all share the machine's moods: the median seconds of each.
+) -> dict[str, list[float]]:
+    """Time calls in turn, so that all share the machine's moods: the seconds of each, in order.
 
     Args:
         calls: by name; each is called once before anything is timed.
@@ -97,7 +98,17 @@ def medians(
             wait()
             if n:
                 taken[name].append(time.perf_counter() - began)
-    return {name: statistics.median(t) for name, t in taken.items()}
+    return taken
+
+
+def medians(calls: Mapping[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, float]:
+    """Time calls in turn: the median seconds of each."""
+    return {name: statistics.median(t) for name, t in timed(calls, repeats).items()}
+
+
+def ratio(taken: Mapping[str, Sequence[float]], one: str, other: str) -> float:
+    """Compare two of the calls that were timed: the median of the ratios turn by turn."""
+    return statistics.median(a / b for a, b in zip(taken[one], taken[other], strict=True))
 
 
 def pieces(encoding: Encoding, number: int, length: int) -> list[Encoding]:
@@ -150,15 +161,15 @@ def compared(model: LoadedModel, text: str) -> str:
     """Compare rows with the bare network: a line of the table."""
     length = min(LENGTH, model.context or LENGTH) - (model.tokenizer.start_id is not None)
     steps = calls(model, pieces(model.tokenizer.encode(text), BATCH, length))
-    taken = medians(steps)
+    taken = timed(steps)
     tokens = BATCH * min(LENGTH, model.context or LENGTH)
-    speeds = {name: tokens / seconds for name, seconds in taken.items()}
+    speeds = {name: tokens / statistics.median(t) for name, t in taken.items()}
     peaks = " / ".join(f"{peak(call) / 1e6:.0f}" for call in steps.values())
     return (
         f"| `{model.name if ':' in model.name else Path(model.name).name}` | "
         f"{model.tokenizer.size:,} | {tokens:,} | {speeds['bare']:,.0f} | {speeds['whole']:,.0f} | "
-        f"**{taken['whole'] / taken['bare']:.3f}** | {speeds['cut']:,.0f} | "
-        f"**{taken['cut'] / taken['bare']:.3f}** | {peaks} MB |"
+        f"**{ratio(taken, 'whole', 'bare'):.3f}** | {speeds['cut']:,.0f} | "
+        f"**{ratio(taken, 'cut', 'bare'):.3f}** | {peaks} MB |"
     )
 
 

@@ -183,6 +183,11 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("fuse", _fuse, "fuse the distributions of several sources on one text")
     add_fusing(sub)
+    sub.add_argument(
+        "--origins",
+        action="store_true",
+        help="with --json: which source tokens the mass of each fused token came from",
+    )
     add_text(sub)
     add_strategy(sub)
     add_carrying(sub)
@@ -344,7 +349,8 @@ def _fuse(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]
     text, corpus = _text(options), _corpus(options)
     target, *sources = _load(options, [options.target, *options.source])
     analysis = pipeline.analyse(target, sources, text, config, corpus=corpus, progress=_progress())
-    return fused_report(analysis, target.tokenizer.piece), fuse_table
+    pieces = [m.tokenizer.piece for m in sources] if options.origins else None
+    return fused_report(analysis, target.tokenizer.piece, pieces), fuse_table
 
 
 def _generate(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:

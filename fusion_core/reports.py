@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .records import Alignment, Analysis, Encoding
@@ -71,12 +71,19 @@ def align_table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def fused_report(analysis: Analysis, piece: Callable[[int], str]) -> Report:
+Piece = Callable[[int], str]
+"""Readable text of a token id."""
+
+
+def fused_report(
+    analysis: Analysis, piece: Piece, source_pieces: Sequence[Piece] | None = None
+) -> Report:
     """Turn an analysis into the object that `fuse --json` prints.
 
     Args:
         analysis: of a text.
-        piece: readable text of a target token id.
+        piece: names the target's tokens.
+        source_pieces: names each source's tokens; given, every fused token says where it is from.
     """
     fused, rows = analysis.fused, analysis.fused.rows
     positions = []
@@ -88,7 +95,9 @@ def fused_report(analysis: Analysis, piece: Callable[[int], str]) -> Report:
                 "start": int(analysis.target.start[index]),
                 "fused": [
                     {"id": int(v), "text": piece(int(v)), "p": float(p)}
-                    for v, p in zip(rows.ids[i], rows.probs[i], strict=True)
+                    | ({"from": _origins(analysis, i, r, source_pieces)} if source_pieces else {})
+                    for r, (v, p) in enumerate(zip(rows.ids[i], rows.probs[i], strict=True))
+                    if v >= 0
                 ],
                 "tail": float(rows.tail[i]),
                 "winner": fused.sources[winner] if winner >= 0 else None,
@@ -106,6 +115,20 @@ def fused_report(analysis: Analysis, piece: Callable[[int], str]) -> Report:
         },
         "fused_bits_per_byte": analysis.fused_bits_per_byte,
     }
+
+
+def _origins(analysis: Analysis, i: int, r: int, pieces: Sequence[Piece]) -> Report:
+    """Say what each source gave to the r-th fused token of row i."""
+    origins = analysis.origins
+    out: Report = {}
+    for j, source in enumerate(analysis.fused.sources):
+        named = zip(origins.token[i, r, j].tolist(), origins.mass[i, r, j].tolist(), strict=True)
+        out[source] = {
+            "tokens": [{"id": t, "text": pieces[j](t), "p": p} for t, p in named if t >= 0],
+            "other_tokens": float(origins.other[i, r, j]),
+            "target": float(origins.own[i, r, j]),
+        }
+    return out
 
 
 def fuse_table(report: Report) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion_core import cli, vocab, zoo
+from fusion_core import cli, fuse, vocab, zoo
 
 ROOT = Path(__file__).parent.parent
 TEXT = "Ünïcödé — 東京 2026年, Привет! مرحبا 👩🏽‍🚀"
@@ -150,7 +150,7 @@ def test_transfer_of_every_strategy(run, capsys, tmp_path: Path) -> None:
     assert all(name in table for name in vocab.STRATEGIES)
 
 
-@pytest.mark.parametrize("operator", ["min_ce", "avg_ce", "mean"])
+@pytest.mark.parametrize("operator", fuse.OPERATORS)
 @pytest.mark.parametrize("level", ["sequence", "token"])
 def test_fuse(run, operator: str, level: str) -> None:
     text = "Mia has 12 apples and gives 5 to Tom."
@@ -174,6 +174,52 @@ def test_fuse(run, operator: str, level: str) -> None:
         assert position["entropy"] >= 0
     assert set(report["bits_per_byte"]) == {LLAMA, *SPECIALISTS}
     assert report["fused_bits_per_byte"] > 0
+
+
+def test_fuse_says_where_mass_is_from(run) -> None:
+    sources = [x for name in SPECIALISTS for x in ("--source", name)]
+    report = run(
+        "fuse",
+        *("--target", LLAMA, *sources, "--text", "Mia has 12 apples.", "--operator", "confidence"),
+        *("--with-target", "--chain-rule", "--source-top-p", "0.95", "--origins"),
+    )
+    for position in report["positions"]:
+        assert set(position["weights"]) == {LLAMA, *SPECIALISTS}
+        for token in position["fused"]:
+            assert set(token["from"]) == {LLAMA, *SPECIALISTS}
+            parts = [
+                sum(t["p"] for t in s["tokens"]) + s["other_tokens"] + s["target"]
+                for s in token["from"].values()
+            ]
+            assert sum(parts) == pytest.approx(token["p"], abs=1e-5)
+
+
+def test_cache(run, tmp_path: Path) -> None:
+    data = tmp_path / "docs.txt"
+    data.write_text("Mia has 12 apples.\n\ndef add(a, b):\n    return a + b\n")
+    sources = [x for name in SPECIALISTS for x in ("--source", name)]
+    command = ("cache", "--target", LLAMA, *sources, "--data", str(data))
+    for kind in ("fused", "sources"):
+        folder = tmp_path / kind
+        report = run(*command, "--out", str(folder), "--keep", kind)
+        assert report["documents"] == 2 and report["shards"] == 1 and report["seconds"] > 0
+        assert report["bytes"] == sum(f.stat().st_size for f in folder.iterdir())
+        assert report["target_tokens"] > 10
+    again = run(*command, "--out", str(tmp_path / "fused"))
+    assert again["bytes"] == sum(f.stat().st_size for f in (tmp_path / "fused").iterdir())
+
+
+def test_generate(run, capsys) -> None:
+    command = ("generate", *PAIR, "--source", SPECIALISTS[1], "--prompt", "Mia has 12 apples")
+    report = run(*command, "--max-new-tokens", "8", "--seed", "3")
+    assert set(report) == {"target", "sources", "ensemble"}
+    assert set(report["sources"]) == {SPECIALISTS[0], SPECIALISTS[1]}
+    assert all(isinstance(t, str) for t in (report["target"], report["ensemble"]))
+    assert run(*command, "--max-new-tokens", "8", "--seed", "3") == report
+    others = [run(*command, "--max-new-tokens", "8", "--seed", str(s)) for s in (4, 5)]
+    assert any(o != report for o in others)
+    assert cli.main([*command, "--max-new-tokens", "4"]) == 0
+    assert SPECIALISTS[1] in capsys.readouterr().out
 
 
 def test_evaluate(run, tmp_path: Path) -> None:
@@ -236,6 +282,32 @@ BAD = {
     "no text": (("fuse", *PAIR), "--text"),
     "no command": ((), "command"),
     "unknown command": (("melt",), "melt"),
+    "temperature 0": (("fuse", *PAIR, "--text", "x", "--temperature", "0"), "temperature"),
+    "two cuts": (
+        ("fuse", *PAIR, "--text", "x", "--source-top-k", "3", "--source-top-p", "0.5"),
+        "not allowed with",
+    ),
+    "top p of 2": (("fuse", *PAIR, "--text", "x", "--source-top-p", "2"), "source_top_p"),
+    "chain rule, warm": (
+        ("fuse", *PAIR, "--text", "x", "--chain-rule", "--temperature", "2"),
+        "chain",
+    ),
+    "label to generate": (("generate", *PAIR, "--prompt", "x", "--operator", "min_ce"), "mean"),
+    "empty prompt": (("generate", *PAIR, "--prompt", ""), "empty"),
+    "cold text": (("generate", *PAIR, "--prompt", "x", "--temperature", "-1"), "temperature"),
+    "no new token": (("generate", *PAIR, "--prompt", "x", "--max-new-tokens", "0"), "max_new"),
+    "cache into the repository": (
+        ("cache", *PAIR, "--data", "README.md", "--out", "fusion_core"),
+        "no part of a cache",
+    ),
+    "kind of cache": (
+        ("cache", *PAIR, "--data", "README.md", "--out", "no/where", "--keep", "all"),
+        "fused, sources",
+    ),
+    "no shard": (
+        ("cache", *PAIR, "--data", "README.md", "--out", "no/where", "--shard-bytes", "0"),
+        "--shard-bytes",
+    ),
     "no such user": (("align", "--target", "~nosuch/x", *PAIR[2:], "--text", "x"), "~nosuch"),
     "no file to write": (("map-vocab", *PAIR, "--strategy", "exact", "--out", "."), "folder"),
     "empty file name": (("evaluate", "--model", LLAMA, "--text-file", ""), "read"),

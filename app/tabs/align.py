@@ -190,7 +190,7 @@ def _analyse(
 def _summary(analysis: Analysis) -> str:
     best = min(analysis.sources, key=lambda s: s.bits_per_byte)
     details = analysis.details
-    sees = details["level"] == "token" and details["operator"] != "mean"
+    sees = details["level"] == "token" and not fuse.OPERATORS[details["operator"]].label_free
     return (
         f"{len(analysis.target.data):,} bytes · {len(analysis.target.text_tokens):,} target tokens "
         f"· best source {views.short_name(best.encoding.model)} {best.bits_per_byte:.2f} bits/byte "

@@ -3,7 +3,9 @@
 *Speed*: milliseconds per generated token of the ensemble, and of each model by itself, in turn in
 one run; medians. The single models are timed in our own loop and in `transformers.generate`, and
 the faster of the two counts. The zoo's models are so small that most of their time is Python's;
-the same tokenizers with random Llamas of 30 million parameters show what is left of that.
+the same tokenizers with random Llamas of 30 million parameters show what is left of that, along a
+given text, since what they would write themselves is noise: milliseconds for each model to take it
+token by token in its own tokens, and for the ensemble in the target's.
 
 *Quality*: bits per byte of the held-out text of each domain, as the ensemble would write it, token
 by token, beside what every single model gives it.
@@ -27,11 +29,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from fusion_core import corpus, fuse, generate, models, pipeline
 from fusion_core.generate import Ensemble, Sampling, stream
 from fusion_core.models import LoadedModel
+from fusion_core.records import Encoding
 
 OUT = Path(__file__).parent / "results" / "generate.md"
 NAMES = ("llama", "neox-reason", "gpt2-story", "mpt-code")
 DOMAINS = ("reasoning", "commonsense", "code")
-TOKENS, ROUNDS, BYTES = 60, 5, 3000
+TOKENS, ROUNDS, ALONG, BYTES = 60, 3, 200, 1500
 
 
 def main() -> None:
@@ -41,17 +44,18 @@ def main() -> None:
     lines = ["# Text from an ensemble", "", "`python benchmarks/generate.py`; two cores, float32."]
     lines += ["", "## Speed", "", f"Milliseconds a token, {TOKENS} tokens, medians of {ROUNDS}"]
     lines[-1] += " runs in turn. *Sources* is the sum of the three sources' own times."
-    lines += ["", "| models | prompt | target | sources, each | ensemble | to the sources |"]
-    lines[-1] += " to all four |"
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    head = ["| models | text | target | sources, each | ensemble | to the sources | to all four |"]
+    head.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    lines += ["", *head]
+    for domain in DOMAINS:
+        prompt = corpus.text(domain, "test", 1500)[0][:80]
+        lines.append(costs("zoo, 1 M", domain, *speed(zoo, prompt)))
+    lines += ["", f"The same, for a given text of {ALONG} bytes, token by token:", ""]
+    lines += head
     for label, readers in (("zoo, 1 M", zoo), ("random, 30 M", [grown(m) for m in zoo])):
         for domain in DOMAINS:
-            own, together = speed(readers, corpus.text(domain, "test", 1500)[0][:80])
-            each = " ".join(f"{x:.1f}" for x in own[1:])
-            lines.append(
-                f"| {label} | {domain} | {own[0]:.1f} | {each} | {together:.1f} | "
-                f"{together / sum(own[1:]):.2f} | {together / sum(own):.2f} |"
-            )
+            text = corpus.text(domain, "test", 1500)[0][:ALONG]
+            lines.append(costs(label, domain, *along(readers, text)))
     lines += ["", "## Quality", "", f"Bits per byte, {BYTES:,} bytes of the test split a domain."]
     lines += ["", f"| | {' | '.join(DOMAINS)} | mean |", "| --- | ---: | ---: | ---: | ---: |"]
     texts = {d: corpus.text(d, "test", BYTES) for d in DOMAINS}
@@ -66,6 +70,40 @@ def main() -> None:
         )
     OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
+
+
+def costs(label: str, domain: str, own: list[float], together: float) -> str:
+    """Write a row of milliseconds and ratios."""
+    each = " ".join(f"{x:.1f}" for x in own[1:])
+    return (
+        f"| {label} | {domain} | {own[0]:.1f} | {each} | {together:.1f} | "
+        f"{together / sum(own[1:]):.2f} | {together / sum(own):.2f} |"
+    )
+
+
+def along(readers: list[LoadedModel], text: str) -> tuple[list[float], float]:
+    """Take a text token by token, each model in its own tokens: milliseconds for all of it."""
+    ensemble = Ensemble(readers[0], readers[1:], operator="confidence")
+    encodings = [m.tokenizer.encode(text) for m in readers]
+    alone = [Ensemble(m) for m in readers]
+
+    def milliseconds(of: Ensemble, encoding: Encoding) -> float:
+        of.forget()
+        own = encoding.text_tokens
+        ids = encoding.ids[own].tolist()
+        began = time.perf_counter()
+        for n, i in enumerate(own.tolist()):
+            of.next(ids[:n], encoding.data[: int(encoding.start[i])])
+        return (time.perf_counter() - began) * 1e3
+
+    rounds = []
+    for n in range(ROUNDS + 1):
+        pairs = [*zip(alone, encodings, strict=True), (ensemble, encodings[0])]
+        times = [milliseconds(*pair) for pair in pairs]
+        if n:
+            rounds.append(times)
+    medians = [statistics.median(x) for x in zip(*rounds, strict=True)]
+    return medians[:-1], medians[-1]
 
 
 def row(name: str, bits: list[float]) -> str:

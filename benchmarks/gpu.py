@@ -226,14 +226,11 @@ def fusion(vocabularies: list[TextTokenizer], tokens: int, device: torch.device)
         maps = cases["cpu"].maps(strategy)
         for operator in OPERATORS:
             taken = timed(
-                {
-                    where: partial(fused, case, maps, operator, fresh=True)
-                    for where, case in cases.items()
-                },
+                {where: partial(fused, case, maps, operator) for where, case in cases.items()},
                 5,
                 waits(device),
             )
-            memory = peak(partial(fused, cases[device.type], maps, operator, fresh=True), device)
+            memory = peak(partial(fused, cases[device.type], maps, operator), device)
             lines.append(
                 f"| `{strategy}` | `{operator}` | "
                 f"{statistics.median(taken[device.type]) * 1e3:.1f} | {memory} | "

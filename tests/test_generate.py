@@ -13,6 +13,8 @@ from conftest import byte_level, chain, tiny_model
 from fusion_core import corpus, fuse, generate, models, pipeline
 from fusion_core.errors import InputError
 from fusion_core.generate import BACK, Ensemble, Reader, Sampling, stream
+from fusion_core.generate import ensemble as together
+from fusion_core.generate.ensemble import alone as alone_row
 from fusion_core.records import Encoding
 from fusion_core.tokens import TextTokenizer
 
@@ -102,7 +104,7 @@ def next_byte(source: models.LoadedModel, text: bytes) -> list[float]:
 def test_sources_are_asked_on_every_path_through_a_word(
     tiny_models, monkeypatch, text: str | bytes
 ) -> None:
-    monkeypatch.setattr(generate, "NEGLIGIBLE", 0.0)
+    monkeypatch.setattr(together, "NEGLIGIBLE", 0.0)
     data = text if isinstance(text, bytes) else text.encode()
     data = b"the " + data
     letters = TextTokenizer(byte_level(), "bytes", start_id=256, eos_id=None)
@@ -210,7 +212,7 @@ def test_characters_are_shown_whole(tiny_llama_tokenizer) -> None:
     def follow(self, ids, data):
         row = torch.full((tiny_llama_tokenizer.size,), 1e-9)
         row[next(chosen)] = 1
-        return generate._alone("x", row)
+        return alone_row("x", row)
 
     ensemble = Ensemble(model)
     ensemble.next = follow.__get__(ensemble)

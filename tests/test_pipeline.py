@@ -20,7 +20,7 @@ TEXT = "the cats sat, the cat 東京 sat"
 
 
 @pytest.mark.parametrize("top_k", [10_000, 5])
-@pytest.mark.parametrize("operator", ["min_ce", "avg_ce", "mean"])
+@pytest.mark.parametrize("operator", fuse.OPERATORS)
 def test_identical_tokenizers_give_back_the_sources_rows(
     tiny_llama_tokenizer, operator: str, top_k: int
 ) -> None:
@@ -344,3 +344,19 @@ def test_next_characters_over_several_windows(tiny_models) -> None:
                 assert whole[c] == pytest.approx(p, abs=1e-5)
     with pytest.raises(InputError, match=f"from 0 to {size}"):
         pipeline.next_characters(tiny_models, text, [size + 1])
+
+
+@pytest.mark.parametrize("strategy", vocab.STRATEGIES)
+def test_rows_of_real_models_sum_to_one(testdata, strategy: str) -> None:
+    zoo = [models.load(f"zoo:{n}") for n in ("llama", "neox-reason", "gpt2-story", "mpt-code")]
+    real = [
+        models.load(str(testdata / "models" / name)) for name in ("babyllama-tok105", "stories260K")
+    ]
+    for target, *sources in (zoo, real, real[::-1]):
+        for operator, level in itertools.product(fuse.OPERATORS, fuse.LEVELS):
+            config = FusionConfig(strategy=strategy, operator=operator, level=level)
+            text = "Once upon a time, Mia had 3 cats.\ndef f(x):\n    return x"
+            fused = pipeline.analyse(target, sources, text, config).fused
+            total = fused.rows.probs.sum(1) + fused.rows.tail
+            assert torch.allclose(total, torch.ones(len(total)), atol=1e-5)
+            assert bool((fused.rows.probs >= 0).all())

@@ -14,6 +14,8 @@ from torch.nn.functional import embedding_bag
 from fusion_core.records import VocabMap
 from fusion_core.vocab import Consistency
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 def expand(begin: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Lay n ranges end to end.

@@ -1,0 +1,94 @@
+"""One model reads a text that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fusion_core import models
+from fusion_core.errors import ModelFormatError
+from fusion_core.models import LoadedModel
+
+BACK = 4
+"""Boundaries before the text's end from which a source's token may reach beyond it."""
+
+KEPT_ROWS = 2 * BACK
+"""Rows of a reader that are remembered, counted from the end."""
+
+
+class Reader:
+    """One model's reading of a text that grows: its cache is kept where the tokens are the same."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        """Start with nothing read."""
+        self.model = model
+        self._ids: list[int] = []
+        self._cache: Any = None
+        self._rows: dict[int, torch.Tensor] = {}
+
+    def row(self, ids: Sequence[int], back: int = 0) -> torch.Tensor:
+        """Read tokens of the text, and return the row after all of them, or ``back`` before.
+
+        Args:
+            ids: the text's tokens, those of a start token apart.
+            back: at most `BACK`.
+
+        Returns:
+            (vocabulary,) float32 probabilities. Where a model without a start token has read
+            nothing, they are all the same.
+        """
+        start = self.model.tokenizer.start_id
+        read = [*([] if start is None else [start]), *ids]
+        wanted = len(read) - back
+        read = read[:wanted]
+        if not read:
+            size = self.model.tokenizer.size
+            return torch.full((size,), 1 / size, device=self.model.device)
+        same = 0
+        for a, b in zip(self._ids, read, strict=False):
+            if a != b:
+                break
+            same += 1
+        if same == wanted and wanted in self._rows:
+            return self._rows[wanted]
+        self._forward(read, min(same, wanted - 1))
+        return self._rows[wanted]
+
+    def forget(self) -> None:
+        """Start with nothing read."""
+        self._ids, self._cache, self._rows = [], None, {}
+
+    def has_read(self, ids: Sequence[int]) -> bool:
+        """Tell whether the row after tokens, those of a start token apart, is at hand."""
+        start = self.model.tokenizer.start_id
+        read = [*([] if start is None else [start]), *ids]
+        return self._ids[: len(read)] == read and len(read) in self._rows
+
+    @torch.inference_mode()
+    def _forward(self, read: list[int], same: int) -> None:
+        """Read the tokens after the first ``same``, which the cache may have."""
+        surplus = len(self._ids) - same
+        if surplus and self._cache is not None:
+            try:
+                self._cache.crop(-surplus)
+            except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+                self._cache, same = None, 0  # states that cannot be cut: read all of it again
+        if self._cache is None:
+            same = 0
+        batch = torch.as_tensor([read[same:]], device=self.model.device)
+        try:
+            out = self.model.network(input_ids=batch, past_key_values=self._cache, use_cache=True)
+        except (IndexError, RuntimeError, ValueError) as error:
+            self._cache, self._ids = None, []
+            raise ModelFormatError(
+                f"{self.model.name} failed to read the text ({type(error).__name__}: "
+                f"{str(error)[:200]}): check that its tokenizer and weights belong together."
+            ) from error
+        self._cache, self._ids = getattr(out, "past_key_values", None), read
+        logits = out.logits[0, -KEPT_ROWS:]
+        probs = models.log_softmax(self.model, logits).exp()
+        first = len(read) - len(probs) + 1
+        kept = {n: r for n, r in self._rows.items() if n <= same and n > len(read) - KEPT_ROWS}
+        self._rows = kept | {first + n: row for n, row in enumerate(probs)}

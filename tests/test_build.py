@@ -165,6 +165,10 @@ def undisturbed(tmp_path_factory) -> tuple[list[str], dict[str, bytes], float]:
     return command, content(folder / "cache"), time.monotonic() - began
 
 
+def shards(folder: Path) -> list[Path]:
+    return list(folder.glob("*.safetensors"))
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {f.name: f.read_bytes() for f in folder.iterdir()}
 
@@ -181,13 +185,16 @@ def test_a_killed_build_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills:
         process = subprocess.Popen(
             [*command, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        # the last third of the time is when shards are written
-        time.sleep(seconds * (moments.random() if n % 3 == 0 else moments.uniform(0.6, 1)))
+        # either while shards are written, or at any time since the start
+        left = len(expected) - 1 - len(finished)
+        more = moments.randint(0, max(1, (left - 1) // (kills - n)))
+        while more and process.poll() is None and len(shards(folder)) < len(finished) + more:
+            time.sleep(0.005)
+        time.sleep(moments.random() * (0.1 if more else seconds))
         stopped += process.poll() is None
         process.kill()
         process.wait()
-        shards = list(folder.glob("*.safetensors")) if folder.is_dir() else []
-        now = {f.name: f.stat().st_mtime_ns for f in shards}
+        now = {f.name: f.stat().st_mtime_ns for f in shards(folder)}
         assert finished.items() <= now.items(), "a finished shard was written again or lost"
         assert set(now) <= set(expected), "a shard differs"
         finished = now

@@ -42,7 +42,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from rows import medians
+from rows import load, medians
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -146,6 +146,7 @@ def main() -> None:
         stored["large"] = [document(r, p) for r, p in zip(rows, cases[1].parts, strict=True)]
     with tempfile.TemporaryDirectory() as scratch:
         lines += [*storage(stored, Path(scratch)), *reading(readers[0], Path(scratch) / "zoo")]
+    lines += ["", load()]
     OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(OUT.read_text(encoding="utf-8"))
 

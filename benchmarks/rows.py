@@ -69,12 +69,22 @@ def main() -> None:
                 f"top {TOP_K}, tokens/s | ratio | peaks: bare, whole, top {TOP_K} |",
                 "| --- |" + " ---: |" * 8,
                 *lines,
+                "",
+                load(),
             ]
         )
         + "\n",
         encoding="utf-8",
     )
     print(OUT.read_text(encoding="utf-8"))
+
+
+def load() -> str:
+    """Say how busy the machine was, this script included."""
+    return (
+        f"While this was measured the machine had {os.getloadavg()[2]:.1f} running processes or "
+        f"threads on {os.cpu_count()} cores, the measured ones included (average of 15 minutes)."
+    )
 
 
 def timed(

@@ -66,7 +66,7 @@ def carried_ce(projected: ProjectedRows, target: NextTokenRows) -> tuple[torch.T
     observed = target.observed[: len(projected.kept)]
     if carried.is_sparse:
         (row, token), mass = carried._indices(), carried._values()
-        hits = token == observed[row]
+        hits = torch.nonzero(token == observed.index_select(0, row))[:, 0]
         p = torch.zeros_like(projected.kept).index_add_(0, row[hits], mass[hits])
     else:
         p = carried.gather(1, observed[:, None])[:, 0]

@@ -26,10 +26,13 @@ def largest(
         (m, k) values, 0 where there are fewer, and (m, k) tokens, -1 there.
     """
     counts = row.bincount(minlength=m)
-    column = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    first = counts.cumsum(0) - counts
+    column = torch.arange(len(row), device=row.device) - first.index_select(0, row)
     grid = values.new_zeros(m, max(k, int(counts.max()) if m else 0))
     tokens = torch.full(grid.shape, -1, device=row.device)
-    grid[row, column], tokens[row, column] = values, token
+    place = row * grid.shape[1] + column
+    grid.view(-1).index_copy_(0, place, values)
+    tokens.view(-1).index_copy_(0, place, token)
     top, at = grid.topk(k, dim=1)
     return top, tokens.gather(1, at)
 
@@ -62,7 +65,7 @@ class Whole:
         for j, rows in enumerate(self._projected):
             if rows.carried.is_sparse:
                 row, token = rows.carried._indices()
-                mass = weights[row, j] * rows.carried._values()
+                mass = weights[:, j].index_select(0, row) * rows.carried._values()
                 fused.view(-1).index_add_(0, row * fused.shape[1] + token, mass)
             else:
                 fused.addcmul_(weights[:, j : j + 1], rows.carried)
@@ -111,9 +114,9 @@ class Union:
             own.new_zeros(len(self._key)).index_add_(0, at, values)
             for at, (_, values) in zip(places, parts, strict=True)
         ]
-        self._prior = own.reshape(-1)[self._key].exp()
+        self._prior = own.reshape(-1).index_select(0, self._key).exp()
         self._share = torch.stack([p.own_share for p in projected], dim=1)
-        q = torch.stack(mass, dim=1) + self._share[self._row] * self._prior[:, None]
+        q = torch.stack(mass, dim=1) + self._share.index_select(0, self._row) * self._prior[:, None]
         self._q = q.clamp(min=0)
         self._rest = (1 - self._sums(self._prior)).clamp(min=0)
         self._own_entropy: torch.Tensor | None = None
@@ -140,7 +143,7 @@ class Union:
 
     def combine(self, weights: torch.Tensor, geometric: bool) -> tuple[SparseRows, torch.Tensor]:
         """Return the top of the fused rows, and (m,) what they give the observed token."""
-        fused = (weights[self._row] * self._q).sum(1)
+        fused = (weights.index_select(0, self._row) * self._q).sum(1)
         share = (weights * self._share).sum(1)
         if geometric:
             fused, share = self._geometric(weights, fused, share)
@@ -165,7 +168,7 @@ class Union:
 
         Rows that contradict one another at every token keep their sum.
         """
-        fused = (weights[self._row] * self._q.log()).sum(1).exp()
+        fused = (weights.index_select(0, self._row) * self._q.log()).sum(1).exp()
         share = (weights * self._share.log()).sum(1).exp()
         total = self._sums(fused) + share * self._rest
         agree = total > 0

@@ -189,12 +189,20 @@ class Carrier:
         if isinstance(self._mapping, Transport):
             return self._listed(rows, ids[:, :TOP_K], probs[:, :TOP_K])
         row, token, p = self._listed(rows, ids, probs)
-        key = self._group[row] * self._source_size + token
-        agrees = find(table.key, key)[1] | (self._group[row] == 0)
+        # At shared boundaries every token counts, and the whole row is 1.
+        some = torch.nonzero(self._group.index_select(0, row))[:, 0]
+        if not len(some):
+            return row, token, p
+        inside, mass = row.index_select(0, some), p.index_select(0, some)
+        key = self._group.index_select(0, inside) * self._source_size + token.index_select(0, some)
+        agrees = find(table.key, key)[1]
         counts = agrees | find(table.other_key, key)[1]
-        total = torch.zeros_like(self._total).index_add_(0, row, torch.where(counts, p, 0))
-        self._total[rows] = total[rows] + given.tail[at]
-        return row[agrees], token[agrees], p[agrees]
+        total = torch.zeros_like(self._total)
+        total.index_add_(0, inside, torch.where(counts, mass, 0))
+        partly = rows[self._group[rows] > 0]
+        self._total[partly] = total[partly] + given.tail[self._row[partly]]
+        keep = torch.ones_like(row, dtype=torch.bool).index_copy_(0, some, agrees)
+        return row[keep], token[keep], p[keep]
 
     @staticmethod
     def _listed(
@@ -222,22 +230,33 @@ class Carrier:
             flow = self._transported(row, token, probs)
             mapped = probs
         else:
-            place, found = find(table.key, self._group[row] * table.source_size + token)
+            group = self._group.index_select(0, row)
             if self._shared is None:
-                found &= self._group[row] != 0
-            begin = table.indptr[place]
-            count = torch.where(found, table.indptr[place + 1] - begin, 0)
+                place, found = find(table.key, group * table.source_size + token)
+                found &= group != 0
+            else:
+                # The pairs at shared boundaries stand first, one list for every source token.
+                place, found = token, torch.ones_like(token, dtype=torch.bool)
+                some = torch.nonzero(group)[:, 0]
+                if len(some):
+                    key = group.index_select(0, some) * table.source_size
+                    at, there = find(table.key, key + token.index_select(0, some))
+                    place = token.index_copy(0, some, at)
+                    found.index_copy_(0, some, there)
+            begin = table.indptr.index_select(0, place)
+            count = torch.where(found, table.indptr.index_select(0, place + 1) - begin, 0)
             whose, pair = expand(begin, count)
-            goes = table.target[pair]
+            goes = table.target.index_select(0, pair)
+            to = row.index_select(0, whose)
             if table.weight is not None:
-                mass = probs[whose] * table.weight[pair]
+                mass = probs.index_select(0, whose) * table.weight.index_select(0, pair)
                 mapped = torch.zeros_like(probs).index_add_(0, whose, mass)
             else:
-                prior = self._target.at(row[whose], goes)
+                prior = self._target.at(to, goes)
                 room = torch.zeros_like(probs).index_add_(0, whose, prior)
                 mapped = torch.where(room > TINY, probs, 0)
-                mass = (mapped / room.clamp(min=TINY))[whose] * prior
-            flow = _Flow(row[whose], token[whose], goes, mass)
+                mass = (mapped / room.clamp(min=TINY)).index_select(0, whose) * prior
+            flow = _Flow(to, token.index_select(0, whose), goes, mass)
             if self._shared is None:
                 same = self._group[row] == 0
                 mapped = torch.where(same, probs, mapped)

@@ -29,7 +29,7 @@ def expand(begin: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torc
     """
     whose = torch.repeat_interleave(count)
     first = begin - (count.cumsum(0) - count)
-    return whose, torch.arange(len(whose), device=begin.device) + first[whose]
+    return whose, torch.arange(len(whose), device=begin.device) + first.index_select(0, whose)
 
 
 def find(ordered: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

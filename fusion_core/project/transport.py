@@ -34,12 +34,11 @@ def destinations(
     Source: PTA-LLM (arXiv 2509.17276).
     """
     room, target_ids = own.topk(min(TOP_K, own.shape[1]), dim=1)
-    pairs = torch.stack(
-        torch.broadcast_tensors(source_ids.clamp(min=0)[:, :, None], target_ids[:, None, :]), dim=-1
-    )
-    distinct, place = pairs.reshape(-1, 2).unique(dim=0, return_inverse=True)
-    of_pairs = torch.as_tensor(costs.costs(*distinct.T.tolist()), device=own.device)
-    cost = of_pairs[place].reshape(pairs.shape[:-1])
+    size = own.shape[1]
+    pairs = source_ids.clamp(min=0)[:, :, None] * size + target_ids[:, None, :]
+    distinct, place = pairs.unique(return_inverse=True)
+    both = (distinct // size).tolist(), (distinct % size).tolist()
+    cost = torch.as_tensor(costs.costs(*both), device=own.device)[place]
     return target_ids.gather(1, transport_plan(mass, room, cost).argmax(dim=2))
 
 
@@ -62,10 +61,11 @@ def transport_plan(mass: torch.Tensor, room: torch.Tensor, cost: torch.Tensor) -
     cost = cost.double() - cost.double().min(dim=2, keepdim=True).values
     kernel = torch.exp(-SHARPNESS * cost).clamp(min=1e-30)
     right = torch.ones_like(columns)
+    across = kernel.sum(2)
     for _ in range(STEPS):
-        left = rows / (kernel @ right[:, :, None])[:, :, 0].clamp(min=1e-300)
+        left = rows / across.clamp(min=1e-300)
         right = columns / (left[:, None, :] @ kernel)[:, 0].clamp(min=1e-300)
-        reached = left * (kernel @ right[:, :, None])[:, :, 0]
-        if float((reached - rows).abs().max()) < ERROR:
+        across = (kernel @ right[:, :, None])[:, :, 0]
+        if float((left * across - rows).abs().max()) < ERROR:
             break
     return left[:, :, None] * kernel * right[:, None, :]

@@ -61,7 +61,9 @@ class DenseRows:
 
     def at(self, row: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
         """Return probabilities of tokens (n,) of rows (n,), without those of all others."""
-        return self.logprobs[row, token].exp()
+        # One index is many times quicker than two.
+        flat = row * self.vocab_size + token
+        return self.logprobs.reshape(-1).index_select(0, flat).exp_()
 
     def to(self, device: torch.device) -> DenseRows:
         """Return the rows on a device."""

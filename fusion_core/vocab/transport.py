@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from rapidfuzz import process
@@ -19,13 +20,13 @@ class Transport:
 
     def __init__(self, source: TextTokenizer, target: TextTokenizer) -> None:
         """Keep the two vocabularies' readable tokens."""
-        self._source, self._target = source, target
+        self._source, self._target = cache(source.piece), cache(target.piece)
 
     def costs(self, source_ids: Sequence[int], target_ids: Sequence[int]) -> np.ndarray:
         """(n,) int64 edit distances of n pairs of tokens, as readable text."""
         return process.cpdist(
-            [self._source.piece(i) for i in source_ids],
-            [self._target.piece(i) for i in target_ids],
+            [self._source(i) for i in source_ids],
+            [self._target(i) for i in target_ids],
             scorer=Levenshtein.distance,
             dtype=np.int64,
         )

@@ -197,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--target", required=True)
     sub.add_argument("--source", action="append", required=True)
     sub.add_argument("--prompt", required=True)
-    sub.add_argument("--operator", default="mean", help=", ".join(fuse.LABEL_FREE))
+    sub.add_argument("--operator", default="confidence", help=", ".join(fuse.LABEL_FREE))
     sub.add_argument("--with-target", action="store_true", help="the target takes part, too")
     for name, kind in (
         ("max_new_tokens", int),

@@ -49,7 +49,7 @@ class Ensemble:
         target: LoadedModel,
         sources: Sequence[LoadedModel] = (),
         *,
-        operator: str = "mean",
+        operator: str = "confidence",
         operator_temperature: float = 1.0,
         with_target: bool = False,
     ) -> None:

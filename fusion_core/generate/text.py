@@ -190,7 +190,7 @@ def generate(
     sources: Sequence[LoadedModel],
     prompt: str,
     *,
-    operator: str = "mean",
+    operator: str = "confidence",
     with_target: bool = False,
     sampling: Sampling | None = None,
     progress: Progress | None = None,

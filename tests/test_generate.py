@@ -242,6 +242,14 @@ def test_texts_longer_than_every_context(tiny_models) -> None:
     assert len(steps) == GREEDY.max_new_tokens or steps[-1].end == "end of text"
 
 
+def test_sources_of_other_lengths(tiny_models) -> None:
+    target, source = tiny_models
+    short = replace(tiny_model(target.tokenizer, seed=8), name="short", context=16)
+    ensemble = Ensemble(target, [replace(source, name="shorter", context=12), short])
+    steps = list(stream(ensemble, "the cats sat, " * 3, GREEDY))
+    assert len(steps) == GREEDY.max_new_tokens or steps[-1].end == "end of text"
+
+
 def test_top_p_leaves_the_improbable_out(tiny_models) -> None:
     ensemble = Ensemble(tiny_models[0])
     narrow = Sampling(max_new_tokens=12, top_p=1e-6, temperature=1.0, seed=1)

@@ -122,14 +122,15 @@ class Ensemble:
         own: torch.Tensor,
     ) -> ProjectedRows:
         """Carry one source's row over, from both of its paths."""
+        context = reader.model.context
         if relation is None:
-            row = reader.row(ids).to(own.device)
+            long = context is not None and len(ids) >= context - 1
+            row = reader.row(ids[-(context // 2) :] if context and long else ids).to(own.device)
             return _as_carried(reader.model.name, row, 1.0)
         text = data.decode("utf-8", "ignore") if data else ""
         partial = data[len(text.encode()) :]
         encoding = reader.model.tokenizer.encode(text) if text else None
         kept = encoding.text_tokens if encoding is not None else np.zeros(0, np.int64)
-        context = reader.model.context
         if context is not None and len(kept) >= context - 1:
             kept = kept[-(context // 2) :]
         read = encoding.ids[kept].tolist() if encoding is not None else []

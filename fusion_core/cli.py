@@ -236,11 +236,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _progress() -> Progress:
-    """Return a printer that stays silent for the first two seconds."""
-    began = time.monotonic()
+    """Return a printer that is silent for the first two seconds, and then speaks once a second."""
+    due = time.monotonic() + 2
 
     def tell(stage: str, share: float) -> None:
-        if time.monotonic() - began > 2:
+        nonlocal due
+        if time.monotonic() > due:
+            due = time.monotonic() + 1
             print(f"{share:4.0%} {stage}", file=sys.stderr)
 
     return tell

@@ -122,6 +122,15 @@ def test_sources_are_asked_on_every_path_through_a_word(
             assert got[v] == pytest.approx(expected[b] + (1 - kept) * float(own[v]), abs=1e-5)
 
 
+def test_bytes_that_are_no_text_are_left_out_for_sources(tiny_models) -> None:
+    letters = TextTokenizer(byte_level(), "bytes", start_id=256, eos_id=None)
+    target = tiny_model(letters, seed=4)
+    ensemble = Ensemble(target, [tiny_models[0]])
+    ids = [letters.id_of(bytes([b])) for b in b"the cat"]
+    rows = [ensemble.next(ids, data).rows for data in (b"the cat", b"the\xff c\x80at")]
+    assert torch.equal(rows[0].ids, rows[1].ids)
+
+
 def test_a_path_of_next_to_no_weight_is_left_out(tiny_models) -> None:
     """A source that writes "cats" in one token is not asked what follows "cat" by itself."""
     words = TextTokenizer(byte_level(chain("cats")), "words", start_id=256, eos_id=None)

@@ -12,6 +12,7 @@ where it weighs next to nothing it is left out.
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -121,14 +122,15 @@ class Ensemble:
         data: bytes,
         own: torch.Tensor,
     ) -> ProjectedRows:
-        """Carry one source's row over, from both of its paths."""
+        """Carry one source's row over, from all of its paths."""
         context = reader.model.context
         if relation is None:
             long = context is not None and len(ids) >= context - 1
             row = reader.row(ids[-(context // 2) :] if context and long else ids).to(own.device)
             return _as_carried(reader.model.name, row, 1.0)
-        text = data.decode("utf-8", "ignore") if data else ""
-        partial = data[len(text.encode()) :]
+        decoder = getincrementaldecoder("utf-8")("ignore")  # bytes that are no text are left out
+        text = decoder.decode(data)
+        partial = decoder.getstate()[0]
         encoding = reader.model.tokenizer.encode(text) if text else None
         kept = encoding.text_tokens if encoding is not None else np.zeros(0, np.int64)
         if context is not None and len(kept) >= context - 1:

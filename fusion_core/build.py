@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -114,21 +114,10 @@ def build_cache(
         if progress:
             progress(_told(done, len(missing), began), done / len(missing))
         first, last = manifest.shards[number]
-        texts = joint_texts([target, *sources], documents[first:last], config)
-        writer.write(number, [stored(text, maps, config, kind) for text in _named(texts, first)])
+        texts = joint_texts([target, *sources], documents[first:last], config, before=first)
+        writer.write(number, [stored(text, maps, config, kind) for text in texts])
     group.wait()
     return Cache.open(folder)
-
-
-def _named(texts: Iterator[JointText], first: int) -> Iterator[JointText]:
-    """Name a document that is of no use by its number among all."""
-    n = 0
-    try:
-        for n, text in enumerate(texts, 1):  # noqa: B007 - counts what came before an error
-            yield text
-    except InputError as error:
-        why = str(error).split(": ", 1)[-1] if str(error).startswith("Document ") else error
-        raise InputError(f"Document {first + n + 1}: {why}") from error
 
 
 def _told(done: int, shards: int, began: float) -> str:

@@ -144,10 +144,11 @@ class Gathering:
                 top = fuse.top_rows(rows, target, self._carried_top_k)
                 self._rows.put_sparse(where, top, f"carried.{j}", pick)
         if self._carried_top_k:
-            entropies = fuse.entropies(carried[: len(carriers)], target)
-            self._rows.put(where, entropies[pick], "entropies")
-            own = fuse.top_rows(target_rows(target), target, self._carried_top_k)
-            self._rows.put_sparse(where, own, "own", pick)
+            own = fuse.sparsify(target.dense.probs[pick], self._carried_top_k, config.temperature)
+            self._rows.put_sparse(where, own, "own")
+            if not self._view:
+                entropies = fuse.entropies(carried[: len(carriers)], target)
+                self._rows.put(where, entropies[pick], "entropies")
         self._rows.put(where, -target.observed_logprob[pick], "target_ce")
         if self._view:
             self._look(reading, carriers, carried, fused, where, pick)

@@ -212,6 +212,7 @@ def joint_texts(
     documents: Sequence[str],
     config: FusionConfig,
     progress: Progress | None = None,
+    before: int | None = None,
 ) -> Iterator[JointText]:
     """Read documents, as many at once as memory is meant for, and give them one after another.
 
@@ -220,6 +221,7 @@ def joint_texts(
         documents: texts that are not empty.
         config: as for `JointText`.
         progress: told how many documents have been read.
+        before: number of documents that stand before these, where they are some of many.
 
     Raises:
         InputError: a document is of no use; the error says which.
@@ -240,9 +242,9 @@ def joint_texts(
         try:
             text = JointText(readers, encodings, config)
         except InputError as error:
-            if len(documents) == 1:
+            if len(documents) == 1 and before is None:
                 raise
-            raise InputError(f"Document {n + 1}: {error}") from error
+            raise InputError(f"Document {(before or 0) + n + 1}: {error}") from error
         if waiting and sum(t.cells for t in waiting) + text.cells > KEPT_CELLS:
             yield from flush(n)
         waiting.append(text)

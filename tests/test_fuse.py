@@ -136,13 +136,19 @@ def test_equal_weights_have_no_winner() -> None:
     assert fuse.fuse([rows(A, "a")], target(), (0.5,), operator="mean").winner.tolist() == [0, 0]
 
 
+def scored(probs: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Score one row of two tokens on the second."""
+    own = torch.tensor([[0.5, 0.5]])
+    return fuse.carried_ce(rows(probs, "a", own=own), target(own, torch.tensor([1])))
+
+
 def test_only_zeros_are_floored() -> None:
-    ce, floored = fuse.cross_entropy(torch.tensor([[1.0, 1e-20]]), torch.tensor([1]))
+    ce, floored = scored(torch.tensor([[1.0, 1e-20]]))
     assert floored == 0 and float(ce[0]) == pytest.approx(-math.log(1e-20))
 
 
 def test_zeros_are_floored_and_counted() -> None:
-    ce, floored = fuse.cross_entropy(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
+    ce, floored = scored(torch.tensor([[1.0, 0.0]]))
     assert floored == 1 and float(ce[0]) == pytest.approx(-math.log(1e-9))
 
 

@@ -27,7 +27,6 @@ __all__ = [
     "Operator",
     "carried_ce",
     "check",
-    "cross_entropy",
     "entropies",
     "fuse",
     "fuse_sparse",
@@ -42,25 +41,15 @@ FLOOR = 1e-9
 """What a probability of zero counts as in a cross-entropy."""
 
 
-def cross_entropy(probs: torch.Tensor, observed: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Score rows on the tokens that followed.
-
-    Args:
-        probs: (m, vocabulary) probabilities.
-        observed: (m,) int64 token ids.
-
-    Returns:
-        (m,) cross-entropies in nats, and how many probabilities were zero and floored at 1e-9.
-    """
-    return _nats(probs.gather(1, observed[:, None])[:, 0])
-
-
 def carried_ce(projected: ProjectedRows, target: NextTokenRows) -> tuple[torch.Tensor, int]:
-    """Score carried-over rows as `cross_entropy` does, without laying them out.
+    """Score carried-over rows on the tokens that followed, without laying them out.
 
     Args:
         projected: m rows.
         target: the target's own m + 1 rows.
+
+    Returns:
+        (m,) cross-entropies in nats, and how many probabilities were zero and floored at 1e-9.
     """
     carried = projected.carried
     observed = target.observed[: len(projected.kept)]

@@ -45,7 +45,8 @@ class Reader:
         read = read[:wanted]
         if not read:
             size = self.model.tokenizer.size
-            return torch.full((size,), 1 / size, device=self.model.device)
+            nothing = torch.zeros(1, size, device=self.model.device)
+            return models.log_softmax(self.model, nothing)[0].exp()
         same = 0
         for a, b in zip(self._ids, read, strict=False):
             if a != b:

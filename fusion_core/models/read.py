@@ -139,9 +139,8 @@ def _rows(
         if temperature != 1:
             logprobs = torch.log_softmax(logprobs / temperature, dim=-1)
         if mute and first == 0:
-            nothing = logprobs.new_zeros(1, logprobs.shape[1])
-            nothing[:, torch.as_tensor(model.tokenizer.unused_ids)] = -torch.inf
-            logprobs = torch.cat([torch.log_softmax(nothing, dim=1), logprobs])
+            nothing = log_softmax(model, torch.zeros_like(logprobs[:1]))
+            logprobs = torch.cat([nothing, logprobs])
         parts.append(logprobs if cut is None else cut_rows(logprobs, cut, temperature, generator))
     picked[-1] = torch.nan
     return NextTokenRows(

@@ -98,7 +98,6 @@ class TextTokenizer:
         self.vocabulary_key = hashlib.sha256(meaning.encode()).hexdigest()
         self._inner: Any = None
         self._templated: Any = None
-        self._id_of: dict[bytes, int] | None = None
         self._first: dict[tuple[bytes, bool, bool], int] = {}
         self.dummy_prefix = self._prefixes_a_space()
 
@@ -294,17 +293,14 @@ class TextTokenizer:
 
         Among equals the lowest id is taken.
         """
-        if self._id_of is None:
-            order = sorted(range(self.size), key=lambda i: (self.is_byte_piece[i], i), reverse=True)
-            self._id_of = {b: i for i in order if (b := self.bytes_of[i])}
-        return self._id_of.get(string, -1)
+        return self.ids_of.get(string, (-1,))[0]
 
     @cached_property
     def ids_of(self) -> dict[bytes, list[int]]:
-        """The ids of text tokens by their bytes."""
+        """The ids of text tokens by their bytes: real pieces first, then byte pieces; low ids first."""
         found: dict[bytes, list[int]] = {}
-        for i, own in enumerate(self.bytes_of):
-            if own:
+        for i in sorted(range(self.size), key=lambda i: (self.is_byte_piece[i], i)):
+            if own := self.bytes_of[i]:
                 found.setdefault(own, []).append(i)
         return found
 

@@ -1,4 +1,4 @@
-"""How fast rows are carried over and fused, and how small and quick to read they are on disk.
+"""How fast rows are carried over and fused.
 
     FUSELAB_TESTDATA=… python benchmarks/fusion.py
 
@@ -14,9 +14,6 @@ position and each of the source's top tokens a look-up in a dict, one-hot where 
 and the dense (length, vocabulary) target of each source that the published collator makes; the same
 with the published warping before it, as benchmarks/align.py has it; and our own rule in plain
 Python. What the rules define alike is compared in the run.
-
-*Storage.* Fused rows as `fusion_core.cache` writes them, whole folders counted, and as Arrow lists,
-the published layout; and how fast they are read, beside the rows that a training step takes.
 """
 
 from __future__ import annotations
@@ -26,32 +23,28 @@ import os
 # Threads that spin while another process has their core make a call up to thirty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import copy
 import heapq
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from rows import load, medians
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fusion_core import cache, corpus, fuse, models, pipeline, project, tokens, vocab, zoo
+from fusion_core import corpus, fuse, models, pipeline, project, tokens, vocab, zoo
 from fusion_core.align import by_bytes
 from fusion_core.config import FusionConfig
 from fusion_core.models import LoadedModel
-from fusion_core.reading import JointText, joint_texts
+from fusion_core.reading import JointText
 from fusion_core.records import (
     Alignment,
     DenseRows,
@@ -76,11 +69,7 @@ SPREAD, LIFT = 2.5, 4.0
 nats. The target's most probable token has 0.1 to 0.6."""
 LOOPED = 128
 """Positions at which our own rule runs in Python."""
-STORED_BYTES = 40_000
-"""Text of each domain whose fused rows of the zoo are stored."""
-BATCH, BLOCK = 8, 256
-"""Texts of a training step, and their tokens."""
-TARGETS = {"speed": "50 ms", "loops": "100", "bytes": "36", "kl": "1e-3", "reading": "10"}
+TARGETS = {"speed": "50 ms", "loops": "100"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +111,14 @@ class Case:
 def main() -> None:
     """Measure, and write the tables."""
     torch.set_num_threads(2)
-    readers = [models.load(zoo.PREFIX + n) for n in zoo.NAMES]
-    cases = [zoo_case(readers)]
+    cases = [zoo_case([models.load(zoo.PREFIX + n) for n in zoo.NAMES])]
     folder = os.environ.get("FUSELAB_TESTDATA")
     if folder:
         cases.append(large_case(Path(folder) / "tokenizers", Path(folder) / "data"))
     else:
         print("FUSELAB_TESTDATA is not set: no large vocabularies.", file=sys.stderr)
     lines = [
-        "# Fusing rows and storing them",
+        "# Carrying rows over and fusing them",
         "",
         "`FUSELAB_TESTDATA=… python benchmarks/fusion.py`; two cores, medians and ratios of one",
         "run.",
@@ -139,13 +127,6 @@ def main() -> None:
     for case in cases:
         print(case.name, file=sys.stderr)
         lines += [*speed(case), *loops(case)]
-    print("storage", file=sys.stderr)
-    stored = {"zoo": zoo_documents(readers)}
-    if folder:
-        rows = fused(cases[1], cases[1].maps(CONFIG.strategy))
-        stored["large"] = [document(r, p) for r, p in zip(rows, cases[1].parts, strict=True)]
-    with tempfile.TemporaryDirectory() as scratch:
-        lines += [*storage(stored, Path(scratch)), *reading(readers[0], Path(scratch) / "zoo")]
     lines += ["", load()]
     OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(OUT.read_text(encoding="utf-8"))
@@ -591,136 +572,6 @@ def check_ours(slow: Sequence[Plain], fast: FusedRows, at: Sequence[int]) -> Non
         assert all(abs(both[v] - p) < 1e-5 for v, p in zip(ids, probs, strict=True) if v in both)
         assert np.allclose(fast.kept[i].tolist(), row.kept, atol=1e-4)
         assert np.allclose(fast.ce[i].tolist(), row.ce, atol=1e-3)
-
-
-def document(rows: FusedRows, part: Part) -> cache.StoredDocument:
-    """Return a window's fused rows as they are stored."""
-    return cache.StoredDocument({"fused": rows.rows}, part.rows[0].observed[:-1])
-
-
-def zoo_documents(readers: Sequence[LoadedModel]) -> list[cache.StoredDocument]:
-    """Fuse the zoo on documents of every domain, each short enough for one window."""
-    texts = [t for d in (*corpus.DOMAINS, "mixed") for t in corpus.text(d, "test", STORED_BYTES)]
-    target, *sources = (m.tokenizer for m in readers)
-    maps = [pipeline.mapping(s, target, CONFIG.strategy) for s in sources]
-    out = []
-    for read in joint_texts(readers, texts, CONFIG):
-        bits = [nats / math.log(2) / read.scored_bytes for nats in read.nats()]
-        for r in read.readings():
-            part = Part(r.encodings, r.rows, [r.align(j) for j in range(1, len(readers))])
-            case = Case("", [m.tokenizer for m in readers], "", [part], bits)
-            out.append(document(fused(case, maps)[0], part))
-    return out
-
-
-def storage(stored: dict[str, list[cache.StoredDocument]], folder: Path) -> list[str]:
-    """Write rows as a cache and as Arrow lists, and read the cache back."""
-    lines = []
-    for name, documents in stored.items():
-        n = sum(map(len, documents))
-        settings = {**asdict(CONFIG), "target": name, "sources": ["0", "1", "2"]}
-        shards = cache.plan([4 * len(d) for d in documents], 1 << 20)
-        manifest = cache.Manifest("fused", settings, "0" * 64, shards)
-        writer = cache.CacheWriter(folder / name, manifest)
-        writer.prepare()
-        for number in writer.missing():
-            writer.write(number, documents[slice(*manifest.shards[number])])
-        ours = sum(f.stat().st_size for f in (folder / name).iterdir())
-        nats = np.concatenate(
-            [
-                divergence(before.rows["fused"], after.rows["fused"])
-                for before, after in zip(documents, cache.Cache.open(folder / name), strict=True)
-            ]
-        )
-        sizes = published_sizes(documents, folder)
-        size = documents[0].rows["fused"].vocab_size
-        lines.append(
-            f"| {name} | {size:,} | {n:,} | {len(documents):,} | **{ours / n:.2f}** | "
-            f"{nats.mean():.1e} | **{nats.max():.1e}** | "
-            + " | ".join(f"{b / n:.1f} (x {b / ours:.1f})" for b in sizes)
-            + " |"
-        )
-    return [
-        f"## Storage: fused rows of {CONFIG.top_k} tokens",
-        "",
-        "Bytes per target token, the observed token included; at most",
-        f"{TARGETS['bytes']} were aimed at, with a Kullback-Leibler divergence of at most",
-        f"{TARGETS['kl']} nats a row. Beside them",
-        "the same rows as lists of lists, one record a document, as `datasets` writes them for the",
-        "published code (an Arrow stream of int64 and float64), the same in 32 bits, and that as",
-        "Parquet with zstd; none of these holds less than the top rows and the observed token.",
-        "",
-        "| rows | vocabulary | tokens | documents | cache | KL, mean | KL, max | Arrow, 64 bits | "
-        "Arrow, 32 bits | Parquet, 32 bits, zstd |",
-        "| --- |" + " ---: |" * 9,
-        *lines,
-        "",
-    ]
-
-
-def divergence(before: SparseRows, after: SparseRows) -> np.ndarray:
-    """KL(before || after) of (m,) rows in nats, the tail as one bucket."""
-    assert torch.equal(before.ids.masked_fill(before.probs <= 0, -1), after.ids)
-    p, q = (torch.cat([r.probs, r.tail[:, None]], dim=1).double().numpy() for r in (before, after))
-    p = p / p.sum(1, keepdims=True)
-    ratio = np.divide(p, q, out=np.ones_like(p), where=p > 0)
-    return (p * np.log(ratio)).sum(1)
-
-
-def published_sizes(documents: Sequence[cache.StoredDocument], folder: Path) -> list[int]:
-    """Return the bytes of Arrow streams of 64 and of 32 bits, and of Parquet."""
-    rows = [d.rows["fused"] for d in documents]
-    sizes = []
-    for whole, real in ((pa.int64(), pa.float64()), (pa.int32(), pa.float32())):
-        table = pa.table(
-            {
-                "input_ids": pa.array([d.observed.tolist() for d in documents], pa.list_(whole)),
-                "indices": pa.array([r.ids.tolist() for r in rows], pa.list_(pa.list_(whole))),
-                "values": pa.array([r.probs.tolist() for r in rows], pa.list_(pa.list_(real))),
-            }
-        )
-        file = folder / "lists"
-        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
-            stream.write_table(table, max_chunksize=1000)
-        sizes.append(file.stat().st_size)
-    pq.write_table(table, file, compression="zstd")
-    return [*sizes, file.stat().st_size]
-
-
-def reading(target: LoadedModel, folder: Path) -> list[str]:
-    """Compare reading a cache with the rows that training takes."""
-    network = copy.deepcopy(target.network).float().train().requires_grad_(True)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    ids = torch.randint(
-        target.tokenizer.size, (BATCH, BLOCK), generator=torch.Generator().manual_seed(0)
-    )
-
-    def step() -> None:
-        network(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-
-    def read(verify: bool) -> int:
-        return sum(map(len, cache.Cache.open(folder, verify=verify)))
-
-    taken = medians({"step": step, "read": lambda: read(True), "unchecked": lambda: read(False)}, 9)
-    n = read(True)
-    needs = BATCH * BLOCK / taken["step"]
-    lines = [
-        f"| {name} | {n / taken[key]:,.0f} | **{n / taken[key] / needs:.0f}** |"
-        for name, key in (("open, verify, read all", "read"), ("open, read all", "unchecked"))
-    ]
-    return [
-        "## Reading back",
-        "",
-        f"The cache of the zoo's {n:,} rows, {n // len(cache.Cache.open(folder))} a document,",
-        f"against a training step of `{target.name}` (float32, batch {BATCH} x {BLOCK}, AdamW),",
-        f"which takes {needs:,.0f} rows a second; a ratio of {TARGETS['reading']} was aimed at.",
-        "",
-        "| | rows a second | times what training takes |",
-        "| --- | ---: | ---: |",
-        *lines,
-    ]
 
 
 if __name__ == "__main__":

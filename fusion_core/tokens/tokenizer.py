@@ -297,7 +297,7 @@ class TextTokenizer:
 
     @cached_property
     def ids_of(self) -> dict[bytes, list[int]]:
-        """The ids of text tokens by their bytes: real pieces first, then byte pieces; low ids first."""
+        """The ids of text tokens by their bytes: real pieces before byte pieces, then low ids."""
         found: dict[bytes, list[int]] = {}
         for i in sorted(range(self.size), key=lambda i: (self.is_byte_piece[i], i)):
             if own := self.bytes_of[i]:

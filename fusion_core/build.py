@@ -105,7 +105,7 @@ def build_cache(
         plan(sizes, shard_bytes),
     )
     writer = CacheWriter(folder, manifest)
-    group = _Processes()
+    group = Processes()
     if group.first:
         writer.prepare()
     group.wait()
@@ -225,7 +225,7 @@ def refuse(
     )
 
 
-class _Processes:
+class Processes:
     """The processes that `accelerate launch` started, or this one alone."""
 
     def __init__(self) -> None:
@@ -239,8 +239,10 @@ class _Processes:
 
     @property
     def first(self) -> bool:
+        """Whether this is the process that speaks for all."""
         return self.index == 0
 
     def wait(self) -> None:
+        """Wait until every process is here."""
         if self._state is not None:
             self._state.wait_for_everyone()

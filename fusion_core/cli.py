@@ -1,4 +1,4 @@
-"""The command line: `align`, `map-vocab`, `transfer`, `fuse`, `generate`, `cache`, `evaluate`.
+"""The command line: from `align` and `map-vocab` to `cache`, `train` and `evaluate`.
 
 Every command prints a readable table, or with ``--json`` one JSON object and nothing else, on
 stdout; progress goes to stderr. Exit status 0; 2 for bad input, with one line on stderr; 1 for an
@@ -15,13 +15,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from . import build, documents, fuse, generate, models, pipeline, suite, vocab
+from . import build, documents, fuse, generate, models, pipeline, runs, suite, vocab
 from .align import METHODS
-from .config import MAX_TEXT_BYTES, FusionConfig, utf8
+from .config import MAX_TEXT_BYTES, FusionConfig, RunConfig, utf8
 from .errors import FusionError, InputError
 from .reading import Progress
 from .reports import (
@@ -225,6 +226,11 @@ def _parser() -> argparse.ArgumentParser:
     add_carrying(sub)
     add_device(sub)
 
+    sub = command("train", _train, "teach a target the fused rows of documents")
+    sub.add_argument("--config", required=True, help="a YAML file")
+    sub.add_argument("--out", help="the run's folder; by default runs/ and the file's name")
+    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
     sub = command("evaluate", _evaluate, "bits per byte of models on documents")
     sub.add_argument("--model", action="append", required=True)
     data = sub.add_mutually_exclusive_group(required=True)
@@ -406,6 +412,14 @@ def _cache(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]
         "out": str(options.out),
     }
     return report, pairs_table
+
+
+def _train(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
+    config = RunConfig.read(options.config)
+    folder = options.out or os.path.join("runs", Path(options.config).stem)
+    _look_up([config.target, *config.sources])
+    result = runs.run(config, folder, resume=options.resume, progress=_progress())
+    return result | {"out": str(folder)}, pairs_table
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:

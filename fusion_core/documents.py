@@ -5,15 +5,25 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .config import MAX_TEXT_BYTES, utf8
-from .errors import InputError, TooLargeError
+from .errors import FusionError, InputError, TooLargeError
 from .files import write_whole
 
+IN_MEMORY = 1 << 30
+"""Bytes of text that are held at once."""
+
+LONGEST = 32_768
+"""Bytes of a document above which training cuts it."""
+
+SHUFFLED = 10_000
+"""Documents of a stream among which the next one is drawn."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*\r?$\n?", re.MULTILINE)
 
 
@@ -51,7 +61,7 @@ def read_text(path: str | Path, *, limit: int = MAX_TEXT_BYTES) -> str:
         ) from error
 
 
-def read_documents(path: str | Path, *, limit: int = 1 << 30) -> list[str]:
+def read_documents(path: str | Path, *, limit: int = IN_MEMORY) -> list[str]:
     """Read a file of documents.
 
     ``.txt``: documents are separated by lines that are only ``<|endoftext|>``, or, where there are
@@ -84,6 +94,97 @@ def read_documents(path: str | Path, *, limit: int = 1 << 30) -> list[str]:
     if not documents:
         raise InputError(f"{path} holds no document: give at least one that is not empty.")
     return documents
+
+
+def load_documents(name: str, *, seed: int = 0, at_most: int = IN_MEMORY) -> list[str]:
+    """Read a file of documents, or as much as is asked for of a hub dataset or a larger file.
+
+    Args:
+        name: a file as in `read_documents`, or the id of a hub dataset whose split ``train`` has a
+            column ``text``.
+        seed: of the order in which a stream is drawn from.
+        at_most: bytes of text that are held.
+
+    Raises:
+        InputError: the file cannot be read, or there is no such dataset.
+    """
+    path = Path(name)
+    try:
+        kind, size = path.suffix.lower(), path.stat().st_size
+    except (OSError, ValueError):
+        kind, size = "", 0
+    builder = {".jsonl": "json", ".parquet": "parquet"}.get(kind)
+    if path.exists() and (size <= at_most or builder is None):
+        return read_documents(path, limit=at_most)
+    if not path.exists() and not _HUB_ID.fullmatch(name):
+        return read_documents(path)  # which says what is missing
+    texts: list[str] = []
+    room = at_most
+    for text in _streamed(builder or name, str(path) if builder else None, seed):
+        room -= len(utf8(text))
+        if room < 0:
+            break
+        texts.append(text)
+    if not texts:
+        raise InputError(f"{name} holds no document: give one with a text that is not empty.")
+    return texts
+
+
+def _streamed(builder: str, file: str | None, seed: int) -> Iterator[str]:
+    """Draw documents from what is too large to be held, or far away."""
+    import datasets
+
+    shown = file or builder
+    try:
+        stream = datasets.load_dataset(builder, data_files=file, split="train", streaming=True)
+        for record in stream.shuffle(seed=seed, buffer_size=SHUFFLED):
+            text = record["text"]
+            if isinstance(text, str) and text.strip():
+                yield text
+    except FusionError:
+        raise
+    except Exception as error:  # the library and the hub raise many types here
+        raise InputError(
+            f"{shown} cannot be read as documents ({type(error).__name__}: {str(error)[:200]}): "
+            "give a .txt, .jsonl or .parquet file, or a hub dataset with a column text."
+        ) from error
+
+
+def pieces(texts: Iterable[str], longest: int = LONGEST) -> list[str]:
+    """Cut long documents at the last line end, space or character that keeps them short enough.
+
+    Args:
+        texts: documents.
+        longest: most bytes of a piece.
+
+    Returns:
+        Pieces that, joined, are the documents; none is empty or white space alone.
+    """
+    out: list[str] = []
+    for text in texts:
+        data = text.encode()
+        while len(data) > longest:
+            ends = (data.rfind(mark, longest // 2, longest) + 1 for mark in (b"\n", b" "))
+            cut = next(filter(None, ends), longest)
+            if cut == longest:
+                while data[cut] & 0xC0 == 0x80:  # not within a character
+                    cut -= 1
+            out.append(data[:cut].decode())
+            data = data[cut:]
+        out.append(data.decode())
+    return [piece for piece in out if piece.strip()]
+
+
+def sample(texts: Sequence[str], n_bytes: int) -> list[str]:
+    """Take documents from the whole length of a row of them, about so many bytes.
+
+    Args:
+        texts: at least one document.
+        n_bytes: of text; at least one document is taken.
+    """
+    size = sum(len(t.encode()) for t in texts)
+    step = max(1, round(size / n_bytes))
+    return list(texts[::step])
 
 
 def read_messages(path: str | Path) -> list[dict[str, str]]:

@@ -233,6 +233,22 @@ class TextTokenizer:
             published=Pieces(raw_ids, lambda i: self._bare[i]),
         )
 
+    def text_of(self, ids: Sequence[int]) -> str | None:
+        """Spell the text that a whole document's tokens stand for.
+
+        Args:
+            ids: tokens; special ones spell nothing.
+
+        Returns:
+            The text, without a dummy prefix; None where the bytes are no UTF-8.
+        """
+        own = [i for i in ids if i < self.size and i not in self.special_ids]
+        pieces = self._own_bytes(own, self._opens_with_dummy(own, b""))
+        try:
+            return b"".join(p or b"" for p in pieces).decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+
     def _opens_with_dummy(self, ids: Sequence[int], data: bytes) -> bool:
         """Tell whether the first token carries a space that is not in the text."""
         if not self.dummy_prefix or not ids or ids[0] in self._added_ids:

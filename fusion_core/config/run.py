@@ -1,0 +1,387 @@
+"""Everything that a training run needs: YAML in and out."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fusion_core.errors import InputError
+
+from .fusion import FusionConfig
+
+MODES = {
+    "fusion": "the fused rows of all sources beside the text",
+    "clm": "the text alone",
+    "kd": "the rows of the one source that reads the data best, beside the text",
+}
+MERGES = ("sce", "linear", "ties")
+SCHEDULERS = ("cosine", "linear", "constant")
+MAX_YAML_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a model is trained for.
+
+    Attributes:
+        lm_weight: λ of the first step: 1 is plain training, 0 the fused rows alone.
+        lm_weight_end: λ of the last step, with a straight line in between; None keeps λ.
+        divergence: "ce" or "kl"; they differ in a constant, so that the gradient is the same.
+        balance: "lambda" for λ·CLM + (1 - λ)·fusion, or "ratio" for CLM + r·fusion, where r makes
+            both parts equally large and is taken as given.
+        weigh_by_kept: weigh a position's fusion loss by the mass that the mapping kept there.
+
+    Raises:
+        InputError: λ lies outside [0, 1], or a name is unknown.
+    """
+
+    lm_weight: float = 0.5
+    lm_weight_end: float | None = None
+    divergence: str = "ce"
+    balance: str = "lambda"
+    weigh_by_kept: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers and names."""
+        for name in ("lm_weight", "lm_weight_end"):
+            value = getattr(self, name)
+            if name == "lm_weight_end" and value is None:
+                continue
+            if not _is_number(value) or not 0 <= value <= 1:
+                raise InputError(
+                    f"{name} must lie between 0 (the fused rows alone) and 1 (plain training), not "
+                    f"{value!r}."
+                )
+        _one_of("divergence", self.divergence, ("ce", "kl"))
+        _one_of("balance", self.balance, ("lambda", "ratio"))
+
+    def weight_at(self, progress: float) -> float:
+        """Return λ after a share of the training, from 0 to 1."""
+        if self.lm_weight_end is None:
+            return self.lm_weight
+        return self.lm_weight + (self.lm_weight_end - self.lm_weight) * min(max(progress, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters in place of full fine-tuning (arXiv 2106.09685).
+
+    Attributes:
+        r: their rank.
+        alpha: what their product is scaled by, over r.
+        dropout: share of their inputs that is left out.
+        target_modules: names of the layers that have one; "all-linear" for all but the last.
+
+    Raises:
+        InputError: a number is outside its range.
+    """
+
+    r: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not _is_whole(self.r) or self.r < 1:
+            raise InputError(f"lora.r must be a whole number of at least 1, not {self.r!r}.")
+        if not _is_number(self.alpha) or not self.alpha > 0:
+            raise InputError(f"lora.alpha must be a number above 0, not {self.alpha!r}.")
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise InputError(f"lora.dropout must lie in [0, 1), not {self.dropout!r}.")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run.
+
+    Attributes:
+        target: name of the model that is taught.
+        sources: names of the models that teach; none are needed for mode "clm".
+        data: documents: a .txt, .jsonl or .parquet file, or a hub dataset's id; None where the
+            sources write all of the text.
+        eval_data: such files by name, on which bits per byte are measured.
+        mode: name in `MODES`.
+        cache: a folder of rows that were made beforehand; None makes them first.
+        pairwise: teach the target by each source separately and merge the results by this method
+            of `MERGES` (FuseChat); None fuses.
+        generate_bytes: text that the sources write, beside the data.
+        generate_temperature: what the logits of the writing sources are divided by.
+        fusion: how rows are carried over and fused.
+        objective: the loss.
+        max_steps: optimiser steps; None goes by epochs.
+        epochs: how often the data is read.
+        learning_rate: its peak.
+        scheduler: its course after warming up, one of `SCHEDULERS`.
+        warmup: share of the steps in which it rises.
+        weight_decay: of AdamW (0.9, 0.95), on matrices.
+        max_grad_norm: length to which longer gradients are cut.
+        batch_size: blocks a step on each device.
+        gradient_accumulation: batches a step.
+        block_size: tokens of a block, documents packed; None takes the model's context, 2,048 at
+            most.
+        lora: adapters; None trains all weights.
+        eval_every: steps between two evaluations; None evaluates at the ends only.
+        keep: which weights are the result, "last" or "best" on eval_data.
+        checkpoint_steps: steps between two checkpoints, at least.
+        checkpoint_seconds: seconds between two checkpoints, at least.
+        seed: of everything that is drawn.
+        device: as in `models.load`.
+        dtype: what the models are loaded in; None for float32 on a CPU.
+        arguments: further `transformers.TrainingArguments`, such as deepspeed or report_to.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
+
+    target: str
+    sources: tuple[str, ...] = ()
+    data: str | None = None
+    eval_data: dict[str, str] = field(default_factory=dict)
+    mode: str = "fusion"
+    cache: str | None = None
+    pairwise: str | None = None
+    generate_bytes: int = 0
+    generate_temperature: float = 1.0
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    objective: Objective = field(default_factory=Objective)
+    max_steps: int | None = None
+    epochs: float = 1.0
+    learning_rate: float = 1e-5
+    scheduler: str = "cosine"
+    warmup: float = 0.03
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+    batch_size: int = 4
+    gradient_accumulation: int = 1
+    block_size: int | None = None
+    lora: Lora | None = None
+    eval_every: int | None = None
+    keep: str = "last"
+    checkpoint_steps: int = 20
+    checkpoint_seconds: float = 30.0
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without opening anything."""
+        _one_of("mode", self.mode, tuple(MODES))
+        _one_of("keep", self.keep, ("last", "best"))
+        _one_of("scheduler", self.scheduler, SCHEDULERS)
+        if self.pairwise is not None:
+            _one_of("pairwise", self.pairwise, MERGES)
+        if not isinstance(self.target, str) or not self.target:
+            raise InputError("target must name a model: give zoo:NAME, a folder or a hub id.")
+        if self.mode != "clm" and not self.sources and not self.cache:
+            raise InputError(f"Mode {self.mode} needs sources: name at least one.")
+        if self.data is None and not (self.generate_bytes and self.sources) and not self.cache:
+            raise InputError(
+                "There is nothing to read: give data, a cache, or generate_bytes and sources that "
+                "write them."
+            )
+        if self.keep == "best" and not (self.eval_data and self.eval_every):
+            raise InputError("keep: best needs eval_data and eval_every to choose by.")
+        if self.pairwise and (self.mode != "fusion" or self.cache or not self.sources):
+            raise InputError(
+                "pairwise trains on rows of its own for each source: use it with mode fusion, with "
+                "sources and without a cache."
+            )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        least: dict[str, tuple[float, bool, bool]] = {  # least value, whole, may be None
+            "max_steps": (1, True, True),
+            "batch_size": (1, True, False),
+            "gradient_accumulation": (1, True, False),
+            "block_size": (8, True, True),
+            "eval_every": (1, True, True),
+            "checkpoint_steps": (1, True, False),
+            "checkpoint_seconds": (0, False, False),
+            "generate_bytes": (0, True, False),
+            "warmup": (0, False, False),
+            "weight_decay": (0, False, False),
+            "seed": (0, True, False),
+        }
+        for name, (low, whole, optional) in least.items():
+            value = getattr(self, name)
+            if value is None and optional:
+                continue
+            if not (_is_whole(value) if whole else _is_number(value)) or value < low:
+                kind = "a whole number" if whole else "a number"
+                raise InputError(f"{name} must be {kind} of at least {low}, not {value!r}.")
+        for name in ("learning_rate", "epochs", "max_grad_norm", "generate_temperature"):
+            value = getattr(self, name)
+            if not _is_number(value) or not value > 0:
+                raise InputError(f"{name} must be a number above 0, not {value!r}.")
+        if self.warmup > 1:
+            raise InputError(f"warmup must be a share from 0 to 1, not {self.warmup!r}.")
+
+    @staticmethod
+    def read(path: str | Path) -> RunConfig:
+        """Read a YAML file; relative paths in it are relative to the file.
+
+        Raises:
+            InputError: the file cannot be read, lacks a key, has an unknown one or a wrong value.
+        """
+        file = Path(path)
+        try:
+            data = file.read_bytes()
+            if len(data) > MAX_YAML_BYTES:
+                raise InputError(f"{path} has more than {MAX_YAML_BYTES:,} bytes: shorten it.")
+            values = yaml.safe_load(data.decode("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be read as YAML ({reason}): check the file.") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{path} is no mapping of keys to values: write `target: …` and so on.")
+        return RunConfig.of(values, file.parent)
+
+    @staticmethod
+    def of(values: Mapping[str, Any], base: str | Path = ".") -> RunConfig:
+        """Make a configuration of the keys of a YAML file.
+
+        Args:
+            values: the keys and values.
+            base: folder that relative paths start from.
+
+        Raises:
+            InputError: a key is missing or unknown, or a value cannot be used.
+        """
+        given = {k: v for k, v in values.items() if k not in _NOTES}
+        known = _keys()
+        unknown = [str(k) for k in given if k not in known]
+        if unknown:
+            raise InputError(
+                f"There is no setting called {unknown[0]!r}: choose from {', '.join(sorted(known))}."
+            )
+        if "target" not in given:
+            raise InputError("The setting target is missing: name the model that is taught.")
+        given = {k: _typed(k, v, known[k]) for k, v in given.items()}
+        if isinstance(given.get("sources"), str):
+            given["sources"] = [given["sources"]]
+        sources = given.get("sources") or []
+        if not isinstance(sources, list | tuple) or not all(isinstance(s, str) for s in sources):
+            raise InputError("sources must be a list of model names.")
+        given["sources"] = tuple(_model(s, base) for s in sources)
+        given["target"] = _model(given["target"], base)
+        given["eval_data"] = _eval_data(given.get("eval_data"), base)
+        for name in ("data", "cache"):
+            if given.get(name) is not None:
+                given[name] = _path(name, given[name], base)
+        if given.get("lora") is not None:
+            given["lora"] = _lora(given["lora"])
+        if not isinstance(given.setdefault("arguments", {}) or {}, dict):
+            raise InputError("arguments must be a mapping of transformers.TrainingArguments.")
+        given["arguments"] = given["arguments"] or {}
+        fusion = {f.name: given[f.name] for f in fields(FusionConfig) if f.name in given}
+        objective = {f.name: given[f.name] for f in fields(Objective) if f.name in given}
+        own = {f.name: given[f.name] for f in fields(RunConfig) if f.name in given}
+        return RunConfig(fusion=FusionConfig(**fusion), objective=Objective(**objective), **own)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the keys and values that `of` takes."""
+        values = asdict(self)
+        values |= values.pop("fusion") | values.pop("objective") | {"seed": self.seed}
+        values["sources"] = list(self.sources)
+        if self.lora and not isinstance(self.lora.target_modules, str):
+            values["lora"]["target_modules"] = list(self.lora.target_modules)
+        return values
+
+    def to_yaml(self, notes: Mapping[str, Any] | None = None) -> str:
+        """Write the file that `read` takes.
+
+        Args:
+            notes: what is kept beside the settings, under the key ``made_with``.
+        """
+        values = self.to_mapping() | ({"made_with": dict(notes)} if notes else {})
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+_NOTES = ("made_with",)
+
+
+def _keys() -> dict[str, str]:
+    """Name the keys of a run's YAML, with their types."""
+    keys = {
+        f.name: str(f.type)
+        for kind in (FusionConfig, Objective, RunConfig)
+        for f in fields(kind)
+    }
+    return {k: v for k, v in keys.items() if k not in ("fusion", "objective")}
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    """Read 1e-4, which YAML takes for a word, as the number that it is."""
+    if isinstance(value, str) and "str" not in kind and ("float" in kind or "int" in kind):
+        try:
+            number = float(value)
+        except ValueError:
+            raise InputError(f"{name} must be a number, not {value!r}.") from None
+        return int(number) if "float" not in kind and number.is_integer() else number
+    if "bool" in kind and not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false, not {value!r}.")
+    return value
+
+
+def _model(name: Any, base: str | Path) -> str:
+    """Make a model's name independent of the current folder where it names a folder."""
+    if not isinstance(name, str):
+        raise InputError(f"A model's name must be text, not {name!r}.")
+    folder = Path(base, os.path.expanduser(name))
+    return str(folder.resolve()) if ":" not in name and folder.is_dir() else name
+
+
+def _path(key: str, value: Any, base: str | Path) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InputError(f"{key} must be the name of a file or folder, not {value!r}.")
+    path = Path(base, os.path.expanduser(value))
+    hub = key == "data" and not path.exists() and not path.suffix and value.count("/") == 1
+    return value if hub else str(path.resolve())
+
+
+def _eval_data(value: Any, base: str | Path) -> dict[str, str]:
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        value = {Path(value).stem: value}
+    if isinstance(value, list):
+        value = {Path(str(v)).stem: v for v in value}
+    if not isinstance(value, dict):
+        raise InputError("eval_data must be a file, a list of files, or files by name.")
+    return {str(name): _path("eval_data", path, base) for name, path in value.items()}
+
+
+def _lora(value: Any) -> Lora:
+    if value is True:
+        return Lora()
+    if _is_whole(value):
+        return Lora(r=value)
+    if not isinstance(value, dict):
+        raise InputError("lora must be a rank, or a mapping of r, alpha, dropout, target_modules.")
+    unknown = set(value) - {f.name for f in fields(Lora)}
+    if unknown:
+        raise InputError(f"There is no setting called lora.{sorted(map(str, unknown))[0]}.")
+    if isinstance(value.get("target_modules"), list):
+        value = value | {"target_modules": tuple(map(str, value["target_modules"]))}
+    return Lora(**value)
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"There is no {name} {value!r}: choose one of {', '.join(known)}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

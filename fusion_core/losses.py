@@ -1,0 +1,301 @@
+"""L = λ·L_CLM + (1 - λ)·L_Fusion, from sparse fused rows and one pass over the logits.
+
+For a position with logits z, the token y that follows, and a fused row of k probabilities P and a
+tail τ, with Q = softmax(z / T) and the temperature T of the row,
+
+    L_CLM    = -log softmax(z)[y]
+    L_Fusion = -Σ_k P_k·log Q_k - τ·log(1 - Σ_k Q_k)
+
+so that all tokens outside the row are one bucket. Only this form has no gradient where Q = P: tails
+that are ignored, or spread over the k, pull the target away from what it is taught. The gradient of
+both parts is one softmax, scaled by row, and k + 1 corrections a row. It is worked out in the
+backward pass, a few rows at a time, so that no copy of the logits in another type or of their
+softmax is ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .config import Objective
+from .errors import FusionError
+from .records import SparseRows
+
+IGNORED = -100
+"""Label of a position that predicts nothing."""
+
+CELLS = {"cpu": 1 << 17, "cuda": 1 << 26}
+"""Logits that are worked on at once: what a processor's cache holds, or a small part of a card."""
+
+HEAD_CELLS = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""The same where they are first multiplied out of hidden states."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLosses:
+    """What a model loses at every position.
+
+    Attributes:
+        clm: (n,) nats, cross-entropy on the token that followed; 0 where the label is ignored.
+        fusion: (n,) nats, cross-entropy against the fused row; 0 without rows.
+    """
+
+    clm: Tensor
+    fusion: Tensor
+
+
+def token_losses(logits: Tensor, labels: Tensor, rows: SparseRows | None = None) -> TokenLosses:
+    """Score logits against the tokens that followed and against fused rows.
+
+    Args:
+        logits: (n, vocabulary) of any floating type; row i predicts label i.
+        labels: (n,) int64, the token *after* each position, or `IGNORED`.
+        rows: n fused rows; ids of -1 stand for nothing.
+
+    Returns:
+        Losses in float32, or float64 for such logits, differentiable once with regard to the
+        logits.
+
+    Raises:
+        FusionError: the shapes do not agree, or a row names an id that the logits have not.
+    """
+    _check(len(logits), logits.shape[-1], labels, rows)
+    return TokenLosses(*_OfLogits.apply(logits, _Taught(labels, rows)))
+
+
+def token_losses_of_head(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    rows: SparseRows | None = None,
+) -> TokenLosses:
+    """Score hidden states, whose logits are never held all at once.
+
+    It equals `token_losses` of ``hidden @ weight.T + bias``, with one more product of that kind in
+    the backward pass.
+
+    Args:
+        hidden: (n, width).
+        weight: (vocabulary, width) of the model's output layer.
+        bias: (vocabulary,) or None.
+        labels: as in `token_losses`.
+        rows: as in `token_losses`.
+    """
+    _check(len(hidden), len(weight), labels, rows)
+    return TokenLosses(*_OfHead.apply(hidden, weight, bias, _Taught(labels, rows)))
+
+
+def entropy(rows: SparseRows) -> Tensor:
+    """Return (n,) nats, of each row with its tail as one bucket: what KL is less than CE."""
+    parts = torch.cat([rows.probs, rows.tail[:, None]], dim=1)
+    return torch.special.entr(parts.clamp(min=0)).sum(1)
+
+
+def total(objective: Objective, clm: Tensor, fusion: Tensor, progress: float) -> Tensor:
+    """Join the two parts of the loss.
+
+    Args:
+        objective: how.
+        clm: () nats, a mean over tokens.
+        fusion: () nats, a mean over the same tokens.
+        progress: share of the training that is behind, from 0 to 1.
+    """
+    if objective.balance == "ratio":
+        ratio = clm.detach() / fusion.detach().clamp(min=1e-6)
+        return clm + ratio * fusion
+    weight = objective.weight_at(progress)
+    return weight * clm + (1 - weight) * fusion
+
+
+# The gradient ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the losses need of the logits of n rows.
+
+    Attributes:
+        lse: (n,) logsumexp.
+        lse_t: (n,) the same of the logits over the temperature.
+        at_label: (n,) logits of the labels.
+        z_k: (n, k) logits over the temperature of the ids that the rows name, or None.
+    """
+
+    lse: Tensor
+    lse_t: Tensor
+    at_label: Tensor
+    z_k: Tensor | None
+
+
+class _Taught:
+    """Labels and rows, and what follows from them and the logits."""
+
+    def __init__(self, labels: Tensor, rows: SparseRows | None) -> None:
+        self.ignored = labels == IGNORED
+        self.labels = labels.masked_fill(self.ignored, 0)[:, None]
+        self.rows = rows
+        self.temperature = rows.temperature if rows else 1.0
+        if rows:
+            self.absent = rows.ids < 0
+            self.ids = rows.ids.masked_fill(self.absent, 0)
+
+    def see(self, z: Tensor, at: slice) -> _Seen:
+        """Read rows ``at`` of the logits, (c, V)."""
+        lse = lse_t = z.logsumexp(1)
+        z_k = z.gather(1, self.ids[at]) if self.rows else None
+        if self.temperature != 1 and z_k is not None:
+            lse_t, z_k = (z / self.temperature).logsumexp(1), z_k / self.temperature
+        return _Seen(lse, lse_t, z.gather(1, self.labels[at])[:, 0], z_k)
+
+    def losses(self, seen: _Seen) -> tuple[Tensor, Tensor]:
+        """Return (n,) of both parts."""
+        clm = (seen.lse - seen.at_label).masked_fill(self.ignored, 0)
+        if self.rows is None or seen.z_k is None:
+            return clm, torch.zeros_like(clm)
+        logprobs = (seen.z_k - seen.lse_t[:, None]).masked_fill(self.absent, 0)
+        rest = self._rest(seen)[0]
+        return clm, -(self.rows.probs * logprobs).sum(1) - self.rows.tail * rest.log()
+
+    def factors(self, seen: _Seen, of_clm: Tensor, of_fusion: Tensor) -> _Factors:
+        """Return what the gradient is made of, given that of the losses (n,)."""
+        of_clm = of_clm.masked_fill(self.ignored, 0)
+        if self.rows is None or seen.z_k is None:
+            return _Factors(of_clm, None, None)
+        of_fusion = of_fusion / self.temperature
+        rest, counts = self._rest(seen)
+        # Where the rest cannot be told from 0, the bucket has no gradient.
+        share = torch.where(counts, self.rows.tail / rest, 0)
+        outside = of_fusion * (torch.where(counts, 1, 1 - self.rows.tail) - share)
+        q_k = torch.exp(seen.z_k - seen.lse_t[:, None])
+        own = of_fusion[:, None] * (share[:, None] * q_k - self.rows.probs)
+        return _Factors(of_clm, outside, own.masked_fill(self.absent, 0))
+
+    def gradient(self, z: Tensor, at: slice, seen: _Seen, by: _Factors) -> Tensor:
+        """Return (c, V), the gradient of rows ``at`` of the logits."""
+        of_clm = by.of_clm[at, None]
+        if by.outside is None or by.own is None:
+            grad = torch.softmax(z, 1).mul_(of_clm)
+        elif self.temperature == 1:
+            grad = torch.softmax(z, 1).mul_(of_clm + by.outside[at, None])
+        else:
+            grad = torch.softmax(z / self.temperature, 1).mul_(by.outside[at, None])
+            grad.addcmul_(torch.softmax(z, 1), of_clm)
+        if by.own is not None:
+            grad.scatter_add_(1, self.ids[at], by.own[at])
+        return grad.scatter_add_(1, self.labels[at], -of_clm)
+
+    def _rest(self, seen: _Seen) -> tuple[Tensor, Tensor]:
+        """Return 1 - Σ_k Q_k, and where it can be told from 0."""
+        assert seen.z_k is not None
+        least = torch.finfo(seen.z_k.dtype).eps
+        z_k = seen.z_k.masked_fill(self.absent, -torch.inf)
+        log_inside = torch.logsumexp(z_k, 1) - seen.lse_t
+        return -torch.expm1(log_inside.clamp(max=-least)), log_inside < -least
+
+
+@dataclass(frozen=True, eq=False)
+class _Factors:
+    """What the gradient of the logits is made of.
+
+    Attributes:
+        of_clm: (n,) factor of softmax(z), and taken from the labels.
+        outside: (n,) factor of softmax(z / T), or None without rows.
+        own: (n, k) what the ids of the rows have besides, or None.
+    """
+
+    of_clm: Tensor
+    outside: Tensor | None
+    own: Tensor | None
+
+
+def _check(n: int, size: int, labels: Tensor, rows: SparseRows | None) -> None:
+    if len(labels) != n or (rows is not None and (len(rows) != n or rows.vocab_size > size)):
+        shown = None if rows is None else (len(rows), rows.vocab_size)
+        raise FusionError(
+            f"Logits of {n} positions and {size} ids do not fit {len(labels)} labels and fused "
+            f"rows of (positions, ids) {shown}."
+        )
+
+
+def _slices(n: int, size: int, cells: dict[str, int], device: torch.device) -> Iterator[slice]:
+    step = max(1, cells.get(device.type, cells["cuda"]) // max(1, size))
+    return (slice(first, min(first + step, n)) for first in range(0, n, step))
+
+
+def _wide(z: Tensor) -> Tensor:
+    return z if z.dtype in (torch.float32, torch.float64) else z.float()
+
+
+def _see(taught: _Taught, parts: Iterator[slice], logits: Callable[[slice], Tensor]) -> _Seen:
+    """Read all rows, a few at a time."""
+    seen = [taught.see(logits(at), at) for at in parts]
+    lse, lse_t, at_label = (
+        torch.cat([getattr(s, name) for s in seen]) for name in ("lse", "lse_t", "at_label")
+    )
+    named = [s.z_k for s in seen if s.z_k is not None]
+    return _Seen(lse, lse_t, at_label, torch.cat(named) if named else None)
+
+
+class _OfLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, taught: _Taught) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(logits)
+        ctx.taught = taught
+        parts = _slices(*logits.shape, CELLS, logits.device)
+        ctx.seen = _see(taught, parts, lambda at: _wide(logits[at]))
+        return taught.losses(ctx.seen)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_clm: Tensor, of_fusion: Tensor) -> tuple[Tensor, None]:
+        (logits,) = ctx.saved_tensors
+        by = ctx.taught.factors(ctx.seen, of_clm, of_fusion)
+        grad = torch.empty_like(logits)
+        for at in _slices(*logits.shape, CELLS, logits.device):
+            grad[at] = ctx.taught.gradient(_wide(logits[at]), at, ctx.seen, by)
+        return grad, None
+
+
+class _OfHead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, taught: _Taught
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.taught = taught
+        parts = _slices(len(hidden), len(weight), HEAD_CELLS, hidden.device)
+        ctx.seen = _see(taught, parts, _OfHead.logits(hidden, weight, bias))
+        return taught.losses(ctx.seen)
+
+    @staticmethod
+    def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[[slice], Tensor]:
+        like = hidden.dtype  # under autocast the weights are kept wider than what they act on
+        narrow, more = weight.to(like), None if bias is None else bias.to(like)
+        return lambda at: _wide(torch.nn.functional.linear(hidden[at], narrow, more))
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, of_clm: Tensor, of_fusion: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        hidden, weight, bias = ctx.saved_tensors
+        by = ctx.taught.factors(ctx.seen, of_clm, of_fusion)
+        logits, narrow = _OfHead.logits(hidden, weight, bias), weight.to(hidden.dtype)
+        of_hidden = torch.empty_like(hidden)
+        of_weight = torch.zeros_like(weight, dtype=ctx.seen.lse.dtype)
+        of_bias = None if bias is None else torch.zeros_like(bias, dtype=of_weight.dtype)
+        for at in _slices(len(hidden), len(weight), HEAD_CELLS, hidden.device):
+            grad = ctx.taught.gradient(logits(at), at, ctx.seen, by)
+            of_hidden[at] = grad.to(narrow.dtype) @ narrow
+            of_weight.addmm_(grad.T, hidden[at].to(grad.dtype))
+            if of_bias is not None:
+                of_bias += grad.sum(0)
+        to = weight.dtype
+        return of_hidden, of_weight.to(to), None if of_bias is None else of_bias.to(to), None

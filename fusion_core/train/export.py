@@ -1,0 +1,145 @@
+"""The trained model as a folder that anyone can load, with a card that says how it was made."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from fusion_core import __version__, models, tokens
+from fusion_core.config import RunConfig
+from fusion_core.errors import InputError
+from fusion_core.models import LoadedModel
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "chat_template.jinja",
+)
+
+
+def export(
+    target: LoadedModel, save: Any, folder: Path, config: RunConfig, result: dict[str, Any]
+) -> None:
+    """Write a model, its tokenizer and its card, all of them or none.
+
+    Args:
+        target: whose tokenizer the model has.
+        save: writes the weights and the configuration into a folder.
+        folder: which is replaced.
+        config: the run's.
+        result: what it came to.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        save(part)
+        _save_tokenizer(target, part)
+        (part / "README.md").write_text(card(config, result), encoding="utf-8")
+        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise InputError(
+            f"The model cannot be written to {folder} ({error}): make room and resume the run; "
+            "its checkpoints stay."
+        ) from error
+
+
+def _save_tokenizer(target: LoadedModel, folder: Path) -> None:
+    """Copy a local tokenizer as it is; one of the hub is saved, and held against the original."""
+    from transformers import AutoTokenizer
+
+    source = models.find(target.name)
+    if source.path is not None:
+        for name in TOKENIZER_FILES:
+            if (source.path / name).is_file():
+                shutil.copyfile(source.path / name, folder / name)
+    else:
+        AutoTokenizer.from_pretrained(source.location, trust_remote_code=False).save_pretrained(
+            folder
+        )
+    if tokens.load(folder, target.name).key != target.tokenizer.key:
+        raise InputError(
+            f"The tokenizer of {target.name} does not survive saving: copy its files to {folder}."
+        )
+
+
+def card(config: RunConfig, result: dict[str, Any]) -> str:
+    """Write a model card: sources, data, settings and results.
+
+    Args:
+        config: the run's.
+        result: what it came to.
+    """
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        language=None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["fuselab", "knowledge-fusion"],
+        base_model=config.target if models.find(config.target).path is None else None,
+    )
+    shown = _without_folders(config)
+    taught = ", ".join(f"`{_name(s)}`" for s in result["sources"]) or "nobody but the text"
+    lines = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {shown.target.rpartition(':')[2].rpartition('/')[2]}, {_DID[config.mode]}",
+        f"Target: `{shown.target}`. Taught by: {taught}. Made with FuseLab {__version__} "
+        "(knowledge fusion as in arXiv 2401.10491).",
+        "## Results",
+        "| bits per byte | before | after |\n| --- | ---: | ---: |\n"
+        + "\n".join(
+            f"| {name} | {x['before']:.4f} | {x['after']:.4f} |"
+            for name, x in result["texts"].items()
+        ),
+        f"{result['steps']:,} steps, {result['tokens']:,} tokens, "
+        f"{result['seconds']:.0f} seconds on {result['device']}"
+        + (f"; the weights of step {result['best_step']:,}" if result.get("best_step") else "")
+        + ".",
+        "## Data",
+        result["data"],
+        "## Settings",
+        f"```yaml\n{shown.to_yaml(result['versions']).strip()}\n```",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _name(model: str) -> str:
+    """Name a local model without the folders above it."""
+    return model if models.find(model).path is None or ":" in model else Path(model).name
+
+
+def _without_folders(config: RunConfig) -> RunConfig:
+    """Leave out where on its maker's machine things lie."""
+    return replace(
+        config,
+        target=_name(config.target),
+        sources=tuple(map(_name, config.sources)),
+        data=config.data and Path(config.data).name,
+        cache=config.cache and Path(config.cache).name,
+        eval_data={name: Path(path).name for name, path in config.eval_data.items()},
+    )
+
+
+_DID = {
+    "fusion": "taught by fused distributions",
+    "kd": "taught by one source",
+    "clm": "trained further on text",
+}

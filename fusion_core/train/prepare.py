@@ -1,0 +1,227 @@
+"""A run's settings -> the documents that the target is taught, with their rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion_core import build, documents, generate, models, pipeline
+from fusion_core.cache import Cache, StoredDocument, read_manifest
+from fusion_core.config import FusionConfig, RunConfig
+from fusion_core.errors import InputError
+from fusion_core.files import write_whole
+from fusion_core.models import LoadedModel
+from fusion_core.reading import Progress
+
+from .lessons import CacheLessons, Lessons, TextLessons
+
+SAMPLE_BYTES = 60_000
+"""Text on which sources are compared for mode "kd", and the target where no eval_data is given."""
+
+SHARD_BYTES = 64_000
+"""Text of one shard of a run's own cache: short runs are killed more often than clusters."""
+
+WRITTEN = "written.jsonl"
+RE_FUSED = ("operator", "level", "top_k", "operator_temperature")
+"""Settings of a cache of every source's rows that a run may choose anew."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a run trains on.
+
+    Attributes:
+        lessons: the documents.
+        temperature: of their rows.
+        sources: names of the models whose rows these are.
+        about: a sentence on the text, for the card.
+    """
+
+    lessons: Lessons
+    temperature: float
+    sources: tuple[str, ...]
+    about: str
+
+
+def prepare(
+    config: RunConfig, target: LoadedModel, folder: Path, positions: int | None, progress: Progress
+) -> Prepared:
+    """Read, write or fetch the documents, and where they are to be had, their rows.
+
+    Rows that no cache holds are made once and kept in the run's folder.
+
+    Args:
+        config: the run's.
+        target: the model that is taught.
+        folder: the run's.
+        positions: how many positions of the target will be read at most; None for all.
+        progress: told what is being done.
+
+    Raises:
+        InputError: the data, the cache or the sources are of no use.
+    """
+    if config.cache:
+        return _from_cache(config, target)
+    needs_sources = config.mode != "clm" or config.generate_bytes > 0
+    sources = [_load(config, name) for name in config.sources] if needs_sources else []
+    pipeline.check_names(target.name, *(s.name for s in sources))
+    texts, about = _texts(config, target, sources, folder, positions, progress)
+    if config.mode == "clm":
+        return Prepared(TextLessons(target.tokenizer, texts, progress), 1.0, (), about)
+    if config.mode == "kd":
+        sources = [_best(sources, texts, progress)]
+    cache = build.build_cache(
+        target,
+        sources,
+        texts,
+        config.fusion,
+        folder / "cache",
+        shard_bytes=SHARD_BYTES,
+        progress=progress,
+    )
+    names = tuple(s.name for s in sources)
+    return Prepared(CacheLessons(cache), config.fusion.temperature, names, about)
+
+
+def _load(config: RunConfig, name: str) -> LoadedModel:
+    return models.load(name, device=config.device, dtype=config.dtype)
+
+
+# Text -----------------------------------------------------------------------------------------
+
+
+def _texts(
+    config: RunConfig,
+    target: LoadedModel,
+    sources: Sequence[LoadedModel],
+    folder: Path,
+    positions: int | None,
+    progress: Progress,
+) -> tuple[list[str], str]:
+    """Read the data and what the sources write, no more than will be read."""
+    texts: list[str] = []
+    about = []
+    if config.data is not None:
+        texts += documents.pieces(documents.load_documents(config.data, seed=config.seed))
+        about.append(f"`{Path(config.data).name}`")
+    if config.generate_bytes:
+        texts += _written(config, sources, folder, progress)
+        about.append(
+            f"{config.generate_bytes:,} bytes written by the sources (temperature "
+            f"{config.generate_temperature:g}, seed {config.seed})"
+        )
+    if positions is not None:
+        texts = _enough(texts, target, positions, config.seed)
+    size = sum(len(t.encode()) for t in texts)
+    return texts, f"{' and '.join(about)}: {len(texts):,} documents, {size:,} bytes."
+
+
+def _written(
+    config: RunConfig, sources: Sequence[LoadedModel], folder: Path, progress: Progress
+) -> list[str]:
+    """Let the sources write, or read what they wrote before the run was interrupted."""
+    file, group = folder / WRITTEN, build.Processes()
+    if group.first and not file.exists():
+        texts = generate.write_documents(
+            sources,
+            config.generate_bytes,
+            seed=config.seed,
+            temperature=config.generate_temperature,
+            progress=progress,
+        )
+        lines = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts)
+        write_whole(file, lines.encode())
+    group.wait()
+    return documents.read_documents(file)
+
+
+def _enough(texts: list[str], target: LoadedModel, positions: int, seed: int) -> list[str]:
+    """Draw documents until a training of so many positions will have new ones to the end."""
+    order = np.random.default_rng(seed).permutation(len(texts))
+    chosen: list[str] = []
+    for first in range(0, len(order), 64):
+        some = [texts[i] for i in order[first : first + 64]]
+        chosen += some
+        positions -= sum(len(e.text_tokens) + 1 for e in target.tokenizer.encode_batch(some))
+        if positions <= 0:
+            break
+    return chosen
+
+
+def _best(
+    sources: Sequence[LoadedModel], texts: Sequence[str], progress: Progress
+) -> LoadedModel:
+    """Choose the source that reads the data best."""
+    if len(sources) == 1:
+        return sources[0]
+    sample = documents.sample(texts, SAMPLE_BYTES)
+    scores = pipeline.bits_per_byte(sources, sample, progress=progress)
+    return min(sources, key=lambda s: scores[s.name]["bits_per_byte"])
+
+
+# A cache that is there ------------------------------------------------------------------------
+
+
+def _from_cache(config: RunConfig, target: LoadedModel) -> Prepared:
+    assert config.cache is not None
+    cache = Cache.open(config.cache, _expected(config, target))
+    settings = cache.manifest.settings
+    names = tuple(s["name"] for s in settings["sources"])
+    if config.sources and config.sources != names:
+        raise InputError(
+            f"The cache at {config.cache} is of the sources {', '.join(names)}, not "
+            f"{', '.join(config.sources)}: leave sources out, or build another cache."
+        )
+    if config.generate_bytes:
+        raise InputError(
+            "A cache has the documents that it was built from: leave out generate_bytes, or the "
+            "cache."
+        )
+    about = f"{len(cache):,} documents of the cache `{Path(config.cache).name}`."
+    temperature = settings["config"]["temperature"]
+    if config.mode == "clm":
+        return Prepared(CacheLessons(cache, plain=True), temperature, (), about)
+    chosen = list(range(len(names)))
+    if config.mode == "kd" and len(names) > 1:
+        if cache.manifest.kind == "fused":
+            raise InputError(
+                f"The cache at {config.cache} holds fused rows of {len(names)} sources: for mode "
+                "kd build one with --keep sources, or of one source."
+            )
+        chosen = [_best_of_cache(cache, len(names))]
+    fused: Callable[[StoredDocument], StoredDocument] | None = None
+    if cache.manifest.kind == "sources":
+        asked = {name: getattr(config.fusion, name) for name in RE_FUSED}
+        fused = partial(build.refuse, sources=chosen, **asked)
+        fused(cache[0])  # says what is wrong with the settings before anything begins
+    lessons = CacheLessons(cache, fused)
+    return Prepared(lessons, temperature, tuple(names[j] for j in chosen), about)
+
+
+def _expected(config: RunConfig, target: LoadedModel) -> dict[str, Any]:
+    """Say what a cache must be of: this target, and what the run's settings change on purpose."""
+    identity = models.identity(target)
+    asked = {
+        f.name: getattr(config.fusion, f.name)
+        for f in fields(FusionConfig)
+        if getattr(config.fusion, f.name) != f.default and f.name != "seed"
+    }
+    assert config.cache is not None
+    if read_manifest(config.cache).kind == "sources":
+        asked = {k: v for k, v in asked.items() if k not in RE_FUSED}
+    known = {k: identity[k] for k in ("weights", "tokenizer", "revision") if identity[k]}
+    return {"target": known, "config": {k: asdict(config.fusion)[k] for k in asked}}
+
+
+def _best_of_cache(cache: Cache, sources: int) -> int:
+    """Choose the source that read the cache's documents best."""
+    totals = np.zeros(sources)
+    for i, tokens in enumerate(cache.lengths):
+        totals += cache[i].extras["bits_per_byte"][1:] * tokens
+    return int(totals.argmin())

@@ -1,0 +1,270 @@
+"""`transformers.Trainer`, taught by fused rows beside the text."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from fusion_core import losses
+from fusion_core.config import Objective
+from fusion_core.errors import InputError
+from fusion_core.files import write_whole
+from fusion_core.losses import IGNORED
+from fusion_core.records import SparseRows
+
+Scorer = Callable[[Any], dict[str, float]]
+"""Network -> bits per byte by name of a text."""
+
+WHOLE_CELLS = 1 << 27
+"""Logits of a batch up to which they are made all at once: half a gigabyte in float32."""
+
+
+class FusionTrainer(Trainer):
+    """Trains a causal language model on λ·CLM + (1 - λ)·fusion.
+
+    All that `transformers.Trainer` does stays: accelerate, DeepSpeed, FSDP, gradient checkpointing,
+    mixed precision, schedulers, reports, pushing to the hub. The means of both parts are over all
+    tokens of all devices and accumulated batches, so that how a batch is cut changes nothing.
+
+    Args:
+        objective: the loss.
+        temperature: of the fused rows.
+        score: measures bits per byte; it takes the place of an evaluation dataset.
+        chunked_head: never make a batch's logits all at once. None decides by their size; it needs
+            an output layer without a scale or cap after it, which is checked at the first batch.
+        **options: those of `transformers.Trainer`; batches are those of `Collator`.
+    """
+
+    def __init__(
+        self,
+        *,
+        objective: Objective | None = None,
+        temperature: float = 1.0,
+        score: Scorer | None = None,
+        chunked_head: bool | None = None,
+        **options: Any,
+    ) -> None:
+        if score is not None:
+            options.setdefault("eval_dataset", [])  # named, so that evaluating is allowed
+        super().__init__(**options)
+        self.objective = objective or Objective()
+        self.loss_is_scaled_for_ga = True
+        self.model_accepts_loss_kwargs = True  # counts the tokens of all accumulated batches
+        self.can_return_loss = True
+        self._score, self._temperature = score, temperature
+        self._chunked_head = chunked_head
+        self._sums = torch.zeros(2, dtype=torch.float64 if self.args.device.type == "cpu" else None)
+        self._sums = self._sums.to(self.args.device)
+        self._updates = self.tokens = 0
+        self._broken = torch.zeros((), dtype=torch.bool, device=self.args.device)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Score one batch; see `transformers.Trainer.compute_loss`."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels").flatten()
+        inputs.pop("shift_labels", None)
+        rows, weight = _fused(inputs, self._vocab_size(model), self._temperature)
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels != IGNORED).sum()
+        number = torch.as_tensor(num_items_in_batch, device=labels.device).reshape(-1)[0]
+        lost, outputs = self._token_losses(model, inputs, labels, rows)
+        clm = lost.clm.sum() / number
+        if rows is None or weight is None:
+            fusion, loss = torch.zeros_like(clm), clm
+        else:
+            nats = lost.fusion
+            if self.objective.divergence == "kl":
+                nats = nats - losses.entropy(rows)
+            fusion = (nats * weight).sum() / number
+            loss = losses.total(self.objective, clm, fusion, self.progress)
+        if model.training:
+            self._sums += torch.stack([clm.detach(), fusion.detach()]).to(self._sums.dtype)
+            self._broken |= ~torch.isfinite(loss.detach())
+        # The mean over devices that follows would divide by their number once too often.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that is behind."""
+        return self.state.global_step / max(1, self.state.max_steps)
+
+    def _vocab_size(self, model: Any) -> int:
+        return self.accelerator.unwrap_model(model).get_input_embeddings().weight.shape[0]
+
+    def _token_losses(
+        self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, rows: SparseRows | None
+    ) -> tuple[losses.TokenLosses, Any]:
+        if self._chunked_head is None:
+            cells = labels.numel() * self._vocab_size(model)
+            self._chunked_head = cells > WHOLE_CELLS and self._can_chunk(model, inputs)
+        if not self._chunked_head:
+            outputs = model(**inputs, use_cache=False)
+            logits = outputs.logits
+            return losses.token_losses(logits.flatten(0, -2), labels, rows), outputs
+        with without_head(self.accelerator.unwrap_model(model)) as head:
+            outputs = model(**inputs, use_cache=False)
+        hidden = outputs.logits.flatten(0, -2)
+        return losses.token_losses_of_head(hidden, head.weight, head.bias, labels, rows), outputs
+
+    def _can_chunk(self, model: Any, inputs: dict[str, Any]) -> bool:
+        """Check on a few tokens that the logits are what the output layer makes of its input."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return False  # its weights are here only while the model runs
+        inner = self.accelerator.unwrap_model(model)
+        if type(inner.get_output_embeddings()) is not torch.nn.Linear:
+            return False
+        few = {k: v[:1, :8] for k, v in inputs.items()}
+        with torch.no_grad():
+            logits = inner(**few, use_cache=False).logits
+            with without_head(inner) as head:
+                hidden = inner(**few, use_cache=False).logits
+            return torch.allclose(head(hidden).to(logits.dtype), logits, rtol=1e-3, atol=1e-3)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss to what is logged of a step."""
+        if "loss" in logs:
+            sums = self.accelerator.reduce(self._sums.clone(), "sum")
+            clm, fusion = (sums / max(1, self._updates)).tolist()
+            self._sums.zero_()
+            self._updates = 0
+            logs |= {
+                "clm": clm,
+                "fusion": fusion,
+                "lm_weight": self.objective.weight_at(self.progress),
+                "tokens": self.tokens,
+            }
+        super().log(logs, start_time)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Count the tokens of what comes next."""
+        batches, number = super().get_batch_samples(*args, **kwargs)
+        self._updates += bool(batches)
+        if number is not None:
+            self.tokens += int(torch.as_tensor(number).reshape(-1)[0])
+        return batches, number
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measure bits per byte."""
+        if self._score is None:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        network = self.accelerator.unwrap_model(self.model) if plain else self.model_wrapped
+        network.eval()
+        scores = self._score(network)
+        metrics = {f"{metric_key_prefix}_bits_per_byte/{k}": v for k, v in scores.items()}
+        metrics[f"{metric_key_prefix}_bits_per_byte"] = sum(scores.values()) / len(scores)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kw: Any) -> None:
+        """Refuse to keep, or go on with, weights that are no numbers."""
+        control = self.control
+        if control.should_log or control.should_save or control.should_evaluate:
+            norm = 0.0 if grad_norm is None else float(grad_norm)
+            if bool(self._broken) or not math.isfinite(norm):
+                last = last_checkpoint(Path(self.args.output_dir))
+                kept = (
+                    f"the checkpoint of step {step_of(last)} is kept" if last else "there is no "
+                    "checkpoint yet"
+                )
+                raise InputError(
+                    f"The loss or its gradient is no number at step {self.state.global_step}: "
+                    f"start again with a lower learning_rate than {self.args.learning_rate:g}; "
+                    f"{kept}."
+                )
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kw)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint and, when it is whole, say so in a file of its own."""
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_whole(folder, self.tokens)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            with suppress(OSError):
+                shutil.rmtree(folder)
+            last = last_checkpoint(Path(self.args.output_dir))
+            kept = f", that of step {step_of(last)} is kept" if last else ""
+            raise InputError(
+                f"The checkpoint of step {self.state.global_step} cannot be written ({error}){kept}"
+                ": make room and resume the run."
+            ) from error
+
+
+def _fused(
+    inputs: dict[str, Any], vocab_size: int, temperature: float
+) -> tuple[SparseRows | None, torch.Tensor | None]:
+    """Take the fused rows out of a batch."""
+    if "fused_ids" not in inputs:
+        return None, None
+    ids, probs = (inputs.pop(f"fused_{x}").flatten(0, -2) for x in ("ids", "probs"))
+    tail, weight = (inputs.pop(f"fused_{x}").flatten() for x in ("tail", "weight"))
+    return SparseRows(ids, probs, tail, vocab_size, temperature), weight
+
+
+@contextmanager
+def without_head(network: Any) -> Iterator[Any]:
+    """Let a model's forward pass give hidden states in the place of logits.
+
+    The model's own forward is called, so that wrappers around it see it as ever.
+    """
+    head = network.get_output_embeddings()
+    network.set_output_embeddings(torch.nn.Identity())
+    try:
+        yield head
+    finally:
+        network.set_output_embeddings(head)
+
+
+# Checkpoints ----------------------------------------------------------------------------------
+
+WHOLE = "whole.json"
+
+
+def mark_whole(folder: Path, tokens: int) -> None:
+    """Say that all of a checkpoint has been written.
+
+    Args:
+        folder: of the checkpoint.
+        tokens: that had been read by then.
+    """
+    write_whole(folder / WHOLE, json.dumps({"tokens": tokens}).encode())
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that is whole."""
+    found = [
+        path
+        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if path.name.rpartition("-")[2].isdecimal() and (path / WHOLE).is_file()
+    ]
+    return max(found, key=step_of, default=None)

@@ -20,9 +20,12 @@ The rooms, in the order in which they may import one another (a test reads the i
       fuse        ProjectedRows            -> FusedRows
       evaluate    rows                     -> bits per byte, transfer cross-entropy
       cache       rows                     <-> shards on disk
+      losses      logits x fused rows      -> nats of both parts
+      baselines   weights                  -> merged weights
 
     reading, origins < gather              windows of texts, fused
     pipeline < build, generate, suite      call the stages in order
+    train < runs                           a run's settings -> a trained model, in its own process
     reports                                records -> JSON objects and tables
     cli, __main__                          the command line
     zoo.build, zoo.__main__                how the embedded models were made

@@ -15,12 +15,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from . import build, documents, fuse, generate, models, pipeline, runs, suite, vocab
+from . import build, documents, fuse, generate, models, pipeline, runs, suite, train, vocab
 from .align import METHODS
 from .config import MAX_TEXT_BYTES, FusionConfig, RunConfig, utf8
 from .errors import FusionError, InputError
@@ -230,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", required=True, help="a YAML file")
     sub.add_argument("--out", help="the run's folder; by default runs/ and the file's name")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    sub.add_argument("--estimate", action="store_true", help="say what it will take, and end")
 
     sub = command("evaluate", _evaluate, "bits per byte of models on documents")
     sub.add_argument("--model", action="append", required=True)
@@ -418,6 +420,8 @@ def _train(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]
     config = RunConfig.read(options.config)
     folder = options.out or os.path.join("runs", Path(options.config).stem)
     _look_up([config.target, *config.sources])
+    if options.estimate:
+        return asdict(train.estimate(config, Path(folder).parent)), pairs_table
     result = runs.run(config, folder, resume=options.resume, progress=_progress())
     return result | {"out": str(folder)}, pairs_table
 

@@ -7,6 +7,20 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "chat_template.jinja",
+)
+"""What a tokenizer may consist of beside a model."""
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under another name in its folder, then rename it.

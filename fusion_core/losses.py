@@ -30,7 +30,7 @@ from .records import SparseRows
 IGNORED = -100
 """Label of a position that predicts nothing."""
 
-CELLS = {"cpu": 1 << 17, "cuda": 1 << 26}
+CELLS = {"cpu": 1 << 19, "cuda": 1 << 26}
 """Logits that are worked on at once: what a processor's cache holds, or a small part of a card."""
 
 HEAD_CELLS = {"cpu": 1 << 22, "cuda": 1 << 26}
@@ -143,8 +143,11 @@ class _Taught:
         self.rows = rows
         self.temperature = rows.temperature if rows else 1.0
         if rows:
+            # What is absent repeats the row's first id, so that its gradient is written twice.
             self.absent = rows.ids < 0
-            self.ids = rows.ids.masked_fill(self.absent, 0)
+            self.empty = self.absent.all(1, keepdim=True)
+            self.ids = torch.where(self.absent, rows.ids[:, :1].clamp(min=0), rows.ids)
+            self.probs = torch.where(self.absent, rows.probs[:, :1], rows.probs)
 
     def see(self, z: Tensor, at: slice) -> _Seen:
         """Read rows ``at`` of the logits, (c, V)."""
@@ -172,23 +175,26 @@ class _Taught:
         rest, counts = self._rest(seen)
         # Where the rest cannot be told from 0, the bucket has no gradient.
         share = torch.where(counts, self.rows.tail / rest, 0)
-        outside = of_fusion * (torch.where(counts, 1, 1 - self.rows.tail) - share)
+        mass = torch.where(counts, 1, 1 - self.rows.tail)
         q_k = torch.exp(seen.z_k - seen.lse_t[:, None])
-        own = of_fusion[:, None] * (share[:, None] * q_k - self.rows.probs)
-        return _Factors(of_clm, outside, own.masked_fill(self.absent, 0))
+        own = of_fusion[:, None] * (mass[:, None] * q_k - self.probs)
+        outside = (of_fusion * (mass - share)).masked_fill(self.empty[:, 0], 0)
+        return _Factors(of_clm, outside, own.masked_fill(self.empty, 0))
 
-    def gradient(self, z: Tensor, at: slice, seen: _Seen, by: _Factors) -> Tensor:
+    def gradient(self, z: Tensor, at: slice, by: _Factors) -> Tensor:
         """Return (c, V), the gradient of rows ``at`` of the logits."""
-        of_clm = by.of_clm[at, None]
+        of_clm, q = by.of_clm[at, None], torch.softmax(z, 1)
         if by.outside is None or by.own is None:
-            grad = torch.softmax(z, 1).mul_(of_clm)
-        elif self.temperature == 1:
-            grad = torch.softmax(z, 1).mul_(of_clm + by.outside[at, None])
+            grad = q.mul_(of_clm)
         else:
-            grad = torch.softmax(z / self.temperature, 1).mul_(by.outside[at, None])
-            grad.addcmul_(torch.softmax(z, 1), of_clm)
-        if by.own is not None:
-            grad.scatter_add_(1, self.ids[at], by.own[at])
+            named = q.gather(1, self.ids[at]).mul_(of_clm).add_(by.own[at])
+            outside = by.outside[at, None]
+            if self.temperature == 1:
+                grad = q.mul_(of_clm + outside)
+            else:
+                grad = torch.softmax(z / self.temperature, 1).mul_(outside).addcmul_(q, of_clm)
+            # Written, not added: the large parts of both would cancel badly.
+            grad.scatter_(1, self.ids[at], named)
         return grad.scatter_add_(1, self.labels[at], -of_clm)
 
     def _rest(self, seen: _Seen) -> tuple[Tensor, Tensor]:
@@ -206,8 +212,8 @@ class _Factors:
 
     Attributes:
         of_clm: (n,) factor of softmax(z), and taken from the labels.
-        outside: (n,) factor of softmax(z / T), or None without rows.
-        own: (n, k) what the ids of the rows have besides, or None.
+        outside: (n,) factor of softmax(z / T) for all other ids, or None without rows.
+        own: (n, k) what the ids of the rows have of the fusion loss, or None.
     """
 
     of_clm: Tensor
@@ -226,7 +232,7 @@ def _check(n: int, size: int, labels: Tensor, rows: SparseRows | None) -> None:
 
 def _slices(n: int, size: int, cells: dict[str, int], device: torch.device) -> Iterator[slice]:
     step = max(1, cells.get(device.type, cells["cuda"]) // max(1, size))
-    return (slice(first, min(first + step, n)) for first in range(0, n, step))
+    return (slice(first, min(first + step, n)) for first in range(0, max(n, 1), step))
 
 
 def _wide(z: Tensor) -> Tensor:
@@ -248,7 +254,8 @@ class _OfLogits(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, taught: _Taught) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits)
         ctx.taught = taught
-        parts = _slices(*logits.shape, CELLS, logits.device)
+        n, size = logits.shape
+        parts = _slices(n, size, CELLS, logits.device)
         ctx.seen = _see(taught, parts, lambda at: _wide(logits[at]))
         return taught.losses(ctx.seen)
 
@@ -258,8 +265,9 @@ class _OfLogits(torch.autograd.Function):
         (logits,) = ctx.saved_tensors
         by = ctx.taught.factors(ctx.seen, of_clm, of_fusion)
         grad = torch.empty_like(logits)
-        for at in _slices(*logits.shape, CELLS, logits.device):
-            grad[at] = ctx.taught.gradient(_wide(logits[at]), at, ctx.seen, by)
+        n, size = logits.shape
+        for at in _slices(n, size, CELLS, logits.device):
+            grad[at] = ctx.taught.gradient(_wide(logits[at]), at, by)
         return grad, None
 
 
@@ -292,7 +300,7 @@ class _OfHead(torch.autograd.Function):
         of_weight = torch.zeros_like(weight, dtype=ctx.seen.lse.dtype)
         of_bias = None if bias is None else torch.zeros_like(bias, dtype=of_weight.dtype)
         for at in _slices(len(hidden), len(weight), HEAD_CELLS, hidden.device):
-            grad = ctx.taught.gradient(logits(at), at, ctx.seen, by)
+            grad = ctx.taught.gradient(logits(at), at, by)
             of_hidden[at] = grad.to(narrow.dtype) @ narrow
             of_weight.addmm_(grad.T, hidden[at].to(grad.dtype))
             if of_bias is not None:

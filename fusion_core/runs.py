@@ -30,11 +30,10 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from . import build
+from . import build, train
 from .config import RunConfig
 from .errors import FusionError, InputError
 from .files import write_whole
-from .train import CHECKPOINTS, Observer, StoppedError, last_checkpoint, step_of, teach, versions
 
 CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
 LOCK, STOP, PID, LOG = ".lock", ".stop", ".pid", "worker.log"
@@ -236,7 +235,7 @@ def run(
     """
     folder = Path(folder)
     if not build.Processes().first:
-        return teach(config, folder)
+        return _course(config)(config, folder, train.Observer())
     with _locked(folder):
         now = _read_status(folder)
         if resume and now is not None and (folder / CONFIG).is_file():
@@ -262,12 +261,12 @@ class _Worker:
     def work(self, config: RunConfig) -> dict[str, Any]:
         self._forget_later_steps()
         self._tell(state="preparing", stage="starting", now=True)
-        observer = Observer(stage=self._stage, metrics=self._metrics, stop=self._stop)
+        observer = train.Observer(stage=self._stage, metrics=self._metrics, stop=self._stop)
         try:
             with _signals(self._asked):
-                result = teach(config, self._folder, observer)
+                result = _course(config)(config, self._folder, observer)
             result = self._last | result
-        except StoppedError:
+        except train.StoppedError:
             result = {"stopped": True}
         except KeyboardInterrupt:
             self._tell(state="stopped", stage="", message="It was interrupted.", now=True)
@@ -296,8 +295,7 @@ class _Worker:
 
     def _forget_later_steps(self) -> None:
         """Drop metrics of steps after the checkpoint that is gone on from."""
-        checkpoint = last_checkpoint(self._folder / CHECKPOINTS)
-        step = step_of(checkpoint) if checkpoint else 0
+        step = train.steps_done(self._folder)
         kept = [line for line in metrics(self._folder) if line["step"] <= step]
         self._status = replace(self._status, step=step)
         write_whole(self._folder / METRICS, b"".join(map(_line, kept)))
@@ -307,7 +305,8 @@ class _Worker:
         return self._asked.is_set() or (self._folder / STOP).exists()
 
     def _stage(self, stage: str, share: float) -> None:
-        state = "training" if stage in ("training", "writing the model") else "preparing"
+        trains = stage.endswith(("training", "writing the model", "merging the models"))
+        state = "training" if trains else "preparing"
         self._tell(state=state, stage=stage, share=share, now=stage != self._status.stage)
         if self._progress:
             self._progress(stage, share)
@@ -359,6 +358,10 @@ def _signals(asked: threading.Event) -> Iterator[None]:
             signal.signal(number, old)
 
 
+def _course(config: RunConfig) -> Callable[..., dict[str, Any]]:
+    return train.teach_pairs if config.pairwise else train.teach
+
+
 # Files ----------------------------------------------------------------------------------------
 
 
@@ -372,7 +375,7 @@ def _claim(folder: Path, config: RunConfig, *, fresh: bool) -> None:
                 f"{folder} holds {other[0]}: choose an empty folder"
                 + (", or resume the run in it." if CONFIG in other else ".")
             )
-        write_whole(folder / CONFIG, config.to_yaml(versions()).encode())
+        write_whole(folder / CONFIG, config.to_yaml(train.versions()).encode())
         _write_status(folder, RunStatus(stage="starting"))
     except OSError as error:
         raise InputError(

@@ -24,6 +24,8 @@ STAGES = {
     "project",
     "fuse",
     "evaluate",
+    "losses",
+    "baselines",
 }
 LEVEL = dict.fromkeys(STAGES, 3) | {
     "__init__": -1,
@@ -39,8 +41,10 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "generate": 7,
     "suite": 7,
     "reports": 7,
-    "cli": 8,
-    "__main__": 9,
+    "train": 8,
+    "runs": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 BETWEEN_STAGES = {
     ("tokens", "spans"),

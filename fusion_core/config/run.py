@@ -239,9 +239,13 @@ class RunConfig:
             values = yaml.safe_load(data.decode("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{path} cannot be read as YAML ({reason}): check the file.") from error
+            raise InputError(
+                f"{path} cannot be read as YAML ({reason}): check the file."
+            ) from error
         if not isinstance(values, dict):
-            raise InputError(f"{path} is no mapping of keys to values: write `target: …` and so on.")
+            raise InputError(
+                f"{path} is no mapping of keys to values: write `target: …` and so on."
+            )
         return RunConfig.of(values, file.parent)
 
     @staticmethod
@@ -260,7 +264,8 @@ class RunConfig:
         unknown = [str(k) for k in given if k not in known]
         if unknown:
             raise InputError(
-                f"There is no setting called {unknown[0]!r}: choose from {', '.join(sorted(known))}."
+                f"There is no setting called {unknown[0]!r}: choose from "
+                f"{', '.join(sorted(known))}."
             )
         if "target" not in given:
             raise InputError("The setting target is missing: name the model that is taught.")
@@ -311,9 +316,7 @@ _NOTES = ("made_with",)
 def _keys() -> dict[str, str]:
     """Name the keys of a run's YAML, with their types."""
     keys = {
-        f.name: str(f.type)
-        for kind in (FusionConfig, Objective, RunConfig)
-        for f in fields(kind)
+        f.name: str(f.type) for kind in (FusionConfig, Objective, RunConfig) for f in fields(kind)
     }
     return {k: v for k, v in keys.items() if k not in ("fusion", "objective")}
 

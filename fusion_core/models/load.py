@@ -179,7 +179,7 @@ def load(
         name=name,
         tokenizer=tokenizer,
         network=network,
-        context=_context(network.config),
+        context=context(network.config),
         size_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
     )
 
@@ -286,7 +286,8 @@ def _cached_size(name: str) -> int | None:
     return sum(f.stat().st_size for f in Path(config).parent.glob("*.safetensors"))
 
 
-def _context(config: Any) -> int | None:
+def context(config: Any) -> int | None:
+    """Return the most tokens that a model of a configuration reads at once; None if unlimited."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     for field in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
         value = getattr(text, field, None)

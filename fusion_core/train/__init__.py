@@ -1,20 +1,26 @@
 """Short continual training: documents and their rows -> a target that has learnt from them.
 
-    lessons   a document's tokens and rows, from a cache or from text alone
-    blocks    documents -> blocks -> batches
-    packing   whether a model reads several documents in one line apart
-    trainer   `FusionTrainer`, a `transformers.Trainer`
-    watch     metrics, checkpoints and the best weights
-    prepare   a run's settings -> lessons
-    export    the model's folder and its card
-    course    all of it in order
+lessons   a document's tokens and rows, from a cache or from text alone
+blocks    documents -> blocks -> batches
+packing   whether a model reads several documents in one line apart
+trainer   `FusionTrainer`, a `transformers.Trainer`
+watch     metrics, checkpoints and the best weights
+prepare   a run's settings -> lessons
+setup     a run's settings -> the trainer's arguments
+export    the model's folder and its card
+course    all of it in order
+pairs     a course with each source by itself, and their results merged
+estimate  what it will take
 """
 
 from .blocks import Blocks, Collator, Positions, pack
-from .course import CHECKPOINTS, MODEL, TRAINING_TEXT, Observer, StoppedError, teach, versions
+from .course import MODEL, TRAINING_TEXT, Observer, StoppedError, teach, versions
+from .estimate import Estimate, estimate
 from .lessons import CacheLessons, Lesson, Lessons, TextLessons
 from .packing import reads_packed
-from .trainer import FusionTrainer, last_checkpoint, step_of
+from .pairs import steps_done, teach_pairs
+from .setup import CHECKPOINTS
+from .trainer import FusionTrainer
 
 __all__ = [
     "CHECKPOINTS",
@@ -23,6 +29,7 @@ __all__ = [
     "Blocks",
     "CacheLessons",
     "Collator",
+    "Estimate",
     "FusionTrainer",
     "Lesson",
     "Lessons",
@@ -30,10 +37,11 @@ __all__ = [
     "Positions",
     "StoppedError",
     "TextLessons",
-    "last_checkpoint",
+    "estimate",
     "pack",
     "reads_packed",
-    "step_of",
+    "steps_done",
     "teach",
+    "teach_pairs",
     "versions",
 ]

@@ -1,6 +1,6 @@
 """Documents -> blocks of equal length -> batches.
 
-A document of the tokens t_0 … t_{m-1} is read as start, t_0, …, t_{m-1} and taught to be followed by
+A document of the tokens t_0 … t_{m-1} is read as start, t_0, …, t_{m-1}, and what is to follow is
 t_0, …, t_{m-1}, end: the label at a position, and the fused row beside it, are of the token *after*
 what is read there. Documents are packed into blocks whole, one beside the other and none seeing
 another; only those longer than a block are cut.

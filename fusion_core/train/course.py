@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback
 
 from fusion_core import __version__, build, documents, models, pipeline
 from fusion_core.config import RunConfig
@@ -21,15 +20,23 @@ from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
 
 from .blocks import Blocks, Collator
+from .estimate import check_memory
 from .export import export
 from .lessons import Lessons
 from .packing import reads_packed
 from .prepare import SAMPLE_BYTES, Prepared, prepare
-from .trainer import WHOLE, FusionTrainer, last_checkpoint, step_of
+from .setup import (
+    CHECKPOINTS,
+    arguments,
+    block_size_of,
+    check_device,
+    weights_dtype,
+    with_adapters,
+)
+from .trainer import WHOLE, FusionTrainer, last_checkpoint
 from .watch import BEST, Metrics, Watch
 
-CHECKPOINTS, MODEL = "checkpoints", "model"
-DEFAULT_BLOCK = 2048
+MODEL = "model"
 TRAINING_TEXT = "training text"
 """What the text is called on which bits per byte are measured where no eval_data is given."""
 
@@ -89,10 +96,11 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     observer = observer or Observer()
     began = time.monotonic()
     group = build.Processes()
-    _check_device(config)
+    check_device(config)
+    check_memory(config)
     observer.progress("loading the target", 0)
-    target = models.load(config.target, device=config.device, dtype=_dtype(config))
-    block_size = _block_size(config, target)
+    target = models.load(config.target, device=config.device, dtype=weights_dtype(config))
+    block_size = block_size_of(config, target.context)
     per_step = config.batch_size * config.gradient_accumulation * group.number
     positions = config.max_steps * per_step * block_size if config.max_steps else None
     prepared = prepare(config, target, folder, positions, observer.progress)
@@ -106,9 +114,8 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     )
     if not len(blocks):
         raise InputError("The documents hold no token to predict: give longer ones.")
-    texts = _eval_texts(config, prepared.lessons, target)
     observer.progress("measuring the target", 0)
-    score = _scorer(target, texts)
+    score = scorer(target, eval_texts(config, prepared.lessons, target))
     before = score(target.network)
     checkpoint = last_checkpoint(folder / CHECKPOINTS)
     if group.first:
@@ -153,11 +160,7 @@ def _finish(
         network = network.merge_and_unload()
     network.eval()
     after = score(trainer.model_wrapped if sharded else network)
-    result["texts"] = {k: {"before": before[k], "after": after[k]} for k in before}
-    result["bits_per_byte"] = {
-        when: sum(x[when] for x in result["texts"].values()) / len(before)
-        for when in ("before", "after")
-    }
+    result |= result_of(before, after)
     result["seconds"] = time.monotonic() - began
     if sharded and not config.lora:
         trainer.save_model(str(folder / f".{MODEL}.sharded"))  # every process takes part
@@ -173,7 +176,9 @@ def _finish(
 
     export(target, save, folder / MODEL, config, result)
     if trainer.args.push_to_hub:
-        trainer.push_to_hub()
+        from huggingface_hub import upload_folder
+
+        upload_folder(repo_id=str(trainer.hub_model_id), folder_path=folder / MODEL)
 
 
 def _trainer(
@@ -189,14 +194,14 @@ def _trainer(
     packed = reads_packed(target)
     network = target.network
     if config.lora:
-        network = _with_adapters(config, network)
+        network = with_adapters(config, network)
     else:
         network.requires_grad_(True)
     end, start = target.tokenizer.eos_id, target.tokenizer.start_id
     pad = end if end is not None else start if start is not None else 0
     trainer = FusionTrainer(
         model=network,
-        args=_arguments(config, folder, len(blocks)),
+        args=arguments(config, folder, len(blocks)),
         objective=config.objective,
         temperature=prepared.temperature,
         score=score,
@@ -207,144 +212,6 @@ def _trainer(
     watch = Watch(trainer, config, folder, observer.metrics, observer.stop)
     trainer.add_callback(watch)
     return trainer, watch
-
-
-OWN_ARGUMENTS = {
-    "output_dir",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "weight_decay",
-    "max_grad_norm",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "num_train_epochs",
-    "max_steps",
-    "save_strategy",
-    "save_steps",
-    "save_only_model",
-    "eval_strategy",
-    "eval_steps",
-    "eval_on_start",
-    "load_best_model_at_end",
-    "remove_unused_columns",
-    "label_names",
-    "seed",
-    "use_cpu",
-    "resume_from_checkpoint",
-    "average_tokens_across_devices",
-    "auto_find_batch_size",
-    "label_smoothing_factor",
-    "hub_token",
-}
-"""Arguments of the trainer that a run sets by other names, or that would break it."""
-
-
-def _arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments:
-    taken = OWN_ARGUMENTS & set(config.arguments)
-    if taken:
-        raise InputError(
-            f"arguments must not hold {sorted(taken)[0]}: a run sets it itself, or has a setting of "
-            "its own for it."
-        )
-    scheduler = {"constant": "constant_with_warmup"}.get(config.scheduler, config.scheduler)
-    per_step = config.batch_size * build.Processes().number
-    options: dict[str, Any] = {
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_total_limit": 2,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "adam_beta2": 0.95,
-        "bf16": _mixed(config),
-        "dataloader_drop_last": blocks >= per_step,
-    }
-    try:
-        args = TrainingArguments(
-            output_dir=str(folder / CHECKPOINTS),
-            per_device_train_batch_size=config.batch_size,
-            gradient_accumulation_steps=config.gradient_accumulation,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            lr_scheduler_type=scheduler,
-            warmup_steps=config.warmup,  # below 1 it is a share
-            num_train_epochs=config.epochs,
-            max_steps=config.max_steps or -1,
-            save_strategy="no",  # `Watch` asks for checkpoints
-            eval_strategy="steps" if config.eval_every else "no",
-            eval_steps=config.eval_every,
-            remove_unused_columns=False,
-            seed=config.seed,
-            use_cpu=torch.device(_plain(config.device)).type == "cpu",
-            **options | config.arguments,
-        )
-    except (TypeError, ValueError, ImportError) as error:
-        raise InputError(f"The trainer does not take these arguments ({error}).") from error
-    args._n_gpu = min(args.n_gpu, 1)  # several devices are for accelerate, not for DataParallel
-    return args
-
-
-def _plain(device: str) -> str:
-    """Name a device of this kind."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def _check_device(config: RunConfig) -> None:
-    """Refuse devices that a training cannot be put on."""
-    if config.device == "spread" or config.device.partition(":")[2] not in ("", "0"):
-        raise InputError(
-            f"A training runs on cpu, cuda, mps or auto, not on {config.device!r}: choose cards with "
-            "CUDA_VISIBLE_DEVICES, and use several of them with accelerate launch."
-        )
-
-
-def _mixed(config: RunConfig) -> bool:
-    return (
-        _plain(config.device).startswith("cuda")
-        and config.dtype in (None, "float32")
-        and torch.cuda.is_bf16_supported()
-    )
-
-
-def _dtype(config: RunConfig) -> str:
-    """Weights are trained in float32 unless asked otherwise; products may be narrower."""
-    if config.dtype == "float16":
-        raise InputError("Training in float16 overflows: choose float32 or bfloat16 as dtype.")
-    return config.dtype or "float32"
-
-
-def _block_size(config: RunConfig, target: LoadedModel) -> int:
-    context = target.context or DEFAULT_BLOCK
-    size = config.block_size or min(context, DEFAULT_BLOCK)
-    if size > context:
-        raise InputError(
-            f"block_size must be at most {context}, the context of {target.name}, not {size}."
-        )
-    return size
-
-
-def _with_adapters(config: RunConfig, network: Any) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    assert config.lora is not None
-    lora = config.lora
-    modules = lora.target_modules
-    try:
-        return get_peft_model(
-            network,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=modules if isinstance(modules, str) else list(modules),
-                task_type="CAUSAL_LM",
-            ),
-        )
-    except ValueError as error:
-        raise InputError(f"These adapters cannot be put on the target: {error}") from error
 
 
 def _take(network: Any, folder: Path) -> None:
@@ -359,9 +226,18 @@ def _take(network: Any, folder: Path) -> None:
         network.load_state_dict(load_file(file), strict=False)  # tied weights are kept once
 
 
-def _scorer(
-    target: LoadedModel, texts: dict[str, list[str]]
-) -> Callable[[Any], dict[str, float]]:
+def result_of(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+    """Set what was measured before beside what was measured after."""
+    texts = {name: {"before": before[name], "after": after[name]} for name in before}
+    means = {
+        when: sum(x[when] for x in texts.values()) / len(texts) for when in ("before", "after")
+    }
+    return {"texts": texts, "bits_per_byte": means}
+
+
+def scorer(target: LoadedModel, texts: dict[str, list[str]]) -> Callable[[Any], dict[str, float]]:
+    """Return what measures bits per byte of a network that has the target's tokenizer."""
+
     def score(network: Any) -> dict[str, float]:
         reader = replace(target, network=network)
         return {
@@ -372,20 +248,20 @@ def _scorer(
     return score
 
 
-def _eval_texts(
-    config: RunConfig, lessons: Lessons, target: LoadedModel
-) -> dict[str, list[str]]:
-    """Read what is evaluated on; without any, the first of the training text."""
+def eval_texts(config: RunConfig, lessons: Lessons, target: LoadedModel) -> dict[str, list[str]]:
+    """Read what is evaluated on; the first documents that are trained on where nothing is given."""
     if config.eval_data:
         return {name: documents.read_documents(path) for name, path in config.eval_data.items()}
     texts: list[str] = []
     room = SAMPLE_BYTES
     for i in range(len(lessons)):
         text = target.tokenizer.text_of(lessons[i].ids.tolist())
+        if not text:
+            continue
         room -= len(text.encode())
         if texts and room < 0:
             break
-        texts += [text] if text else []
+        texts.append(text)
     return {TRAINING_TEXT: texts}
 
 
@@ -400,6 +276,3 @@ def _tokens_at(checkpoint: Path | None) -> int:
     if checkpoint is None:
         return 0
     return int(json.loads((checkpoint / WHOLE).read_text())["tokens"])
-
-
-__all__ = ["Observer", "StoppedError", "step_of", "teach", "versions"]

@@ -12,20 +12,8 @@ from safetensors import SafetensorError
 from fusion_core import __version__, models, tokens
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
+from fusion_core.files import TOKENIZER_FILES
 from fusion_core.models import LoadedModel
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spiece.model",
-    "chat_template.jinja",
-)
 
 
 def export(

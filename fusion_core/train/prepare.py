@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ SAMPLE_BYTES = 60_000
 SHARD_BYTES = 64_000
 """Text of one shard of a run's own cache: short runs are killed more often than clusters."""
 
-WRITTEN = "written.jsonl"
+CACHE, WRITTEN = "cache", "written.jsonl"
 RE_FUSED = ("operator", "level", "top_k", "operator_temperature")
 """Settings of a cache of every source's rows that a run may choose anew."""
 
@@ -81,7 +81,7 @@ def prepare(
         sources,
         texts,
         config.fusion,
-        folder / "cache",
+        folder / CACHE,
         shard_bytes=SHARD_BYTES,
         progress=progress,
     )
@@ -154,9 +154,7 @@ def _enough(texts: list[str], target: LoadedModel, positions: int, seed: int) ->
     return chosen
 
 
-def _best(
-    sources: Sequence[LoadedModel], texts: Sequence[str], progress: Progress
-) -> LoadedModel:
+def _best(sources: Sequence[LoadedModel], texts: Sequence[str], progress: Progress) -> LoadedModel:
     """Choose the source that reads the data best."""
     if len(sources) == 1:
         return sources[0]
@@ -195,10 +193,16 @@ def _from_cache(config: RunConfig, target: LoadedModel) -> Prepared:
                 "kd build one with --keep sources, or of one source."
             )
         chosen = [_best_of_cache(cache, len(names))]
-    fused: Callable[[StoredDocument], StoredDocument] | None = None
+    fused: partial[StoredDocument] | None = None
     if cache.manifest.kind == "sources":
-        asked = {name: getattr(config.fusion, name) for name in RE_FUSED}
-        fused = partial(build.refuse, sources=chosen, **asked)
+        fused = partial(
+            build.refuse,
+            operator=config.fusion.operator,
+            level=config.fusion.level,
+            top_k=config.fusion.top_k,
+            operator_temperature=config.fusion.operator_temperature,
+            sources=chosen,
+        )
         fused(cache[0])  # says what is wrong with the settings before anything begins
     lessons = CacheLessons(cache, fused)
     return Prepared(lessons, temperature, tuple(names[j] for j in chosen), about)

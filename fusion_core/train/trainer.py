@@ -57,7 +57,8 @@ class FusionTrainer(Trainer):
         if score is not None:
             options.setdefault("eval_dataset", [])  # named, so that evaluating is allowed
         super().__init__(**options)
-        self.objective = objective or Objective()
+        self.objective: Objective = objective or Objective()
+        self._folder = Path(str(self.args.output_dir))
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True  # counts the tokens of all accumulated batches
         self.can_return_loss = True
@@ -184,10 +185,11 @@ class FusionTrainer(Trainer):
         if control.should_log or control.should_save or control.should_evaluate:
             norm = 0.0 if grad_norm is None else float(grad_norm)
             if bool(self._broken) or not math.isfinite(norm):
-                last = last_checkpoint(Path(self.args.output_dir))
+                last = last_checkpoint(self._folder)
                 kept = (
-                    f"the checkpoint of step {step_of(last)} is kept" if last else "there is no "
-                    "checkpoint yet"
+                    f"the checkpoint of step {step_of(last)} is kept"
+                    if last
+                    else "there is no checkpoint yet"
                 )
                 raise InputError(
                     f"The loss or its gradient is no number at step {self.state.global_step}: "
@@ -198,7 +200,7 @@ class FusionTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint and, when it is whole, say so in a file of its own."""
-        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        folder = self._folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
@@ -207,7 +209,7 @@ class FusionTrainer(Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:
             with suppress(OSError):
                 shutil.rmtree(folder)
-            last = last_checkpoint(Path(self.args.output_dir))
+            last = last_checkpoint(self._folder)
             kept = f", that of step {step_of(last)} is kept" if last else ""
             raise InputError(
                 f"The checkpoint of step {self.state.global_step} cannot be written ({error}){kept}"

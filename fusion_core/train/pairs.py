@@ -1,0 +1,103 @@
+"""The target fused with each source by itself, and the results merged in weight space.
+
+That is what FuseChat (arXiv 2408.07990) does with a pivot.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fusion_core import baselines, models
+from fusion_core.cache import Cache
+from fusion_core.config import RunConfig
+from fusion_core.files import write_whole
+
+from .course import MODEL, Observer, eval_texts, result_of, scorer, teach
+from .export import export
+from .lessons import CacheLessons
+from .prepare import CACHE
+from .setup import CHECKPOINTS, weights_dtype
+from .trainer import last_checkpoint, step_of
+from .watch import Metrics
+
+PAIRS, DONE = "pairs", "result.json"
+
+
+def teach_pairs(config: RunConfig, folder: Path, observer: Observer) -> dict[str, Any]:
+    """Train the target with each source in turn, then merge; arguments and result as `teach`."""
+    began = time.monotonic()
+    done: list[dict[str, Any]] = []
+    for number, source in enumerate(config.sources):
+        own = folder / PAIRS / str(number)
+        own.mkdir(parents=True, exist_ok=True)
+        before = sum(r["steps"] for r in done)
+        pairs = len(config.sources)
+        one = replace(config, sources=(source,), pairwise=None)
+        result = _finished(own) or teach(one, own, _shifted(observer, before, number, pairs))
+        if result["stopped"]:
+            return result | {"steps": before + result["steps"]}
+        write_whole(own / DONE, json.dumps(result).encode())
+        done.append(result)
+    observer.progress("merging the models", 0)
+    assert config.pairwise is not None
+    target = models.load(config.target, device=config.device, dtype=weights_dtype(config))
+    base, merged = folder / PAIRS / "base", folder / PAIRS / "merged"
+    target.network.save_pretrained(base)
+    tuned = [folder / PAIRS / str(n) / MODEL for n in range(len(done))]
+    shutil.rmtree(merged, ignore_errors=True)
+    baselines.merge(base, tuned, merged, method=config.pairwise)
+    lessons = CacheLessons(Cache.open(folder / PAIRS / "0" / CACHE))
+    score = scorer(target, eval_texts(config, lessons, target))
+    before_scores = {name: x["before"] for name, x in done[0]["texts"].items()}
+    network = models.load(str(merged), device=config.device, dtype=weights_dtype(config)).network
+    result = done[-1] | {
+        "steps": sum(r["steps"] for r in done),
+        "tokens": sum(r["tokens"] for r in done),
+        "sources": [s for r in done for s in r["sources"]],
+        "seconds": time.monotonic() - began,
+        "best_step": None,
+        **result_of(before_scores, score(network)),
+    }
+    export(target, network.save_pretrained, folder / MODEL, config, result)
+    return result
+
+
+def steps_done(folder: Path) -> int:
+    """Return the step from which a run goes on, of pairs or not."""
+    steps = 0
+    for own in sorted((folder / PAIRS).glob("[0-9]*"), key=lambda p: int(p.name)):
+        finished = _finished(own)
+        if finished is None:
+            return steps + steps_done(own)
+        steps += finished["steps"]
+    last = last_checkpoint(folder / CHECKPOINTS)
+    return steps + (step_of(last) if last else 0)
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    file = folder / DONE
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _shifted(observer: Observer, steps: int, number: int, pairs: int) -> Observer:
+    """Let a pair's steps follow those of the pairs before it."""
+
+    def metrics(line: Metrics) -> None:
+        line = line | {"step": steps + line["step"]}
+        if "max_steps" in line:
+            each = line["max_steps"]
+            line["seconds_left"] += (
+                line["seconds"] / max(1, line["step"] - steps) * each * (pairs - 1 - number)
+            )
+            line["max_steps"] = steps + each * (pairs - number)
+        observer.metrics(line)
+
+    def stage(name: str, share: float) -> None:
+        observer.stage(f"source {number + 1} of {pairs}: {name}", share)
+
+    return replace(observer, metrics=metrics, stage=stage)

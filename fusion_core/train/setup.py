@@ -1,0 +1,184 @@
+"""A run's settings -> what the trainer and the model are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from fusion_core import build
+from fusion_core.config import RunConfig
+from fusion_core.errors import InputError
+
+CHECKPOINTS = "checkpoints"
+DEFAULT_BLOCK = 2048
+
+OWN_ARGUMENTS = {
+    "output_dir",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "weight_decay",
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "num_train_epochs",
+    "max_steps",
+    "save_strategy",
+    "save_steps",
+    "save_only_model",
+    "eval_strategy",
+    "eval_steps",
+    "eval_on_start",
+    "load_best_model_at_end",
+    "remove_unused_columns",
+    "label_names",
+    "seed",
+    "use_cpu",
+    "resume_from_checkpoint",
+    "average_tokens_across_devices",
+    "auto_find_batch_size",
+    "label_smoothing_factor",
+    "hub_token",
+}
+"""Arguments of the trainer that a run sets by other names, or that would break it."""
+
+
+def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments:
+    """Translate a run's settings.
+
+    Args:
+        config: the run's.
+        folder: of the run.
+        blocks: of which the data consists.
+
+    Raises:
+        InputError: an argument is unknown, or has a setting of its own.
+    """
+    taken = OWN_ARGUMENTS & set(config.arguments)
+    if taken:
+        raise InputError(
+            f"arguments must not hold {sorted(taken)[0]}: a run sets it itself, or has a setting "
+            "of its own for it."
+        )
+    scheduler = {"constant": "constant_with_warmup"}.get(config.scheduler, config.scheduler)
+    per_step = config.batch_size * build.Processes().number
+    options: dict[str, Any] = {
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "adam_beta2": 0.95,
+        "bf16": _mixed(config),
+        "dataloader_drop_last": blocks >= per_step,
+    }
+    try:
+        args = TrainingArguments(
+            output_dir=str(folder / CHECKPOINTS),
+            per_device_train_batch_size=config.batch_size,
+            gradient_accumulation_steps=config.gradient_accumulation,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            lr_scheduler_type=scheduler,
+            warmup_steps=config.warmup,  # below 1 it is a share
+            num_train_epochs=config.epochs,
+            max_steps=config.max_steps or -1,
+            save_strategy="no",  # `Watch` asks for checkpoints
+            eval_strategy="steps" if config.eval_every else "no",
+            eval_steps=config.eval_every,
+            remove_unused_columns=False,
+            seed=config.seed,
+            use_cpu=torch.device(_plain(config.device)).type == "cpu",
+            **options | config.arguments,
+        )
+    except (TypeError, ValueError, ImportError) as error:
+        raise InputError(f"The trainer does not take these arguments ({error}).") from error
+    args._n_gpu = min(args.n_gpu, 1)  # several devices are for accelerate, not for DataParallel
+    return args
+
+
+def check_device(config: RunConfig) -> None:
+    """Refuse devices that a training cannot be put on.
+
+    Raises:
+        InputError: it is one of them.
+    """
+    if config.device == "spread" or config.device.partition(":")[2] not in ("", "0"):
+        raise InputError(
+            f"A training runs on cpu, cuda, mps or auto, not on {config.device!r}: choose cards "
+            "with CUDA_VISIBLE_DEVICES, and use several of them with accelerate launch."
+        )
+
+
+def weights_dtype(config: RunConfig) -> str:
+    """Say what the weights are trained in: float32 unless asked otherwise.
+
+    Raises:
+        InputError: it would overflow.
+    """
+    if config.dtype == "float16":
+        raise InputError("Training in float16 overflows: choose float32 or bfloat16 as dtype.")
+    return config.dtype or "float32"
+
+
+def block_size_of(config: RunConfig, context: int | None) -> int:
+    """Say how many positions a block has.
+
+    Args:
+        config: the run's.
+        context: most tokens that the target reads at once.
+
+    Raises:
+        InputError: a block would not fit into the context.
+    """
+    size = config.block_size or min(context or DEFAULT_BLOCK, DEFAULT_BLOCK)
+    if context is not None and size > context:
+        raise InputError(
+            f"block_size must be at most {context}, the context of {config.target}, not {size}."
+        )
+    return size
+
+
+def with_adapters(config: RunConfig, network: Any) -> Any:
+    """Put adapters on a model, whose own weights are frozen.
+
+    Raises:
+        InputError: they do not fit it.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    assert config.lora is not None
+    lora = config.lora
+    modules = lora.target_modules
+    try:
+        return get_peft_model(
+            network,
+            LoraConfig(
+                r=lora.r,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type] # a fraction will do
+                lora_dropout=lora.dropout,
+                target_modules=modules if isinstance(modules, str) else list(modules),
+                task_type="CAUSAL_LM",
+            ),
+        )
+    except ValueError as error:
+        raise InputError(f"These adapters cannot be put on the target: {error}") from error
+
+
+def _plain(device: str) -> str:
+    """Name a device of this kind."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _mixed(config: RunConfig) -> bool:
+    return (
+        _plain(config.device).startswith("cuda")
+        and config.dtype in (None, "float32")
+        and torch.cuda.is_bf16_supported()
+    )

@@ -86,7 +86,9 @@ def write_cache(folder: Path, size: int, documents: int) -> None:
         observed = torch.randint(size, (DOCUMENT,), generator=draws)
         ids = torch.rand(DOCUMENT, size, generator=draws).topk(K).indices
         ids[:, 0] = observed
-        ids[:, 1:] = torch.where(ids[:, 1:] == observed[:, None], (observed[:, None] + 1) % size, ids[:, 1:])
+        ids[:, 1:] = torch.where(
+            ids[:, 1:] == observed[:, None], (observed[:, None] + 1) % size, ids[:, 1:]
+        )
         probs = torch.rand(DOCUMENT, K + 1, generator=draws).pow(4)
         probs = (probs / probs.sum(1, keepdim=True)).sort(dim=1, descending=True).values
         rows = SparseRows(ids, probs[:, :K], probs[:, K], size)

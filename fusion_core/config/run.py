@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +290,10 @@ class RunConfig:
         objective = {f.name: given[f.name] for f in fields(Objective) if f.name in given}
         own = {f.name: given[f.name] for f in fields(RunConfig) if f.name in given}
         return RunConfig(fusion=FusionConfig(**fusion), objective=Objective(**objective), **own)
+
+    def twin(self) -> RunConfig:
+        """Return plain training with all else equal: what fusion is held against."""
+        return replace(self, mode="clm", pairwise=None)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the keys and values that `of` takes."""

@@ -1,0 +1,242 @@
+"""A run's folder: who may write it, where it stands, what it has measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from fusion_core import train
+from fusion_core.config import RunConfig
+from fusion_core.errors import InputError
+from fusion_core.files import write_whole
+
+CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
+LOCK, STOP, PID, LOG = ".lock", ".stop", ".pid", "worker.log"
+LIVE = ("starting", "preparing", "training")
+STATES = (*LIVE, "finished", "stopped", "failed", "interrupted")
+GLANCE = 0.05
+"""Seconds after which a lock is a worker's; whoever only looks holds it for an instant."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands.
+
+    Attributes:
+        state: "starting", "preparing" (reading, writing and fusing the text), "training",
+            "finished", "stopped", "failed", or "interrupted": its worker is gone.
+        stage: what is being done, in words.
+        share: of the stage that is behind, 0 to 1.
+        step: optimiser steps that are behind.
+        max_steps: of the whole run; 0 while it is not known.
+        seconds_left: of the steps that are ahead; None while it is not known.
+        message: why it failed.
+        updated: seconds since 1970, when this was written.
+        result: what it came to, once it is finished.
+    """
+
+    state: str = "starting"
+    stage: str = ""
+    share: float = 0.0
+    step: int = 0
+    max_steps: int = 0
+    seconds_left: float | None = None
+    message: str = ""
+    updated: float = 0.0
+    result: dict[str, Any] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether a worker is at it."""
+        return self.state in LIVE
+
+
+def status(folder: str | Path) -> RunStatus:
+    """Say where a run stands, whoever started it.
+
+    Raises:
+        InputError: there is no run in the folder, or its status cannot be read.
+    """
+    folder = Path(folder)
+    # The lock first: a worker that ends in between has written its last word by then.
+    held = is_held(folder)
+    found = read_status(folder)
+    if found is None:
+        raise InputError(f"There is no run at {folder}: name the folder of one.")
+    if found.live and not held:
+        young = found.state == "starting" and starts(folder)
+        found = read_status(folder) or found
+        if found.live and not young and not is_held(folder):
+            return replace(found, state="interrupted", message="Its worker is gone: resume it.")
+    return found
+
+
+def metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """Read a run's metrics; a line that is still being written is left out."""
+    return list(_lines(Path(folder) / METRICS))
+
+
+def follow(folder: str | Path, every: float = 0.2) -> Iterator[dict[str, Any]]:
+    """Give a run's metrics as they come, from the first one on, until it has ended.
+
+    Args:
+        folder: of the run.
+        every: seconds between two looks.
+    """
+    folder, given = Path(folder), 0
+    while True:
+        live = status(folder).live
+        lines = metrics(folder)
+        if len(lines) < given:  # resumed from an earlier step
+            given = sum(line["step"] <= lines[-1]["step"] for line in lines) if lines else 0
+        yield from lines[given:]
+        given = len(lines)
+        if not live:
+            return
+        time.sleep(every)
+
+
+def list_runs(root: str | Path) -> dict[Path, RunStatus]:
+    """Find the runs whose folders lie in a folder, by name."""
+    found = {}
+    with suppress(OSError):
+        for folder in sorted(Path(root).iterdir()):
+            if (folder / STATUS).is_file():
+                with suppress(InputError):
+                    found[folder] = status(folder)
+    return found
+
+
+# Writing ---------------------------------------------------------------------------------------
+
+
+def claim(folder: Path, config: RunConfig, *, fresh: bool) -> None:
+    """Make a folder a run's.
+
+    Args:
+        folder: new, empty, or one in which a run failed before it had made anything.
+        config: the run's settings.
+        fresh: take no other folder.
+
+    Raises:
+        InputError: it is another folder, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        other = sorted(f.name for f in folder.iterdir())
+        worthless = set(other) <= {CONFIG, METRICS, STATUS, LOCK, STOP, PID, LOG}
+        worthless &= not metrics(folder)
+        if not worthless and (fresh or CONFIG not in other):
+            raise InputError(
+                f"{folder} holds {other[-1]}: choose an empty folder"
+                + (", or resume the run in it." if CONFIG in other else ".")
+            )
+        write_whole(folder / CONFIG, config.to_yaml(train.versions()).encode())
+        write_status(folder, RunStatus(stage="starting"))
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror or error}): choose another folder."
+        ) from error
+
+
+def compare(folder: Path, config: RunConfig) -> None:
+    """Refuse to go on with a run under other settings.
+
+    Raises:
+        InputError: a setting differs.
+    """
+    before, now = RunConfig.read(folder / CONFIG).to_mapping(), config.to_mapping()
+    changed = [f"{k}: {before[k]!r}, not {now[k]!r}" for k in now if before[k] != now[k]]
+    if changed:
+        raise InputError(
+            f"The run at {folder} has other settings ({changed[0]}): choose another folder, or the "
+            "settings in its config.yaml."
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder against every other worker."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=1)  # whoever only looks holds it for an instant
+    except Timeout:
+        raise InputError(f"The run at {folder} is live: stop it first, or wait for it.") from None
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror or error}): choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Tell whether a worker holds the folder."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=GLANCE, poll_interval=GLANCE / 5):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def starts(folder: Path) -> bool:
+    """Tell whether a process was started that may not have come as far as to hold the folder."""
+    try:
+        file = folder / PID
+        pid, age = int(file.read_text()), time.time() - file.stat().st_mtime
+        if not pid:
+            return age < 10
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, psutil.Error):
+        return False
+
+
+def read_status(folder: Path) -> RunStatus | None:
+    """Read what the worker wrote last, whether it lives or not; None where nothing is.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return RunStatus(**json.loads((folder / STATUS).read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{folder / STATUS} cannot be read ({error}): delete this file and resume the run."
+        ) from error
+
+
+def write_status(folder: Path, now: RunStatus) -> None:
+    """Write where the run stands."""
+    write_whole(folder / STATUS, json.dumps(asdict(replace(now, updated=time.time()))).encode())
+
+
+def line(values: dict[str, Any]) -> bytes:
+    """Write a line of metrics."""
+    return json.dumps(values).encode() + b"\n"
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return
+    for part in data.split(b"\n")[:-1]:
+        with suppress(ValueError):
+            yield json.loads(part)

@@ -1,0 +1,199 @@
+"""The work of a run, in this process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusion_core import build, train
+from fusion_core.config import RunConfig
+from fusion_core.errors import FusionError, InputError, TooLargeError
+from fusion_core.files import write_whole
+
+from .folder import (
+    CONFIG,
+    METRICS,
+    STOP,
+    RunStatus,
+    claim,
+    compare,
+    line,
+    locked,
+    metrics,
+    read_status,
+    write_status,
+)
+
+TOLD_EVERY = 0.3
+"""Seconds between two writings of the status, where nothing but its numbers changes."""
+
+
+def run(
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    progress: Callable[[str, float], None] | None = None,
+) -> dict[str, Any]:
+    """Train in this process.
+
+    Args:
+        config: the settings.
+        folder: new or empty, or with ``resume`` that of a run with these settings.
+        resume: go on from the last whole checkpoint, if there is one; give the result of a run that
+            is finished.
+        progress: told what is being done.
+
+    Returns:
+        The last step's metrics and what the run came to.
+
+    Raises:
+        FusionError: something that was given cannot be used, the run is live elsewhere, the disk is
+            full, or the loss is no number. The status says so, too.
+    """
+    folder = Path(folder)
+    if not build.Processes().first:
+        return _course(config)(config, folder, train.Observer())
+    with locked(folder):
+        now = read_status(folder) or RunStatus(state="interrupted")
+        if resume and (folder / CONFIG).is_file():
+            compare(folder, config)
+            if now.state == "finished" and now.result is not None:
+                return now.result
+        else:
+            claim(folder, config, fresh=not resume)
+        if now.state != "starting":  # else it is meant for this worker
+            (folder / STOP).unlink(missing_ok=True)
+        return _Worker(folder, progress).work(config)
+
+
+class _Worker:
+    """Keeps status and metrics while a run is trained."""
+
+    def __init__(self, folder: Path, progress: Callable[[str, float], None] | None) -> None:
+        self._folder, self._progress = folder, progress
+        self._status = RunStatus(state="preparing")
+        self._told = 0.0
+        self._asked = threading.Event()
+        self._last: dict[str, Any] = {}
+
+    def work(self, config: RunConfig) -> dict[str, Any]:
+        self._forget_later_steps()
+        self._tell(state="preparing", stage="starting", now=True)
+        observer = train.Observer(stage=self._stage, metrics=self._metrics, stop=self._stop)
+        try:
+            with _signals(self._asked):
+                result = _course(config)(config, self._folder, observer)
+            result = self._last | result
+        except train.StoppedError:
+            result = {"stopped": True}
+        except KeyboardInterrupt:
+            self._tell(state="stopped", stage="", message="It was interrupted.", now=True)
+            raise
+        except OSError as error:
+            raise self._failed(
+                InputError(
+                    f"The run at {self._folder} cannot go on ({error.strerror or error}): make room "
+                    "on the disk and resume it."
+                )
+            ) from error
+        except torch.OutOfMemoryError as error:
+            raise self._failed(
+                TooLargeError(
+                    "The training does not fit into the memory of the device: choose lora, or a "
+                    "smaller batch_size or block_size."
+                )
+            ) from error
+        except FusionError as error:
+            raise self._failed(error) from None
+        except BaseException as error:
+            kind = type(error).__name__
+            self._tell(state="failed", message=f"An internal fault ({kind}: {error}).", now=True)
+            raise
+        if result["stopped"]:
+            self._tell(state="stopped", stage="", seconds_left=None, result=result, now=True)
+        else:
+            self._tell(
+                state="finished", stage="", share=1.0, seconds_left=0.0, result=result, now=True
+            )
+        return result
+
+    def _failed(self, error: FusionError) -> FusionError:
+        self._tell(state="failed", message=str(error), now=True)
+        return error
+
+    def _forget_later_steps(self) -> None:
+        """Drop metrics of steps after the checkpoint that is gone on from."""
+        step = train.steps_done(self._folder)
+        kept = [x for x in metrics(self._folder) if x["step"] <= step]
+        self._status = replace(self._status, step=step)
+        write_whole(self._folder / METRICS, b"".join(map(line, kept)))
+        self._last = next((x for x in reversed(kept) if "loss" in x), {})
+
+    def _stop(self) -> bool:
+        return self._asked.is_set() or (self._folder / STOP).exists()
+
+    def _stage(self, stage: str, share: float) -> None:
+        trains = stage.endswith(("training", "writing the model", "merging the models"))
+        state = "training" if trains else "preparing"
+        self._tell(state=state, stage=stage, share=share, now=stage != self._status.stage)
+        if self._progress:
+            self._progress(stage, share)
+
+    def _metrics(self, values: dict[str, Any]) -> None:
+        with (self._folder / METRICS).open("ab") as stream:
+            stream.write(line(values))
+        if "loss" not in values:
+            return
+        self._last = values
+        step, steps, left = values["step"], values["max_steps"], values["seconds_left"]
+        self._tell(
+            state="training",
+            stage="training",
+            share=step / steps,
+            step=step,
+            max_steps=steps,
+            seconds_left=left,
+        )
+        if self._progress:
+            told = f"step {step} of {steps}, loss {values['loss']:.3f}, about {left:.0f} s left"
+            self._progress(told, step / steps)
+
+    def _tell(self, *, now: bool = False, **changes: Any) -> None:
+        self._status = replace(self._status, **changes)
+        if now or time.monotonic() - self._told > TOLD_EVERY:
+            self._told = time.monotonic()
+            with suppress(OSError):  # a full disk must not hide what is to be said
+                write_status(self._folder, self._status)
+
+
+@contextmanager
+def _signals(asked: threading.Event) -> Iterator[None]:
+    """Take SIGTERM, which schedulers send before they kill, and Ctrl-C as requests to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, _: Any) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {s: signal.signal(s, handler) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _course(config: RunConfig) -> Callable[..., dict[str, Any]]:
+    return train.teach_pairs if config.pairwise else train.teach

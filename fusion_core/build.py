@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from . import __version__, fuse, models, pipeline, vocab
 from .cache import Cache, CacheWriter, Manifest, StoredDocument, plan
@@ -234,7 +235,8 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 
-            self._state = PartialState()
+            on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+            self._state = PartialState(cpu=on_cpu or not torch.cuda.is_available())
             self.index, self.number = self._state.process_index, self._state.num_processes
 
     @property

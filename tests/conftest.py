@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
@@ -66,6 +68,22 @@ def testdata() -> Path:
 def real_tokenizer(testdata: Path) -> Callable[[str], TextTokenizer]:
     """Load a tokenizer of the test data, once a run."""
     return cache(lambda name: tokens.load(testdata / "tokenizers" / name, name))
+
+
+def launched(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in two processes that accelerate starts, as many threads in each as here."""
+    config = Path(__file__).parent.parent / "docs" / "accelerate" / "cpu.yaml"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    threads = str(torch.get_num_threads())  # fewer would add up in another order
+    ran = subprocess.run(
+        [*launch, "--main_process_port", "0", "--no_python", sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"},
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran
 
 
 def sentencepiece(pieces: list[str], merges: list[tuple[str, str]] = ()) -> Tokenizer:

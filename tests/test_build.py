@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import byte_level, tiny_model
+from conftest import byte_level, launched, tiny_model
 
 from fusion_core import build, corpus, fuse, pipeline
 from fusion_core.cache import Cache
@@ -204,20 +203,15 @@ def test_a_killed_build_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills:
     assert len(expected) > 10
 
 
+def test_processes_know_one_another() -> None:
+    code = "from fusion_core.build import Processes as P; p = P(); print(p.index, 'of', p.number)"
+    ran = launched("-c", code)
+    assert sorted(ran.stdout.split("\n")[:-1]) == ["0 of 2", "1 of 2"]
+
+
 def test_several_processes_write_the_same_cache(undisturbed, tmp_path) -> None:
     command, expected, _ = undisturbed
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", "0"]
-    threads = str(torch.get_num_threads())  # fewer would add up in another order
-    ran = subprocess.run(
-        [*launch, *command[1:], str(tmp_path / "cache"), "--json"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": threads},
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+    ran = launched(*command[1:], str(tmp_path / "cache"), "--json")
     report = json.loads(ran.stdout)
     assert report["target_tokens"] == Cache.open(tmp_path / "cache").tokens
     assert content(tmp_path / "cache") == expected

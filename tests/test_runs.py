@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import launched
 
 from fusion_core import cli, corpus, models, runs
 from fusion_core.config import RunConfig
@@ -351,18 +352,8 @@ def test_two_processes_are_one_run(config, tmp_path) -> None:
     runs.run(config, alone)
     half = replace(config, batch_size=1)
     (tmp_path / "run.yaml").write_text(half.to_yaml())
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", "0", "-m", "fusion_core", "train", "--json"]
-    launch += ["--config", str(tmp_path / "run.yaml"), "--out", str(together)]
-    ran = subprocess.run(
-        launch,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+    command = ["-m", "fusion_core", "train", "--json", "--config"]
+    ran = launched(*command, str(tmp_path / "run.yaml"), "--out", str(together))
     assert json.loads(ran.stdout)["steps"] == 8
     one, two = runs.metrics(alone), runs.metrics(together)
     assert len(one) == len(two) == 8
@@ -373,15 +364,7 @@ def test_two_processes_are_one_run(config, tmp_path) -> None:
     (tmp_path / "cached.yaml").write_text(
         replace(half, cache=str(alone / "cache"), data=None).to_yaml()
     )
-    launch[-3:] = [str(tmp_path / "cached.yaml"), "--out", str(tmp_path / "cached")]
-    ran = subprocess.run(
-        launch,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+    launched(*command, str(tmp_path / "cached.yaml"), "--out", str(tmp_path / "cached"))
     three = runs.metrics(tmp_path / "cached")
     assert [x["loss"] for x in three] == pytest.approx([x["loss"] for x in one], rel=1e-4)
 

@@ -101,8 +101,8 @@ class _Worker:
         except OSError as error:
             raise self._failed(
                 InputError(
-                    f"The run at {self._folder} cannot go on ({error.strerror or error}): make room "
-                    "on the disk and resume it."
+                    f"The run at {self._folder} cannot go on ({error.strerror or error}): make "
+                    "room on the disk and resume it."
                 )
             ) from error
         except torch.OutOfMemoryError as error:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from fusion_core import __version__, build, documents, models, pipeline
 from fusion_core.config import RunConfig
@@ -123,7 +124,11 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     trainer, watch = _trainer(config, folder, target, blocks, prepared, score, observer)
     observer.stage("training", 0)
     trainer.tokens = _tokens_at(checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint and _is_last(checkpoint):  # killed after its last step
+        trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        _take(trainer.model, checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     result = {
         "steps": trainer.state.global_step,
         "tokens": trainer.tokens,
@@ -270,6 +275,11 @@ def _tidy(folder: Path) -> None:
     for path in (folder / CHECKPOINTS).glob("*"):
         if path.is_dir() and not (path / WHOLE).is_file():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_last(checkpoint: Path) -> bool:
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    return state.global_step >= state.max_steps
 
 
 def _tokens_at(checkpoint: Path | None) -> int:

@@ -269,7 +269,7 @@ def _memory(
     tokens = config.batch_size * size
     wide = 2 if device.type == "cuda" else 4  # autocast
     activations = tokens * target.layers * target.width * ACTIVATIONS * wide // 2
-    if config.arguments.get("gradient_checkpointing"):
+    if {"activation_checkpointing", "gradient_checkpointing"} & set(config.arguments):
         activations = activations // 10 + tokens * target.layers * target.width * wide
     logits = 2 * wide * min(tokens * target.vocabulary, 2 * KEPT_CELLS)
     training = item * target.parameters + (item + 2 * item) * trained + activations + logits

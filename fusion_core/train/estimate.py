@@ -32,8 +32,8 @@ BASE_BYTES = 600_000_000
 """What Python and its libraries take on the side of the processor."""
 
 ACTIVATIONS = 34
-"""Numbers of two bytes that a layer keeps for each token and unit of its width, attention fused
-(arXiv 2205.05198)."""
+"""Bytes in half precision that a layer keeps for each token and unit of its width, where attention
+is fused (arXiv 2205.05198)."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ process, medians:
 - *fusion*: the same with ten fused tokens and a tail a position;
 - *transformers*: the loss of the model itself, for orientation;
 - *dense*: the targets of the published collator, a whole row of the vocabulary a position
-  (one source), and the cross-entropy against them.
+  (one source), and the cross-entropy against them;
+- *adapters*: fusion with LoRA of rank 16 in place of full fine-tuning, timed after the others.
 
 Peak memory is that of a process of its own for each, above what the same process has before its
 first step.
@@ -44,12 +45,15 @@ sys.path.insert(0, str(ROOT))
 
 from fusion_core import zoo
 from fusion_core.cache import Cache, CacheWriter, Manifest, StoredDocument, plan
+from fusion_core.config import Lora, RunConfig
 from fusion_core.records import SparseRows
 from fusion_core.train import Blocks, CacheLessons, Collator, FusionTrainer
+from fusion_core.train.setup import with_adapters
 
 RESULTS = ROOT / "benchmarks" / "results"
 K, DOCUMENT = 10, 200
 WAYS = ("text alone", "fusion", "transformers", "dense")
+ADAPTERS = "adapters"
 CASES: dict[str, dict[str, Any]] = {
     "zoo": {"batch": 4, "block": 512, "rounds": 15},
     "30 M": {"batch": 2, "block": 512, "rounds": 7, "hidden": 512, "layers": 4, "size": 32_000},
@@ -103,9 +107,14 @@ def write_cache(folder: Path, size: int, documents: int) -> None:
 class Steps:
     """The four ways to do a step, on one model."""
 
-    def __init__(self, case: str, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, case: str, folder: Path, device: torch.device, *, adapters: bool = False
+    ) -> None:
         shape = CASES[case]
         self.model = network(case, device)
+        if adapters:
+            config = RunConfig("T", ("S",), data="D", lora=Lora())
+            self.model = with_adapters(config, self.model.requires_grad_(False))
         self.size = self.model.config.vocab_size
         self.device = device
         cache = Cache.open(folder)
@@ -120,7 +129,9 @@ class Steps:
         )
         self.trainer = FusionTrainer(model=self.model, args=arguments)
         self.model.train()
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
+        self.optimiser = torch.optim.AdamW(
+            [p for p in self.model.parameters() if p.requires_grad], lr=1e-5, fused=True
+        )
         self.at = 0
 
     def step(self, way: str) -> None:
@@ -131,7 +142,7 @@ class Steps:
         batch = self.collate([blocks[i] for i in chosen])
         dense = self._dense(batch) if way == "dense" else None
         batch = {k: v.to(self.device) for k, v in batch.items()}
-        if way in ("text alone", "fusion"):
+        if way in ("text alone", "fusion", ADAPTERS):
             loss = self.trainer.compute_loss(self.model, batch)
         else:
             plain = {k: batch[k] for k in ("input_ids", "position_ids")}
@@ -175,17 +186,24 @@ def seconds(case: str, folder: Path, device: torch.device) -> dict[str, float]:
             began = time.perf_counter()
             steps.step(way)
             taken[way].append(time.perf_counter() - began)
+    with_lora = Steps(case, folder, device, adapters=True)
+    taken[ADAPTERS] = []
+    for _ in range(CASES[case]["rounds"] + 1):
+        began = time.perf_counter()
+        with_lora.step(ADAPTERS)
+        taken[ADAPTERS].append(time.perf_counter() - began)
+    del taken[ADAPTERS][0]
     base = taken[WAYS[0]]
     ratios = {
         f"{way} ratio": statistics.median(a / b for a, b in zip(taken[way], base, strict=True))
-        for way in WAYS
+        for way in taken
     }
     return {way: statistics.median(t) for way, t in taken.items()} | ratios
 
 
 def peak(case: str, folder: Path, device: torch.device, way: str) -> int:
     """Bytes that a process takes for steps of one way, above what it has before."""
-    steps = Steps(case, folder, device)
+    steps = Steps(case, folder, device, adapters=way == ADAPTERS)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -247,13 +265,14 @@ def ask(case: str, folder: str, device: str, *more: str) -> Any:
 def table(case: str, measured: Callable[..., Any]) -> list[str]:
     """Make the lines of one model."""
     times = measured()
-    peaks = {way: measured("--way", way) for way in WAYS}
+    ways = (*WAYS, ADAPTERS)
+    peaks = {way: measured("--way", way) for way in ways}
     shape = CASES[case]
     tokens = f"{shape['batch']} × {shape['block']} tokens"
     lines = ["", f"## {case}: {tokens}", ""]
     lines += ["| a step | ms | to the text alone | peak MB | to the text alone |"]
     lines += ["| --- | ---: | ---: | ---: | ---: |"]
-    for way in WAYS:
+    for way in ways:
         lines.append(
             f"| {way} | {1e3 * times[way]:.1f} | {times[f'{way} ratio']:.3f} | "
             f"{peaks[way] / 1e6:.0f} | {peaks[way] / peaks[WAYS[0]]:.3f} |"

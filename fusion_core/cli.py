@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("cache", _cache, "write the fused rows of documents, for training")
     add_fusing(sub)
-    sub.add_argument("--data", required=True, help="documents: .txt, .jsonl or .parquet")
+    sub.add_argument("--data", required=True, help="documents: a file, or a hub dataset's id")
     sub.add_argument("--out", required=True, help="a folder; a half-built cache is gone on with")
     sub.add_argument(
         "--keep", default="fused", help="; ".join(f"{k}: {v}" for k, v in build.KINDS.items())
@@ -390,7 +390,7 @@ def _cache(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]
     config = _config(options)
     if options.shard_bytes < 1:
         raise InputError(f"--shard-bytes must be at least 1, not {options.shard_bytes}.")
-    texts, corpus = documents.read_documents(options.data), _corpus(options)
+    texts, corpus = documents.load_documents(options.data, seed=options.seed), _corpus(options)
     target, *sources = _load(options, [options.target, *options.source])
     began = time.perf_counter()
     cache = build.build_cache(

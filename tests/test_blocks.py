@@ -32,6 +32,7 @@ from fusion_core.train import (
     Positions,
     TextLessons,
     pack,
+    prompt_tokens,
     reads_packed,
 )
 
@@ -512,3 +513,32 @@ class _Called:
 
     def __call__(self, **inputs: Tensor) -> SimpleNamespace:
         return self._forward(**inputs)
+
+
+def test_prompts_are_read_but_not_taught() -> None:
+    tokenizer = models.load_tokenizer("zoo:llama")
+    text = "Question: 2 + 3?\nAnswer: 5\nAnswer: 7"
+    encoding = tokenizer.encode(text)
+    ids = torch.as_tensor(encoding.ids[encoding.text_tokens])
+    count = prompt_tokens(tokenizer, ids, "Answer:")
+    shown = [tokenizer.text_of(part.tolist()) for part in (ids[:count], ids[count:])]
+    assert shown[0] == "Question: 2 + 3?\nAnswer:"
+    assert shown[1] is not None and shown[1].strip() == "5\nAnswer: 7"
+    assert prompt_tokens(tokenizer, ids, "nowhere") == 0
+    assert prompt_tokens(tokenizer, ids, "7") == len(ids)
+    given = replace(lesson(len(ids)), ids=ids, kept=torch.ones(len(ids)))
+    for start in (tokenizer.start_id, None):
+        blocks = Blocks(
+            Given([given]),
+            512,
+            start_id=start,
+            end_id=tokenizer.eos_id,
+            prompt=lambda x: prompt_tokens(tokenizer, x, "Answer:"),
+        )
+        (piece,) = blocks[0]
+        taught = piece.labels[piece.labels != IGNORED].tolist()
+        assert taught == [*ids[count:].tolist(), tokenizer.eos_id]
+        assert float(piece.weight.sum()) == len(ids) - count
+        cut = blocks.read(given, 2, len(ids))  # a piece that begins within the prompt
+        found = cut.labels[cut.labels != IGNORED].tolist()
+        assert found == taught[: len(found)] and len(found) >= len(taught) - 1

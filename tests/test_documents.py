@@ -77,3 +77,56 @@ def test_arrays_are_written_whole(tmp_path: Path) -> None:
         documents.write_arrays(tmp_path / "no" / "a.npz", {"x": np.arange(3)})
     with pytest.raises(InputError, match="is a folder"):
         documents.write_arrays(".", {"x": np.arange(3)})
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_large_file_is_drawn_from(tmp_path: Path, kind: str) -> None:
+    texts = [f"document number {i}" for i in range(300)]
+    file = tmp_path / f"large.{kind}"
+    frame = pd.DataFrame({"text": [*texts, "", "  "]})
+    if kind == "parquet":
+        frame.to_parquet(file)
+    else:
+        frame.to_json(file, orient="records", lines=True)
+    assert documents.load_documents(str(file)) == texts
+    some = documents.load_documents(str(file), at_most=1000, seed=1)
+    assert set(some) < set(texts) and len(set(some)) == len(some)
+    assert 900 < sum(map(len, some)) <= 1000
+    assert some == documents.load_documents(str(file), at_most=1000, seed=1)
+    assert some != documents.load_documents(str(file), at_most=1000, seed=2)
+
+
+def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    for name, said in (
+        ("no-one/no-such-dataset", "no-one/no-such-dataset cannot be read as documents"),
+        (str(tmp_path / "none.jsonl"), "cannot be read"),
+        ("no file", "cannot be read"),
+    ):
+        with pytest.raises(InputError, match=said) as caught:
+            documents.load_documents(name)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "bad.jsonl").write_text('{"content": "' + "x" * 2000 + '"}\n')
+    with pytest.raises(InputError, match="column text"):
+        documents.load_documents(str(tmp_path / "bad.jsonl"), at_most=1000)
+
+
+def test_long_documents_are_cut_where_it_reads_best() -> None:
+    lines = "".join(f"line {i} of some\n" for i in range(100))
+    words = "word " * 300
+    characters = "東京" * 300
+    for text in (lines, words, characters, "short"):
+        pieces = documents.pieces([text], 200)
+        assert "".join(pieces) == text
+        assert all(len(p.encode()) <= 200 for p in pieces)
+        assert len(pieces) <= 2 * len(text.encode()) // 200 + 1
+    assert all(p.endswith("\n") for p in documents.pieces([lines], 200))
+    assert all(p.endswith(" ") for p in documents.pieces([words], 200))
+    (rest,) = documents.pieces([" " * 1000 + "end"], 200)  # white space alone is no document
+    assert rest.strip() == "end"
+
+
+def test_a_sample_reaches_through_all_documents() -> None:
+    texts = [f"{i:04d}" for i in range(100)]
+    assert documents.sample(texts, 40) == texts[::10]
+    assert documents.sample(texts, 10**6) == texts
+    assert documents.sample(["x" * 100], 1) == ["x" * 100]

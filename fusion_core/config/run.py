@@ -111,6 +111,8 @@ class RunConfig:
         cache: a folder of rows that were made beforehand; None makes them first.
         pairwise: teach the target by each source separately and merge the results by this method
             of `MERGES` (FuseChat); None fuses.
+        prompt_end: what the prompts in the documents end with; the text up to it is read, but not
+            taught. None teaches all of it.
         generate_bytes: text that the sources write, beside the data.
         generate_temperature: what the logits of the writing sources are divided by.
         fusion: how rows are carried over and fused.
@@ -147,6 +149,7 @@ class RunConfig:
     mode: str = "fusion"
     cache: str | None = None
     pairwise: str | None = None
+    prompt_end: str | None = None
     generate_bytes: int = 0
     generate_temperature: float = 1.0
     fusion: FusionConfig = field(default_factory=FusionConfig)
@@ -343,7 +346,8 @@ def _model(name: Any, base: str | Path) -> str:
     if not isinstance(name, str):
         raise InputError(f"A model's name must be text, not {name!r}.")
     folder = Path(base, os.path.expanduser(name))
-    return str(folder.resolve()) if ":" not in name and folder.is_dir() else name
+    local = bool(name) and ":" not in name and folder.is_dir()
+    return str(folder.resolve()) if local else name
 
 
 def _path(key: str, value: Any, base: str | Path) -> str:

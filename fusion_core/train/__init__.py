@@ -16,7 +16,7 @@ estimate  what it will take
 from .blocks import Blocks, Collator, Positions, pack
 from .course import MODEL, TRAINING_TEXT, Observer, StoppedError, teach, versions
 from .estimate import Estimate, estimate
-from .lessons import CacheLessons, Lesson, Lessons, TextLessons
+from .lessons import CacheLessons, Lesson, Lessons, TextLessons, prompt_tokens
 from .packing import reads_packed
 from .pairs import steps_done, teach_pairs
 from .setup import CHECKPOINTS
@@ -39,6 +39,7 @@ __all__ = [
     "TextLessons",
     "estimate",
     "pack",
+    "prompt_tokens",
     "reads_packed",
     "steps_done",
     "teach",

@@ -8,7 +8,7 @@ another; only those longer than a block are cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,7 @@ class Blocks(torch.utils.data.Dataset):
         end_id: int | None,
         seed: int = 0,
         weigh_by_kept: bool = False,
+        prompt: Callable[[torch.Tensor], int] | None = None,
     ) -> None:
         """Decide which document goes where.
 
@@ -99,7 +100,9 @@ class Blocks(torch.utils.data.Dataset):
             end_id: what follows the last token, or None.
             seed: of the packing.
             weigh_by_kept: weigh positions by the mass that the mapping kept.
+            prompt: counts the tokens at a document's beginning that are read, but not taught.
         """
+        self._prompt = prompt
         self._lessons, self.block_size = lessons, block_size
         self._start, self._end, self._by_kept = start_id, end_id, weigh_by_kept
         lengths = lessons.lengths + (end_id is not None) - (start_id is None)
@@ -127,6 +130,8 @@ class Blocks(torch.utils.data.Dataset):
         labels = torch.cat([ids, ids.new_tensor(after)])[skipped + first : skipped + last]
         low, high = min(skipped + first, m), min(skipped + last, m)
         weight = torch.zeros(last - first)
+        read_only = max(0, (self._prompt(ids) if self._prompt else 0) - skipped - first)
+        labels[:read_only] = IGNORED
         if lesson.rows is None:
             return Positions(inputs, labels, None, weight)
         if lesson.kept is not None:
@@ -134,6 +139,7 @@ class Blocks(torch.utils.data.Dataset):
             weight[: high - low] = kept if self._by_kept else (kept > 0).float()
         else:
             weight[: high - low] = 1
+        weight[:read_only] = 0
         return Positions(inputs, labels, _rows(lesson.rows, low, high, last - first), weight)
 
 

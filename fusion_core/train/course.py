@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from fusion_core.models import LoadedModel
 from .blocks import Blocks, Collator
 from .estimate import check_memory
 from .export import export
-from .lessons import Lessons
+from .lessons import Lessons, prompt_tokens
 from .packing import reads_packed
 from .prepare import SAMPLE_BYTES, Prepared, prepare
 from .setup import (
@@ -112,6 +113,9 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
         end_id=target.tokenizer.eos_id,
         seed=config.seed,
         weigh_by_kept=config.objective.weigh_by_kept,
+        prompt=partial(prompt_tokens, target.tokenizer, end=config.prompt_end)
+        if config.prompt_end
+        else None,
     )
     if not len(blocks):
         raise InputError("The documents hold no token to predict: give longer ones.")
@@ -204,15 +208,19 @@ def _trainer(
         network.requires_grad_(True)
     end, start = target.tokenizer.eos_id, target.tokenizer.start_id
     pad = end if end is not None else start if start is not None else 0
-    trainer = FusionTrainer(
-        model=network,
-        args=arguments(config, folder, len(blocks)),
-        objective=config.objective,
-        temperature=prepared.temperature,
-        score=score,
-        train_dataset=blocks,
-        data_collator=Collator(blocks.block_size, pad, packed),
-    )
+    args = arguments(config, folder, len(blocks))
+    try:
+        trainer = FusionTrainer(
+            model=network,
+            args=args,
+            objective=config.objective,
+            temperature=prepared.temperature,
+            score=score,
+            train_dataset=blocks,
+            data_collator=Collator(blocks.block_size, pad, packed),
+        )
+    except (ImportError, RuntimeError, ValueError) as error:  # as of a report_to that is missing
+        raise InputError(f"The trainer does not take these arguments ({error}).") from error
     trainer.remove_callback(PrinterCallback)  # the observer is told instead
     watch = Watch(trainer, config, folder, observer.metrics, observer.stop)
     trainer.add_callback(watch)

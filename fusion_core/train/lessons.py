@@ -33,6 +33,25 @@ class Lesson:
     kept: torch.Tensor | None = None
 
 
+def prompt_tokens(tokenizer: TextTokenizer, ids: torch.Tensor, end: str) -> int:
+    """Count the tokens up to where a document's prompt ends.
+
+    Args:
+        tokenizer: the target's.
+        ids: (m,) the document's text tokens.
+        end: what the prompt ends with; its first occurrence counts.
+
+    Returns:
+        Tokens that begin before the end of it; 0 where it does not occur.
+    """
+    parts = [tokenizer.bytes_of[i] or b"" for i in ids.tolist()]
+    at = b"".join(parts).find(end.encode())
+    if at < 0:
+        return 0
+    starts = np.cumsum([0, *map(len, parts)])[:-1]
+    return int(np.searchsorted(starts, at + len(end.encode())))
+
+
 class Lessons(Protocol):
     """Documents to train on, each made when it is asked for."""
 

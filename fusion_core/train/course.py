@@ -36,7 +36,7 @@ from .setup import (
     with_adapters,
 )
 from .trainer import WHOLE, FusionTrainer, last_checkpoint
-from .watch import BEST, Metrics, Watch
+from .watch import Metrics, Watch, best_folder
 
 MODEL = "model"
 TRAINING_TEXT = "training text"
@@ -164,7 +164,7 @@ def _finish(
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     network = trainer.accelerator.unwrap_model(trainer.model)
     if result["best_step"]:
-        _take(network, folder / BEST)
+        _take(network, best_folder(folder, result["best_step"]))
     if config.lora:
         network = network.merge_and_unload()
     network.eval()
@@ -228,14 +228,23 @@ def _trainer(
 
 
 def _take(network: Any, folder: Path) -> None:
-    """Load the weights that were kept."""
+    """Load the weights of a checkpoint, or those that were kept.
+
+    Raises:
+        InputError: they are gone.
+    """
     adapter = folder / "adapter_model.safetensors"
     if adapter.is_file():
         from peft import set_peft_model_state_dict
 
         set_peft_model_state_dict(network, load_file(adapter))
         return
-    for file in sorted(folder.glob("*.safetensors")):
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(
+            f"The weights in {folder} are gone: start the run again in another folder."
+        )
+    for file in files:
         network.load_state_dict(load_file(file), strict=False)  # tied weights are kept once
 
 

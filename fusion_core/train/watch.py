@@ -20,6 +20,11 @@ BEST = "best"
 Metrics = dict[str, Any]
 
 
+def best_folder(folder: Path, step: int | None) -> Path:
+    """Say where a run keeps the weights of a step that was the best so far."""
+    return folder / f"{BEST}-{step}"
+
+
 class Watch(TrainerCallback):
     """Reports every step, and decides when to write a checkpoint and when to stop.
 
@@ -70,8 +75,11 @@ class Watch(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Start the wait for the next checkpoint."""
+        """Start the wait for the next checkpoint, and drop what only older ones refer to."""
         self._saved = time.monotonic()
+        for folder in self._folder.glob(f"{BEST}-*") if args.should_save else ():
+            if folder != best_folder(self._folder, state.best_global_step):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def on_log(
         self,
@@ -116,15 +124,15 @@ class Watch(TrainerCallback):
         best = math.inf if state.best_metric is None else state.best_metric
         if self._config.keep == "best" and mean < best:
             state.best_metric, state.best_global_step = mean, state.global_step
-            self._keep()
+            self._keep(best_folder(self._folder, state.global_step))
 
-    def _keep(self) -> None:
+    def _keep(self, folder: Path) -> None:
         part = self._folder / f".{BEST}.part"
         shutil.rmtree(part, ignore_errors=True)
         self._trainer.save_model(str(part))
         if self._trainer.args.should_save:
-            shutil.rmtree(self._folder / BEST, ignore_errors=True)
-            part.rename(self._folder / BEST)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
 
     def _agreed(self, *flags: bool) -> tuple[bool, ...]:
         """Let all processes do what the first one has decided."""

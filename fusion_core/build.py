@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from .reading import JointText, Progress, joint_texts
 
 SHARD_BYTES = 256_000
 """Text of one shard: what a kill can cost."""
+
+WAIT_HOURS = 12
+"""How long a process waits for another one that reads, writes or fuses."""
 
 KINDS = {"fused": "one fused row a position", "sources": "every source's row, to be fused later"}
 LIBRARIES = ("numpy", "tokenizers", "torch", "transformers")
@@ -236,13 +240,23 @@ class Processes:
             from accelerate import PartialState
 
             on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-            self._state = PartialState(cpu=on_cpu or not torch.cuda.is_available())
+            self._state = PartialState(
+                cpu=on_cpu or not torch.cuda.is_available(), timeout=timedelta(hours=WAIT_HOURS)
+            )
             self.index, self.number = self._state.process_index, self._state.num_processes
 
     @property
     def first(self) -> bool:
         """Whether this is the process that speaks for all."""
         return self.index == 0
+
+    def told(self, value: Any = None) -> Any:
+        """Return what the first process says, once every process asks."""
+        if self._state is None:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
 
     def wait(self) -> None:
         """Wait until every process is here."""

@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -231,6 +231,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", required=True, help="a YAML file")
     sub.add_argument("--out", help="the run's folder; by default runs/ and the file's name")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    sub.add_argument("--device", help="in place of the file's")
+    sub.add_argument("--dtype", help="in place of the file's")
     sub.add_argument("--estimate", action="store_true", help="say what it will take, and end")
 
     sub = command("evaluate", _evaluate, "bits per byte of models on documents")
@@ -418,8 +420,9 @@ def _cache(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]
 
 def _train(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
     config = RunConfig.read(options.config)
+    given = {k: getattr(options, k) for k in ("device", "dtype") if getattr(options, k)}
+    config = replace(config, **given)
     folder = options.out or os.path.join("runs", Path(options.config).stem)
-    _look_up([config.target, *config.sources])
     if options.estimate:
         return asdict(train.estimate(config, Path(folder).parent)), pairs_table
     result = runs.run(config, folder, resume=options.resume, progress=_progress())

@@ -96,14 +96,17 @@ def read_documents(path: str | Path, *, limit: int = IN_MEMORY) -> list[str]:
     return documents
 
 
-def load_documents(name: str, *, seed: int = 0, at_most: int = IN_MEMORY) -> list[str]:
-    """Read a file of documents, or as much as is asked for of a hub dataset or a larger file.
+def load_documents(
+    name: str, *, seed: int = 0, at_most: int = IN_MEMORY, held: int = IN_MEMORY
+) -> list[str]:
+    """Read a file of documents, or draw as many as are asked for from a large one or the hub.
 
     Args:
         name: a file as in `read_documents`, or the id of a hub dataset whose split ``train`` has a
             column ``text``.
         seed: of the order in which a stream is drawn from.
-        at_most: bytes of text that are held.
+        at_most: bytes of text that are drawn.
+        held: bytes of a file up to which it is read as a whole.
 
     Raises:
         InputError: the file cannot be read, or there is no such dataset.
@@ -114,12 +117,12 @@ def load_documents(name: str, *, seed: int = 0, at_most: int = IN_MEMORY) -> lis
     except (OSError, ValueError):
         kind, size = "", 0
     builder = {".jsonl": "json", ".parquet": "parquet"}.get(kind)
-    if path.exists() and (size <= at_most or builder is None):
-        return read_documents(path, limit=at_most)
+    if path.exists() and (size <= held or builder is None):
+        return read_documents(path, limit=held)
     if not path.exists() and not _HUB_ID.fullmatch(name):
         return read_documents(path)  # which says what is missing
     texts: list[str] = []
-    room = at_most
+    room = min(at_most, IN_MEMORY)
     for text in _streamed(builder or name, str(path) if builder else None, seed):
         room -= len(utf8(text))
         if room < 0:

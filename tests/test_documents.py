@@ -89,11 +89,11 @@ def test_a_large_file_is_drawn_from(tmp_path: Path, kind: str) -> None:
     else:
         frame.to_json(file, orient="records", lines=True)
     assert documents.load_documents(str(file)) == texts
-    some = documents.load_documents(str(file), at_most=1000, seed=1)
+    some = documents.load_documents(str(file), at_most=1000, held=1000, seed=1)
     assert set(some) < set(texts) and len(set(some)) == len(some)
     assert 900 < sum(map(len, some)) <= 1000
-    assert some == documents.load_documents(str(file), at_most=1000, seed=1)
-    assert some != documents.load_documents(str(file), at_most=1000, seed=2)
+    assert some == documents.load_documents(str(file), at_most=1000, held=1000, seed=1)
+    assert some != documents.load_documents(str(file), at_most=1000, held=1000, seed=2)
 
 
 def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     (tmp_path / "bad.jsonl").write_text('{"content": "' + "x" * 2000 + '"}\n')
     with pytest.raises(InputError, match="column text"):
-        documents.load_documents(str(tmp_path / "bad.jsonl"), at_most=1000)
+        documents.load_documents(str(tmp_path / "bad.jsonl"), held=1000)
 
 
 def test_long_documents_are_cut_where_it_reads_best() -> None:

@@ -22,6 +22,7 @@ MODES = {
 }
 MERGES = ("sce", "linear", "ties")
 SCHEDULERS = ("cosine", "linear", "constant")
+DOCUMENT_FILES = (".txt", ".md", ".jsonl", ".parquet")
 MAX_YAML_BYTES = 1_000_000
 
 
@@ -181,6 +182,10 @@ class RunConfig:
         _one_of("scheduler", self.scheduler, SCHEDULERS)
         if self.pairwise is not None:
             _one_of("pairwise", self.pairwise, MERGES)
+        for name in ("device", "prompt_end", "dtype"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value) and (name == "device" or value is not None):
+                raise InputError(f"{name} must be text, not {value!r}.")
         if not isinstance(self.target, str) or not self.target:
             raise InputError("target must name a model: give zoo:NAME, a folder or a hub id.")
         if self.mode != "clm" and not self.sources and not self.cache:
@@ -354,7 +359,8 @@ def _path(key: str, value: Any, base: str | Path) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise InputError(f"{key} must be the name of a file or folder, not {value!r}.")
     path = Path(base, os.path.expanduser(value))
-    hub = key == "data" and not path.exists() and not path.suffix and value.count("/") == 1
+    file = path.exists() or path.suffix.lower() in DOCUMENT_FILES
+    hub = key == "data" and not file and value.count("/") == 1 and value[0] not in "/.~"
     return value if hub else str(path.resolve())
 
 
@@ -364,7 +370,10 @@ def _eval_data(value: Any, base: str | Path) -> dict[str, str]:
     if isinstance(value, str):
         value = {Path(value).stem: value}
     if isinstance(value, list):
-        value = {Path(str(v)).stem: v for v in value}
+        stems = [Path(str(v)).stem for v in value]
+        if len(set(stems)) < len(stems):
+            raise InputError("Two files of eval_data have one name: give them names of their own.")
+        value = dict(zip(stems, value, strict=True))
     if not isinstance(value, dict):
         raise InputError("eval_data must be a file, a list of files, or files by name.")
     return {str(name): _path("eval_data", path, base) for name, path in value.items()}

@@ -19,8 +19,8 @@ AT_ONCE = 64
 LONGEST = 512
 """Most tokens of a written document, where the model's context allows as many."""
 
-MIN_SHARE = 0.02
-"""Share of tries that must give a document; a model below it does not write any."""
+MIN_SHARE, TRIES = 0.02, 256
+"""Share of tries that must give a document, and after how many that is judged."""
 
 
 def write_documents(
@@ -80,7 +80,7 @@ def _written(model: LoadedModel, seed: str, temperature: float) -> Iterator[str]
             if text is not None:
                 whole += 1
                 yield text
-        if whole < MIN_SHARE * tried:
+        if tried >= TRIES and whole < MIN_SHARE * tried:
             raise ModelFormatError(
                 f"{model.name} ended {whole} of {tried} documents within {LONGEST} tokens: let "
                 "other sources write."

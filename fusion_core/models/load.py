@@ -144,7 +144,7 @@ def load(
     from transformers import AutoModelForCausalLM
 
     spread = device == "spread"
-    where = _device("auto" if spread else device)
+    where = find_device("auto" if spread else device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     source = find(name)
@@ -184,7 +184,12 @@ def load(
     )
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Find a device by name, "auto" among them.
+
+    Raises:
+        InputError: there is no such device.
+    """
     if name == "auto":
         name = (
             "cuda"

@@ -12,7 +12,19 @@ from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.files import write_whole
 
-from .folder import CONFIG, LOG, PID, STOP, RunStatus, claim, status, write_status
+from .folder import (
+    CONFIG,
+    LOG,
+    PID,
+    STOP,
+    RunStatus,
+    claim,
+    locked,
+    read_status,
+    starts,
+    status,
+    write_status,
+)
 
 
 def start(config: RunConfig, folder: str | Path) -> RunStatus:
@@ -26,7 +38,12 @@ def start(config: RunConfig, folder: str | Path) -> RunStatus:
         InputError: there is something in the folder, or it cannot be written.
     """
     folder = Path(folder)
-    claim(folder, config, fresh=True)
+    with locked(folder):
+        now = read_status(folder)
+        if now is not None and now.state == "starting" and starts(folder):
+            raise InputError(f"The run at {folder} is live: stop it first, or wait for it.")
+        claim(folder, config, fresh=True)
+        _announce(folder)
     return _spawn(folder)
 
 
@@ -40,6 +57,8 @@ def resume(folder: str | Path) -> RunStatus:
     now = status(folder)
     if now.live or now.state == "finished":
         raise InputError(f"The run at {folder} is {now.state}: there is nothing to resume.")
+    with locked(folder):
+        _announce(folder)
     return _spawn(folder)
 
 
@@ -55,10 +74,14 @@ def stop(folder: str | Path) -> None:
     (folder / STOP).touch()
 
 
-def _spawn(folder: Path) -> RunStatus:
+def _announce(folder: Path) -> None:
+    """Say that a worker is about to start."""
     (folder / STOP).unlink(missing_ok=True)
     write_whole(folder / PID, b"0")
     write_status(folder, RunStatus(stage="starting a process"))
+
+
+def _spawn(folder: Path) -> RunStatus:
     command = [sys.executable, "-m", "fusion_core", "train"]
     command += ["--config", str(folder / CONFIG), "--out", str(folder), "--resume"]
     # Threads that spin while they wait take the cores from the page that looks on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -91,14 +92,16 @@ def follow(folder: str | Path, every: float = 0.2) -> Iterator[dict[str, Any]]:
         folder: of the run.
         every: seconds between two looks.
     """
-    folder, given = Path(folder), 0
+    folder, read = Path(folder), (0, 0)
+    given: set[tuple[int, bool]] = set()
     while True:
         live = status(folder).live
-        lines = metrics(folder)
-        if len(lines) < given:  # resumed from an earlier step
-            given = sum(line["step"] <= lines[-1]["step"] for line in lines) if lines else 0
-        yield from lines[given:]
-        given = len(lines)
+        lines, read = _more(folder / METRICS, *read)
+        for values in lines:
+            what = (values["step"], "loss" in values)
+            if what not in given:  # a resumed run writes some once more
+                given.add(what)
+                yield values
         if not live:
             return
         time.sleep(every)
@@ -133,7 +136,7 @@ def claim(folder: Path, config: RunConfig, *, fresh: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         other = sorted(f.name for f in folder.iterdir())
         worthless = set(other) <= {CONFIG, METRICS, STATUS, LOCK, STOP, PID, LOG}
-        worthless &= not metrics(folder)
+        worthless &= not metrics(folder) and (CONFIG in other) <= (STATUS in other)
         if not worthless and (fresh or CONFIG not in other):
             raise InputError(
                 f"{folder} holds {other[-1]}: choose an empty folder"
@@ -198,10 +201,11 @@ def starts(folder: Path) -> bool:
     """Tell whether a process was started that may not have come as far as to hold the folder."""
     try:
         file = folder / PID
-        pid, age = int(file.read_text()), time.time() - file.stat().st_mtime
+        pid, written = int(file.read_text()), file.stat().st_mtime
         if not pid:
-            return age < 10
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+            return time.time() - written < 10
+        worker = psutil.Process(pid)
+        return worker.status() != psutil.STATUS_ZOMBIE and worker.create_time() <= written + 1
     except (OSError, ValueError, psutil.Error):
         return False
 
@@ -233,10 +237,25 @@ def line(values: dict[str, Any]) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    return iter(_more(path, 0, 0)[0])
+
+
+def _more(path: Path, file: int, start: int) -> tuple[list[dict[str, Any]], tuple[int, int]]:
+    """Read the lines behind a byte, or all where it has become another file.
+
+    Returns:
+        The lines, and which file has been read up to which byte.
+    """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            now = os.fstat(stream.fileno()).st_ino
+            stream.seek(start if now == file else 0)
+            at, data = stream.tell(), stream.read()
     except OSError:
-        return
-    for part in data.split(b"\n")[:-1]:
+        return [], (0, 0)
+    whole = data[: data.rfind(b"\n") + 1]
+    found = []
+    for part in whole.splitlines():
         with suppress(ValueError):
-            yield json.loads(part)
+            found.append(json.loads(part))
+    return found, (now, at + len(whole))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 import time
@@ -59,20 +60,29 @@ def run(
         FusionError: something that was given cannot be used, the run is live elsewhere, the disk is
             full, or the loss is no number. The status says so, too.
     """
-    folder = Path(folder)
-    if not build.Processes().first:
-        return _course(config)(config, folder, train.Observer())
-    with locked(folder):
-        now = read_status(folder) or RunStatus(state="interrupted")
-        if resume and (folder / CONFIG).is_file():
-            compare(folder, config)
-            if now.state == "finished" and now.result is not None:
-                return now.result
-        else:
-            claim(folder, config, fresh=not resume)
-        if now.state != "starting":  # else it is meant for this worker
-            (folder / STOP).unlink(missing_ok=True)
-        return _Worker(folder, progress).work(config)
+    folder, group = Path(folder), build.Processes()
+    if not group.first:
+        if not group.told():
+            return {}
+        with _signals(threading.Event()):  # the first process is asked, and tells
+            return _course(config)(config, folder, train.Observer())
+    goes = False
+    try:
+        with locked(folder):
+            now = read_status(folder) or RunStatus(state="interrupted")
+            if resume and (folder / CONFIG).is_file():
+                compare(folder, config)
+                if now.state == "finished" and now.result is not None:
+                    return now.result
+            else:
+                claim(folder, config, fresh=not resume)
+            if now.state != "starting":  # else it is meant for this worker
+                (folder / STOP).unlink(missing_ok=True)
+            goes = group.told(True)
+            return _Worker(folder, progress).work(config)
+    finally:
+        if not goes:
+            group.told(False)
 
 
 class _Worker:
@@ -86,10 +96,10 @@ class _Worker:
         self._last: dict[str, Any] = {}
 
     def work(self, config: RunConfig) -> dict[str, Any]:
-        self._forget_later_steps()
-        self._tell(state="preparing", stage="starting", now=True)
         observer = train.Observer(stage=self._stage, metrics=self._metrics, stop=self._stop)
         try:
+            self._forget_later_steps()
+            self._tell(state="preparing", stage="starting", now=True)
             with _signals(self._asked):
                 result = _course(config)(config, self._folder, observer)
             result = self._last | result
@@ -99,10 +109,11 @@ class _Worker:
             self._tell(state="stopped", stage="", message="It was interrupted.", now=True)
             raise
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             raise self._failed(
                 InputError(
-                    f"The run at {self._folder} cannot go on ({error.strerror or error}): make "
-                    "room on the disk and resume it."
+                    f"The run at {self._folder} cannot go on ({error.strerror or error}): "
+                    f"{'make room on the disk' if full else 'mend that'} and resume it."
                 )
             ) from error
         except torch.OutOfMemoryError as error:

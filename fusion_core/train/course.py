@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from transformers import PrinterCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
@@ -23,7 +24,7 @@ from fusion_core.models import LoadedModel
 
 from .blocks import Blocks, Collator
 from .estimate import check_memory
-from .export import export
+from .export import export, push, save_tokenizer
 from .lessons import Lessons, prompt_tokens
 from .packing import reads_packed
 from .prepare import SAMPLE_BYTES, Prepared, prepare
@@ -32,10 +33,11 @@ from .setup import (
     arguments,
     block_size_of,
     check_device,
+    group_size,
     weights_dtype,
     with_adapters,
 )
-from .trainer import WHOLE, FusionTrainer, last_checkpoint
+from .trainer import WHOLE, FusionTrainer, last_checkpoint, whole
 from .watch import Metrics, Watch, best_folder
 
 MODEL = "model"
@@ -67,7 +69,7 @@ class Observer:
         Raises:
             StoppedError: the run is to stop.
         """
-        if self.stop():
+        if self.stop() and group_size() == 1:  # several end together, after a step
             raise StoppedError
         self.stage(stage, share)
 
@@ -99,9 +101,14 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     began = time.monotonic()
     group = build.Processes()
     check_device(config)
+    pipeline.check_names(config.target, *config.sources)
+    for name in (config.target, *config.sources):
+        models.find(name)
     check_memory(config)
     observer.progress("loading the target", 0)
     target = models.load(config.target, device=config.device, dtype=weights_dtype(config))
+    with tempfile.TemporaryDirectory() as scratch:
+        save_tokenizer(target, Path(scratch))  # said now, not after hours
     block_size = block_size_of(config, target.context)
     per_step = config.batch_size * config.gradient_accumulation * group.number
     positions = config.max_steps * per_step * block_size if config.max_steps else None
@@ -125,10 +132,13 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     checkpoint = last_checkpoint(folder / CHECKPOINTS)
     if group.first:
         _tidy(folder)
+    network, uses_cache = target.network, target.network.config.use_cache
     trainer, watch = _trainer(config, folder, target, blocks, prepared, score, observer)
     observer.stage("training", 0)
-    trainer.tokens = _tokens_at(checkpoint)
-    if checkpoint and _is_last(checkpoint):  # killed after its last step
+    trainer.tokens, spent = whole(checkpoint) if checkpoint else (0, 0.0)
+    trainer.began = began - spent
+    trained = not (checkpoint and _is_last(checkpoint))
+    if checkpoint and not trained:  # killed after its last step
         trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         _take(trainer.model, checkpoint)
     else:
@@ -146,7 +156,8 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     if result["stopped"]:
         return result
     observer.stage("writing the model", 0)
-    _finish(config, folder, target, trainer, score, before, result, began)
+    network.config.use_cache = uses_cache  # which the trainer turns off
+    _finish(config, folder, target, trainer, score, before, result, sharded=trained)
     return result
 
 
@@ -158,10 +169,11 @@ def _finish(
     score: Callable[[Any], dict[str, float]],
     before: dict[str, float],
     result: dict[str, Any],
-    began: float,
+    *,
+    sharded: bool,
 ) -> None:
     """Choose the weights, measure them, and write them down."""
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    sharded &= trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     network = trainer.accelerator.unwrap_model(trainer.model)
     if result["best_step"]:
         _take(network, best_folder(folder, result["best_step"]))
@@ -170,24 +182,21 @@ def _finish(
     network.eval()
     after = score(trainer.model_wrapped if sharded else network)
     result |= result_of(before, after)
-    result["seconds"] = time.monotonic() - began
-    if sharded and not config.lora:
-        trainer.save_model(str(folder / f".{MODEL}.sharded"))  # every process takes part
+    result["seconds"] = time.monotonic() - trainer.began
+    if sharded:  # every process takes part
+        trainer.save_model(str(folder / f".{MODEL}.sharded"), _internal_call=True)
     if not trainer.args.should_save:
         return
 
     def save(part: Path) -> None:
-        if sharded and not config.lora:
+        if sharded:
             shutil.rmtree(part)
             (folder / f".{MODEL}.sharded").rename(part)
         else:
             network.save_pretrained(part)
 
     export(target, save, folder / MODEL, config, result)
-    if trainer.args.push_to_hub:
-        from huggingface_hub import upload_folder
-
-        upload_folder(repo_id=str(trainer.hub_model_id), folder_path=folder / MODEL)
+    push(folder / MODEL, config)
 
 
 def _trainer(
@@ -219,8 +228,11 @@ def _trainer(
             train_dataset=blocks,
             data_collator=Collator(blocks.block_size, pad, packed),
         )
+    except torch.OutOfMemoryError:
+        raise
     except (ImportError, RuntimeError, ValueError) as error:  # as of a report_to that is missing
         raise InputError(f"The trainer does not take these arguments ({error}).") from error
+    _check_sharding(config, trainer)
     trainer.remove_callback(PrinterCallback)  # the observer is told instead
     watch = Watch(trainer, config, folder, observer.metrics, observer.stop)
     trainer.add_callback(watch)
@@ -245,7 +257,9 @@ def _take(network: Any, folder: Path) -> None:
             f"The weights in {folder} are gone: start the run again in another folder."
         )
     for file in files:
-        network.load_state_dict(load_file(file), strict=False)  # tied weights are kept once
+        odd = network.load_state_dict(load_file(file), strict=False)  # tied weights are kept once
+        if odd.unexpected_keys:
+            raise InputError(f"{file} is of another model: start the run again in another folder.")
 
 
 def result_of(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
@@ -299,7 +313,15 @@ def _is_last(checkpoint: Path) -> bool:
     return state.global_step >= state.max_steps
 
 
-def _tokens_at(checkpoint: Path | None) -> int:
-    if checkpoint is None:
-        return 0
-    return int(json.loads((checkpoint / WHOLE).read_text())["tokens"])
+def _check_sharding(config: RunConfig, trainer: FusionTrainer) -> None:
+    """Refuse what weights that lie on several devices do not allow, before any step."""
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return
+    if config.lora or config.keep == "best":
+        raise InputError(
+            "With FSDP or DeepSpeed all weights are trained and the last ones kept: leave out lora "
+            "and keep."
+        )
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if trainer.is_fsdp_enabled and "FULL_STATE_DICT" not in str(plugin and plugin.state_dict_type):
+        raise InputError("FSDP must gather the weights: set fsdp_state_dict_type: FULL_STATE_DICT.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -17,13 +18,16 @@ from fusion_core.errors import InputError, ModelFormatError
 from fusion_core.models import BATCH_TOKENS, LoadedModel
 from fusion_core.reading import KEPT_CELLS, joint_texts
 
-from .setup import block_size_of, weights_dtype, with_adapters
+from .setup import block_size_of, check_device, group_size, weights_dtype, with_adapters
 
 TRIED_BYTES = 400_000_000
 """Weights of all models together up to which a few real steps are timed."""
 
 TRIED_TEXT = 4_000
 """Bytes of text whose rows are made to time that."""
+
+DRAWN_BYTES = 20_000_000
+"""Text that is drawn from a stream to count tokens in."""
 
 UTILISATION = 0.4
 """Share of a device's speed in plain products that training comes to."""
@@ -46,7 +50,7 @@ class Estimate:
         documents: that will be read.
         tokens: that the target will be taught, over all epochs.
         steps: of the optimiser.
-        preparing_seconds: for writing, reading and fusing the text.
+        preparing_seconds: for reading and fusing the text; what the sources write takes longer.
         training_seconds: for the steps.
         memory_bytes: at the most, on the device that trains.
         free_memory_bytes: there now.
@@ -105,11 +109,12 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
     size = block_size_of(config, target.context)
     per_step = config.batch_size * config.gradient_accumulation * processes * size
     steps = config.max_steps or max(1, int(tokens * config.epochs / per_step))
+    pairs = len(config.sources) if config.pairwise else 1
     taught = steps * per_step if config.max_steps else int(tokens * config.epochs)
     if config.max_steps:
         tokens = min(tokens, taught)
     trained = target.adapters(config) if config.lora else target.parameters
-    device = _device(config)
+    device = check_device(config)
     if sum(s.parameters for s in sizes) * 4 <= TRIED_BYTES and texts:
         preparing, a_step = _tried(config, texts, size, bool(sources))
         rows_bytes = sum(len(t.encode()) for t in texts) * min(1.0, tokens / sum(tokens_each))
@@ -125,13 +130,14 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
         parameters=target.parameters,
         trained=trained,
         documents=len(texts),
-        tokens=taught,
-        steps=steps,
+        tokens=taught * pairs,
+        steps=steps * pairs,
         preparing_seconds=preparing / (processes if how == "measured" else 1),
-        training_seconds=training,
+        training_seconds=training * pairs,
         memory_bytes=_memory(config, sizes, trained, size, device),
         free_memory_bytes=_free_memory(device),
-        disk_bytes=rows + 2 * (4 * target.parameters + 8 * trained) + 8 * target.parameters,
+        disk_bytes=pairs * (rows + 2 * (4 * target.parameters + 8 * trained))
+        + (pairs + 1) * 4 * target.parameters,
         free_disk_bytes=shutil.disk_usage(_existing(Path(folder))).free,
         how=how,
     )
@@ -183,7 +189,7 @@ def check_memory(config: RunConfig) -> None:
         FusionError: memory is short, or a configuration cannot be read.
     """
     sizes = [_Size.of(name) for name in (config.target, *_readers(config))]
-    device = _device(config)
+    device = check_device(config)
     trained = sizes[0].adapters(config) if config.lora else sizes[0].parameters
     size = block_size_of(config, sizes[0].context)
     _refuse(_memory(config, sizes, trained, size, device), _free_memory(device))
@@ -210,7 +216,9 @@ def _text(config: RunConfig) -> tuple[list[str], list[int]]:
         return [""] * len(lengths), (lengths + 1).tolist()
     texts: list[str] = []
     if config.data:
-        texts = documents.pieces(documents.load_documents(config.data, seed=config.seed))
+        texts = documents.pieces(
+            documents.load_documents(config.data, seed=config.seed, at_most=DRAWN_BYTES)
+        )
     if not texts:
         texts = [" ".join(["word"] * 80)]
         share = 2.5
@@ -272,7 +280,9 @@ def _memory(
     if {"activation_checkpointing", "gradient_checkpointing"} & set(config.arguments):
         activations = activations // 10 + tokens * target.layers * target.width * wide
     logits = 2 * wide * min(tokens * target.vocabulary, 2 * KEPT_CELLS)
-    training = item * target.parameters + (item + 2 * item) * trained + activations + logits
+    shares = group_size() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else 1
+    states = (item * target.parameters + (item + 2 * item) * trained) // shares
+    training = max(states, item * target.parameters) + activations + logits
     rows = 0
     if len(sizes) > 1:
         cells = max(s.vocabulary for s in sizes) * BATCH_TOKENS
@@ -280,13 +290,6 @@ def _memory(
             KEPT_CELLS + 2 * min(cells, KEPT_CELLS)
         )
     return base + max(training, rows)
-
-
-def _device(config: RunConfig) -> torch.device:
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _free_memory(device: torch.device) -> int:

@@ -36,21 +36,53 @@ def export(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         save(part)
-        _save_tokenizer(target, part)
+        save_tokenizer(target, part)
         (part / "README.md").write_text(card(config, result), encoding="utf-8")
         (part / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise InputError(
             f"The model cannot be written to {folder} ({error}): make room and resume the run; "
             "its checkpoints stay."
         ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
-def _save_tokenizer(target: LoadedModel, folder: Path) -> None:
-    """Copy a local tokenizer as it is; one of the hub is saved, and held against the original."""
+def push(folder: Path, config: RunConfig) -> None:
+    """Upload a model's folder to the hub, where the run's arguments ask for it.
+
+    Args:
+        folder: of the model.
+        config: the run's: ``push_to_hub``, ``hub_model_id``, ``hub_private_repo`` among its
+            arguments.
+
+    Raises:
+        InputError: the hub does not take it; the folder stays.
+    """
+    asked = config.arguments
+    if not asked.get("push_to_hub"):
+        return
+    from huggingface_hub import create_repo, upload_folder
+
+    name = str(asked.get("hub_model_id") or folder.parent.name)
+    try:
+        repo = create_repo(name, private=asked.get("hub_private_repo"), exist_ok=True)
+        upload_folder(repo_id=repo.repo_id, folder_path=folder)
+    except Exception as error:  # the hub's client raises many types here
+        raise InputError(
+            f"The model is at {folder}, but the hub does not take it ({type(error).__name__}: "
+            f"{str(error)[:200]}): upload it with hf upload."
+        ) from error
+
+
+def save_tokenizer(target: LoadedModel, folder: Path) -> None:
+    """Copy a local tokenizer as it is; one of the hub is saved, and held against the original.
+
+    Raises:
+        InputError: what is saved is another tokenizer.
+    """
     from transformers import AutoTokenizer
 
     source = models.find(target.name)
@@ -64,7 +96,8 @@ def _save_tokenizer(target: LoadedModel, folder: Path) -> None:
         )
     if tokens.load(folder, target.name).key != target.tokenizer.key:
         raise InputError(
-            f"The tokenizer of {target.name} does not survive saving: copy its files to {folder}."
+            f"The tokenizer of {target.name} does not survive saving: save it as a local folder "
+            "with tokenizer.json, and name that."
         )
 
 
@@ -120,10 +153,16 @@ def _without_folders(config: RunConfig) -> RunConfig:
         config,
         target=_name(config.target),
         sources=tuple(map(_name, config.sources)),
-        data=config.data and Path(config.data).name,
+        data=config.data and _file(config.data),
         cache=config.cache and Path(config.cache).name,
         eval_data={name: Path(path).name for name, path in config.eval_data.items()},
+        arguments={k: _file(v) if isinstance(v, str) else v for k, v in config.arguments.items()},
     )
+
+
+def _file(name: str) -> str:
+    """Name a file without the folders above it; what is no file stays."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 _DID = {

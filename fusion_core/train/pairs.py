@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fusion_core import baselines, models
+from fusion_core import baselines, build, models
 from fusion_core.cache import Cache
 from fusion_core.config import RunConfig
 from fusion_core.files import write_whole
 
 from .course import MODEL, Observer, eval_texts, result_of, scorer, teach
-from .export import export
+from .export import export, push
 from .lessons import CacheLessons
 from .prepare import CACHE
-from .setup import CHECKPOINTS, weights_dtype
+from .setup import CHECKPOINTS, HUB, weights_dtype
 from .trainer import last_checkpoint, step_of
 from .watch import Metrics
 
@@ -30,20 +29,25 @@ PAIRS, DONE = "pairs", "result.json"
 
 def teach_pairs(config: RunConfig, folder: Path, observer: Observer) -> dict[str, Any]:
     """Train the target with each source in turn, then merge; arguments and result as `teach`."""
-    began = time.monotonic()
+    group = build.Processes()
     done: list[dict[str, Any]] = []
     for number, source in enumerate(config.sources):
         own = folder / PAIRS / str(number)
         own.mkdir(parents=True, exist_ok=True)
         before = sum(r["steps"] for r in done)
         pairs = len(config.sources)
-        one = replace(config, sources=(source,), pairwise=None)
+        one = replace(config, sources=(source,), pairwise=None, arguments=_unpushed(config))
         result = _finished(own) or teach(one, own, _shifted(observer, before, number, pairs))
         if result["stopped"]:
             return result | {"steps": before + result["steps"]}
-        write_whole(own / DONE, json.dumps(result).encode())
+        group.wait()
+        if group.first:
+            write_whole(own / DONE, json.dumps(result).encode())
         done.append(result)
-    observer.progress("merging the models", 0)
+    observer.stage("merging the models", 0)
+    if not group.first:  # the others have no part in it
+        group.wait()
+        return done[-1]
     assert config.pairwise is not None
     target = models.load(config.target, device=config.device, dtype=weights_dtype(config))
     base, merged = folder / PAIRS / "base", folder / PAIRS / "merged"
@@ -59,11 +63,13 @@ def teach_pairs(config: RunConfig, folder: Path, observer: Observer) -> dict[str
         "steps": sum(r["steps"] for r in done),
         "tokens": sum(r["tokens"] for r in done),
         "sources": [s for r in done for s in r["sources"]],
-        "seconds": time.monotonic() - began,
+        "seconds": sum(r["seconds"] for r in done),
         "best_step": None,
         **result_of(before_scores, score(network)),
     }
     export(target, network.save_pretrained, folder / MODEL, config, result)
+    push(folder / MODEL, config)
+    group.wait()
     return result
 
 
@@ -77,6 +83,10 @@ def steps_done(folder: Path) -> int:
         steps += finished["steps"]
     last = last_checkpoint(folder / CHECKPOINTS)
     return steps + (step_of(last) if last else 0)
+
+
+def _unpushed(config: RunConfig) -> dict[str, Any]:
+    return {k: v for k, v in config.arguments.items() if k not in HUB}
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:

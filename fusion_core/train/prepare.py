@@ -24,6 +24,9 @@ from .lessons import CacheLessons, Lessons, TextLessons
 SAMPLE_BYTES = 60_000
 """Text on which sources are compared for mode "kd", and the target where no eval_data is given."""
 
+LONGEST_TOKEN = 16
+"""Bytes of text that are drawn from a stream for every token that will be taught."""
+
 SHARD_BYTES = 64_000
 """Text of one shard of a run's own cache: short runs are killed more often than clusters."""
 
@@ -108,8 +111,12 @@ def _texts(
     texts: list[str] = []
     about = []
     if config.data is not None:
-        texts += documents.pieces(documents.load_documents(config.data, seed=config.seed))
-        about.append(f"`{Path(config.data).name}`")
+        at_most = documents.IN_MEMORY if positions is None else LONGEST_TOKEN * positions
+        texts += documents.pieces(
+            documents.load_documents(config.data, seed=config.seed, at_most=at_most)
+        )
+        local = Path(config.data).is_absolute()
+        about.append(f"`{Path(config.data).name if local else config.data}`")
     if config.generate_bytes:
         texts += _written(config, sources, folder, progress)
         about.append(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from fusion_core import build
+from fusion_core import build, models
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 
@@ -42,8 +42,14 @@ OWN_ARGUMENTS = {
     "auto_find_batch_size",
     "label_smoothing_factor",
     "hub_token",
+    "save_total_limit",
+    "fp16",
 }
 """Arguments of the trainer that a run sets by other names, or that would break it."""
+
+
+HUB = ("push_to_hub", "hub_model_id", "hub_private_repo")
+"""Arguments for the finished model, which is uploaded by itself: checkpoints are nobody's."""
 
 
 def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments:
@@ -64,7 +70,7 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
             "of its own for it."
         )
     scheduler = {"constant": "constant_with_warmup"}.get(config.scheduler, config.scheduler)
-    per_step = config.batch_size * build.Processes().number
+    per_step = config.batch_size * group_size()
     options: dict[str, Any] = {
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -92,8 +98,8 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
             eval_steps=config.eval_every,
             remove_unused_columns=False,
             seed=config.seed,
-            use_cpu=torch.device(_plain(config.device)).type == "cpu",
-            **options | config.arguments,
+            use_cpu=models.find_device(config.device).type == "cpu",
+            **options | {k: v for k, v in config.arguments.items() if k not in HUB},
         )
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"The trainer does not take these arguments ({error}).") from error
@@ -101,17 +107,24 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
     return args
 
 
-def check_device(config: RunConfig) -> None:
-    """Refuse devices that a training cannot be put on.
+def check_device(config: RunConfig) -> torch.device:
+    """Find the device, and refuse those that a training cannot be put on.
 
     Raises:
-        InputError: it is one of them.
+        InputError: it is one of them, or not to be had.
     """
-    if config.device == "spread" or config.device.partition(":")[2] not in ("", "0"):
+    number = config.device.partition(":")[2]
+    if config.device == "spread" or number not in ("", "0") or (number and group_size() > 1):
         raise InputError(
             f"A training runs on cpu, cuda, mps or auto, not on {config.device!r}: choose cards "
             "with CUDA_VISIBLE_DEVICES, and use several of them with accelerate launch."
         )
+    return models.find_device(config.device)
+
+
+def group_size() -> int:
+    """Return the number of processes that train together."""
+    return build.Processes().number
 
 
 def weights_dtype(config: RunConfig) -> str:
@@ -169,16 +182,10 @@ def with_adapters(config: RunConfig, network: Any) -> Any:
         raise InputError(f"These adapters cannot be put on the target: {error}") from error
 
 
-def _plain(device: str) -> str:
-    """Name a device of this kind."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
 def _mixed(config: RunConfig) -> bool:
+    """Tell whether products are taken in bfloat16."""
     return (
-        _plain(config.device).startswith("cuda")
+        models.find_device(config.device).type == "cuda"
         and config.dtype in (None, "float32")
-        and torch.cuda.is_bf16_supported()
+        and torch.cuda.is_bf16_supported(including_emulation=False)
     )

@@ -127,12 +127,15 @@ class Watch(TrainerCallback):
             self._keep(best_folder(self._folder, state.global_step))
 
     def _keep(self, folder: Path) -> None:
-        part = self._folder / f".{BEST}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        self._trainer.save_model(str(part))
-        if self._trainer.args.should_save:
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
+        part, trainer = self._folder / f".{BEST}.part", self._trainer
+        if trainer.args.should_save:
+            shutil.rmtree(part, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
+        with trainer.writing(part):
+            trainer.save_model(str(part), _internal_call=True)
+            if trainer.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+                part.rename(folder)
 
     def _agreed(self, *flags: bool) -> tuple[bool, ...]:
         """Let all processes do what the first one has decided."""

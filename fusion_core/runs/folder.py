@@ -168,6 +168,7 @@ def compare(folder: Path, config: RunConfig) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder against every other worker."""
+    foreign = folder.is_dir() and not (folder / STATUS).exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
@@ -182,6 +183,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if foreign and not (folder / STATUS).exists():
+            (folder / LOCK).unlink(missing_ok=True)
 
 
 def is_held(folder: Path) -> bool:

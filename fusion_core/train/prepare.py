@@ -152,12 +152,12 @@ def _enough(texts: list[str], target: LoadedModel, positions: int, seed: int) ->
     """Draw documents until a training of so many positions will have new ones to the end."""
     order = np.random.default_rng(seed).permutation(len(texts))
     chosen: list[str] = []
-    for first in range(0, len(order), 64):
-        some = [texts[i] for i in order[first : first + 64]]
-        chosen += some
-        positions -= sum(len(e.text_tokens) + 1 for e in target.tokenizer.encode_batch(some))
-        if positions <= 0:
-            break
+    while positions > 0 and len(chosen) < len(order):
+        some = [texts[i] for i in order[len(chosen) : 2 * len(chosen) + 1]]
+        for text, encoding in zip(some, target.tokenizer.encode_batch(some), strict=True):
+            if positions > 0:
+                chosen.append(text)
+                positions -= len(encoding.text_tokens) + 1
     return chosen
 
 

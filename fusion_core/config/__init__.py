@@ -1,7 +1,8 @@
 """The settings of a fusion and of a training run, checked once where they enter."""
 
 from .fusion import Cut, FusionConfig, check_temperature
-from .run import Lora, Objective, RunConfig
+from .parts import Lora, Objective
+from .run import RunConfig
 from .text import MAX_TEXT_BYTES, utf8
 
 __all__ = [

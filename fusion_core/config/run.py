@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -14,6 +13,7 @@ import yaml
 from fusion_core.errors import InputError
 
 from .fusion import FusionConfig
+from .parts import Lora, Objective, is_number, is_whole, one_of
 
 MODES = {
     "fusion": "the fused rows of all sources beside the text",
@@ -24,78 +24,6 @@ MERGES = ("sce", "linear", "ties")
 SCHEDULERS = ("cosine", "linear", "constant")
 DOCUMENT_FILES = (".txt", ".md", ".jsonl", ".parquet")
 MAX_YAML_BYTES = 1_000_000
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a model is trained for.
-
-    Attributes:
-        lm_weight: λ of the first step: 1 is plain training, 0 the fused rows alone.
-        lm_weight_end: λ of the last step, with a straight line in between; None keeps λ.
-        divergence: "ce" or "kl"; they differ in a constant, so that the gradient is the same.
-        balance: "lambda" for λ·CLM + (1 - λ)·fusion, or "ratio" for CLM + r·fusion, where r makes
-            both parts equally large and is taken as given.
-        weigh_by_kept: weigh a position's fusion loss by the mass that the mapping kept there.
-
-    Raises:
-        InputError: λ lies outside [0, 1], or a name is unknown.
-    """
-
-    lm_weight: float = 0.5
-    lm_weight_end: float | None = None
-    divergence: str = "ce"
-    balance: str = "lambda"
-    weigh_by_kept: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the numbers and names."""
-        for name in ("lm_weight", "lm_weight_end"):
-            value = getattr(self, name)
-            if name == "lm_weight_end" and value is None:
-                continue
-            if not _is_number(value) or not 0 <= value <= 1:
-                raise InputError(
-                    f"{name} must lie between 0 (the fused rows alone) and 1 (plain training), not "
-                    f"{value!r}."
-                )
-        _one_of("divergence", self.divergence, ("ce", "kl"))
-        _one_of("balance", self.balance, ("lambda", "ratio"))
-
-    def weight_at(self, progress: float) -> float:
-        """Return λ after a share of the training, from 0 to 1."""
-        if self.lm_weight_end is None:
-            return self.lm_weight
-        return self.lm_weight + (self.lm_weight_end - self.lm_weight) * min(max(progress, 0.0), 1.0)
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters in place of full fine-tuning (arXiv 2106.09685).
-
-    Attributes:
-        r: their rank.
-        alpha: what their product is scaled by, over r.
-        dropout: share of their inputs that is left out.
-        target_modules: names of the layers that have one; "all-linear" for all but the last.
-
-    Raises:
-        InputError: a number is outside its range.
-    """
-
-    r: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    target_modules: str | tuple[str, ...] = "all-linear"
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if not _is_whole(self.r) or self.r < 1:
-            raise InputError(f"lora.r must be a whole number of at least 1, not {self.r!r}.")
-        if not _is_number(self.alpha) or not self.alpha > 0:
-            raise InputError(f"lora.alpha must be a number above 0, not {self.alpha!r}.")
-        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
-            raise InputError(f"lora.dropout must lie in [0, 1), not {self.dropout!r}.")
 
 
 @dataclass(frozen=True)
@@ -177,11 +105,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without opening anything."""
-        _one_of("mode", self.mode, tuple(MODES))
-        _one_of("keep", self.keep, ("last", "best"))
-        _one_of("scheduler", self.scheduler, SCHEDULERS)
+        one_of("mode", self.mode, tuple(MODES))
+        one_of("keep", self.keep, ("last", "best"))
+        one_of("scheduler", self.scheduler, SCHEDULERS)
         if self.pairwise is not None:
-            _one_of("pairwise", self.pairwise, MERGES)
+            one_of("pairwise", self.pairwise, MERGES)
         for name in ("device", "prompt_end", "dtype"):
             value = getattr(self, name)
             if not (isinstance(value, str) and value) and (name == "device" or value is not None):
@@ -222,12 +150,12 @@ class RunConfig:
             value = getattr(self, name)
             if value is None and optional:
                 continue
-            if not (_is_whole(value) if whole else _is_number(value)) or value < low:
+            if not (is_whole(value) if whole else is_number(value)) or value < low:
                 kind = "a whole number" if whole else "a number"
                 raise InputError(f"{name} must be {kind} of at least {low}, not {value!r}.")
         for name in ("learning_rate", "epochs", "max_grad_norm", "generate_temperature"):
             value = getattr(self, name)
-            if not _is_number(value) or not value > 0:
+            if not is_number(value) or not value > 0:
                 raise InputError(f"{name} must be a number above 0, not {value!r}.")
         if self.warmup > 1:
             raise InputError(f"warmup must be a share from 0 to 1, not {self.warmup!r}.")
@@ -382,7 +310,7 @@ def _eval_data(value: Any, base: str | Path) -> dict[str, str]:
 def _lora(value: Any) -> Lora:
     if value is True:
         return Lora()
-    if _is_whole(value):
+    if is_whole(value):
         return Lora(r=value)
     if not isinstance(value, dict):
         raise InputError("lora must be a rank, or a mapping of r, alpha, dropout, target_modules.")
@@ -392,16 +320,3 @@ def _lora(value: Any) -> Lora:
     if isinstance(value.get("target_modules"), list):
         value = value | {"target_modules": tuple(map(str, value["target_modules"]))}
     return Lora(**value)
-
-
-def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"There is no {name} {value!r}: choose one of {', '.join(known)}.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

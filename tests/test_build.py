@@ -204,9 +204,12 @@ def test_a_killed_build_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills:
 
 
 def test_processes_know_one_another() -> None:
-    code = "from fusion_core.build import Processes as P; p = P(); print(p.index, 'of', p.number)"
+    code = (
+        "import os; from fusion_core.build import Processes as P; p = P();"
+        "os.write(1, f'{p.index} of {p.number};'.encode())"  # at once, or lines run together
+    )
     ran = launched("-c", code)
-    assert sorted(ran.stdout.split("\n")[:-1]) == ["0 of 2", "1 of 2"]
+    assert sorted(ran.stdout.split(";")[:-1]) == ["0 of 2", "1 of 2"]
 
 
 def test_several_processes_write_the_same_cache(undisturbed, tmp_path) -> None:

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import InputError
-from .files import TOKENIZER_FILES
+from .files import TOKENIZER_FILES, folder_whole
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -336,21 +336,14 @@ def _merged(
 
 def _write(out: Path, like: Path, tensors: Iterator[tuple[str, Tensor]]) -> None:
     """Write a model folder with the small files of another one, all of it or nothing."""
-    part = out.with_name(f".{out.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name in COPIED:
-            if (like / name).is_file():
-                shutil.copyfile(like / name, part / name)
-        save_file(dict(tensors), part / WEIGHTS, metadata={"format": "pt"})
-        shutil.rmtree(out, ignore_errors=True)
-        part.rename(out)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, OSError | SafetensorError):
-            raise InputError(
-                f"The merged model cannot be written to {out} ({error}): make room there or "
-                "choose another folder."
-            ) from error
-        raise
+        with folder_whole(out) as part:
+            for name in COPIED:
+                if (like / name).is_file():
+                    shutil.copyfile(like / name, part / name)
+            save_file(dict(tensors), part / WEIGHTS, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The merged model cannot be written to {out} ({error}): make room there or choose "
+            "another folder."
+        ) from error

@@ -29,6 +29,9 @@ SHARD_BYTES = 256_000
 WAIT_HOURS = 12
 """How long a process waits for another one that reads, writes or fuses."""
 
+KEPT_STEPS = 255
+"""In how many steps a cache counts kept mass."""
+
 KINDS = {"fused": "one fused row a position", "sources": "every source's row, to be fused later"}
 LIBRARIES = ("numpy", "tokenizers", "torch", "transformers")
 
@@ -53,8 +56,14 @@ def settings(
         "sources": [{"name": s.name, **models.identity(s)} for s in sources],
         "config": asdict(config),
         "corpus": data_key(corpus) if counts else None,
-        "versions": {"fusion_core": __version__}
-        | {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "versions": versions(),
+    }
+
+
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions that decide a cache's numbers, and those of more libraries."""
+    return {"fusion_core": __version__} | {
+        name: importlib.metadata.version(name) for name in (*LIBRARIES, *more)
     }
 
 
@@ -157,7 +166,7 @@ def stored(
     extras: dict[str, np.ndarray] = {"bits_per_byte": np.asarray(gathered.bits, np.float32)}
     kept = fused.kept if kind == "sources" else (fused.weights * fused.kept).sum(1)
     # Rounded up: 0 is kept for rows to which no source had anything to say.
-    extras["kept"] = np.ceil(255 * kept.clamp(0, 1).numpy()).astype(np.uint8)
+    extras["kept"] = np.ceil(KEPT_STEPS * kept.clamp(0, 1).numpy()).astype(np.uint8)
     if kind == "fused":
         rows = {"fused": fused.rows}
         extras["weights"] = fused.weights.mean(0).numpy().astype(np.float16)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TOKENIZER_FILES = (
@@ -20,6 +22,33 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 """What a tokenizer may consist of beside a model."""
+
+
+@contextmanager
+def folder_whole(folder: Path) -> Iterator[Path]:
+    """Fill another folder beside one, then put it in its place.
+
+    Whoever looks finds what was there before, nothing, or all of the content; nothing is left of an
+    attempt that fails.
+
+    Args:
+        folder: which is replaced.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

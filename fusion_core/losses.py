@@ -141,8 +141,8 @@ class _Taught:
         self.ignored = labels == IGNORED
         self.labels = labels.masked_fill(self.ignored, 0)[:, None]
         self.rows = rows
-        self.temperature = rows.temperature if rows else 1.0
-        if rows:
+        self.temperature = 1.0 if rows is None else rows.temperature
+        if rows is not None:
             # What is absent repeats the row's first id, so that its gradient is written twice.
             self.absent = rows.ids < 0
             self.empty = self.absent.all(1, keepdim=True)
@@ -152,7 +152,7 @@ class _Taught:
     def see(self, z: Tensor, at: slice) -> _Seen:
         """Read rows ``at`` of the logits, (c, V)."""
         lse = lse_t = z.logsumexp(1)
-        z_k = z.gather(1, self.ids[at]) if self.rows else None
+        z_k = None if self.rows is None else z.gather(1, self.ids[at])
         if self.temperature != 1 and z_k is not None:
             lse_t, z_k = (z / self.temperature).logsumexp(1), z_k / self.temperature
         return _Seen(lse, lse_t, z.gather(1, self.labels[at])[:, 0], z_k)

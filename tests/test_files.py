@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion_core.files import write_whole
+from fusion_core.files import folder_whole, write_whole
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -29,3 +29,17 @@ def test_a_failed_attempt_leaves_what_was_there(tmp_path: Path, monkeypatch) -> 
         write_whole(file, b"after")
     assert file.read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with folder_whole(folder) as part:
+        (part / "a").write_text("1")
+        assert not folder.exists()
+    with pytest.raises(FileNotFoundError), folder_whole(folder) as part:
+        (part / "b" / "missing").write_text("2")
+    assert [f.name for f in tmp_path.iterdir()] == ["model"]
+    assert [f.name for f in folder.iterdir()] == ["a"]
+    with folder_whole(folder) as part:
+        (part / "c").write_text("3")
+    assert [f.name for f in folder.iterdir()] == ["c"]

@@ -25,7 +25,7 @@ from transformers import (
 from fusion_core import build, corpus, losses, models, pipeline, zoo
 from fusion_core.cache import Cache
 from fusion_core.config import FusionConfig, Objective, RunConfig
-from fusion_core.errors import InputError
+from fusion_core.errors import FusionError, InputError
 from fusion_core.records import SparseRows
 from fusion_core.tokens import TextTokenizer
 from fusion_core.train import (
@@ -582,3 +582,30 @@ def test_a_target_made_of_other_tokens_is_trained(tmp_path, tiny_llama_tokenizer
     result = teach(config, out)
     assert result["bits_per_byte"]["after"] < result["bits_per_byte"]["before"]
     assert isinstance(models.load(str(out / "model")).tokenizer, TextTokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("zoo:none", "zoo:llama"),
+        ("no-one/no-such", "hub cannot be reached"),
+        ("/no/such/folder", "There is no folder"),
+    ],
+)
+def test_a_wrong_name_is_said_before_anything_is_done(run, name: str, said: str) -> None:
+    for settings in ({"target": name}, {"sources": [name]}):
+        with pytest.raises(FusionError, match=said):
+            run(**settings)
+    run(mode="clm", sources=[name], max_steps=1)  # which nobody asks
+
+
+def test_only_sources_that_are_needed_are_loaded() -> None:
+    values = {"target": "zoo:llama", "sources": SOURCES, "data": "x.txt"}
+    for more, needed in (
+        ({}, True),
+        ({"mode": "kd"}, True),
+        ({"mode": "clm"}, False),
+        ({"mode": "clm", "generate_bytes": 10}, True),
+        ({"cache": "rows"}, False),
+    ):
+        assert RunConfig.of(values | more).readers == (tuple(SOURCES) if needed else ())

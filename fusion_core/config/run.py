@@ -227,6 +227,12 @@ class RunConfig:
         own = {f.name: given[f.name] for f in fields(RunConfig) if f.name in given}
         return RunConfig(fusion=FusionConfig(**fusion), objective=Objective(**objective), **own)
 
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Names of the sources that are loaded: to read the text, or to write it."""
+        needed = self.cache is None and (self.mode != "clm" or self.generate_bytes > 0)
+        return self.sources if needed else ()
+
     def twin(self) -> RunConfig:
         """Return plain training with all else equal: what fusion is held against."""
         return replace(self, mode="clm", pairwise=None)

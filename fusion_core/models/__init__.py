@@ -15,6 +15,7 @@ from .load import (
     identity,
     load,
     load_tokenizer,
+    weights_bytes,
 )
 from .read import BATCH_TOKENS, cut_rows, forward, log_softmax, rows, rows_batch
 
@@ -35,4 +36,5 @@ __all__ = [
     "log_softmax",
     "rows",
     "rows_batch",
+    "weights_bytes",
 ]

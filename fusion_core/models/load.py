@@ -147,8 +147,7 @@ def load(
     where = find_device("auto" if spread else device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
-    source = find(name)
-    size = _folder_size(source) if source.path else _hub_size(name)
+    source, size = find(name), weights_bytes(name)
     if max_bytes is not None and size > max_bytes:
         raise TooLargeError(
             f"{name} has {size / 1e9:.2f} GB of weights, more than the limit of "
@@ -182,6 +181,17 @@ def load(
         context=context(network.config),
         size_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
     )
+
+
+def weights_bytes(name: str) -> int:
+    """Return the bytes of a model's safetensors; nothing is loaded or downloaded.
+
+    Raises:
+        ModelNotFoundError: the name leads nowhere.
+        ModelFormatError: files are missing, broken or of an unsupported kind.
+    """
+    source = find(name)
+    return _folder_size(source) if source.path else _hub_size(name)
 
 
 def find_device(name: str) -> torch.device:

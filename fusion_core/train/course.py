@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import tempfile
 import time
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import PrinterCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from fusion_core import __version__, build, documents, models, pipeline
+from fusion_core import build, documents, models, pipeline
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
@@ -76,8 +75,7 @@ class Observer:
 
 def versions() -> dict[str, str]:
     """Return the versions that decide a run's numbers."""
-    names = (*build.LIBRARIES, "accelerate", "peft")
-    return {"fusion_core": __version__} | {n: importlib.metadata.version(n) for n in names}
+    return build.versions("accelerate", "peft")
 
 
 def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> dict[str, Any]:
@@ -102,8 +100,6 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     group = build.Processes()
     check_device(config)
     pipeline.check_names(config.target, *config.sources)
-    for name in (config.target, *config.sources):
-        models.find(name)
     check_memory(config)
     observer.progress("loading the target", 0)
     target = models.load(config.target, device=config.device, dtype=weights_dtype(config))

@@ -101,9 +101,9 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
     Raises:
         FusionError: the models or the data cannot be read.
     """
-    sources = _readers(config)
+    sources = config.readers
     sizes = [_Size.of(name) for name in (config.target, *sources)]
-    target = sizes[0]
+    target, with_rows = sizes[0], config.mode != "clm" and bool(sources)
     texts, tokens_each = _text(config)
     tokens = sum(tokens_each)
     size = block_size_of(config, target.context)
@@ -116,16 +116,16 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
     trained = target.adapters(config) if config.lora else target.parameters
     device = check_device(config)
     if sum(s.parameters for s in sizes) * 4 <= TRIED_BYTES and texts:
-        preparing, a_step = _tried(config, texts, size, bool(sources))
+        preparing, a_step = _tried(config, texts, size)
         rows_bytes = sum(len(t.encode()) for t in texts) * min(1.0, tokens / sum(tokens_each))
         preparing *= rows_bytes / TRIED_TEXT
         training, how = a_step * steps * config.gradient_accumulation, "measured"
     else:
         speed = _flops(device) * UTILISATION * processes
-        read = 2 * sum(s.parameters for s in sizes) if sources else 0
+        read = 2 * sum(s.parameters for s in sizes) if with_rows else 0
         preparing = read * tokens / speed
         training, how = 6 * target.parameters * taught / speed, "table"
-    rows = 40 * tokens if sources else 0
+    rows = 40 * tokens if with_rows else 0
     return Estimate(
         parameters=target.parameters,
         trained=trained,
@@ -157,6 +157,7 @@ class _Size:
     def of(name: str) -> _Size:
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        models.weights_bytes(name)  # says what is missing, as loading would
         source = models.find(name)
         try:
             config = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
@@ -188,16 +189,11 @@ def check_memory(config: RunConfig) -> None:
     Raises:
         FusionError: memory is short, or a configuration cannot be read.
     """
-    sizes = [_Size.of(name) for name in (config.target, *_readers(config))]
+    sizes = [_Size.of(name) for name in (config.target, *config.readers)]
     device = check_device(config)
     trained = sizes[0].adapters(config) if config.lora else sizes[0].parameters
     size = block_size_of(config, sizes[0].context)
     _refuse(_memory(config, sizes, trained, size, device), _free_memory(device))
-
-
-def _readers(config: RunConfig) -> tuple[str, ...]:
-    """Name the sources whose weights are loaded."""
-    return config.sources if config.cache is None and config.mode != "clm" else ()
 
 
 def _refuse(needed: int, free: int) -> None:
@@ -231,12 +227,12 @@ def _text(config: RunConfig) -> tuple[list[str], list[int]]:
     return texts, [round(len(t.encode()) / share) + 1 for t in texts]
 
 
-def _tried(config: RunConfig, texts: list[str], size: int, with_rows: bool) -> tuple[float, float]:
+def _tried(config: RunConfig, texts: list[str], size: int) -> tuple[float, float]:
     """Time the rows of a little text, and two steps of one batch."""
     target = models.load(config.target, device=config.device, dtype=weights_dtype(config))
     preparing = 0.0
-    if with_rows and config.cache is None:
-        sources = [models.load(s, device=config.device, dtype=config.dtype) for s in config.sources]
+    if config.mode != "clm" and config.readers:
+        sources = [models.load(s, device=config.device, dtype=config.dtype) for s in config.readers]
         some = documents.sample(texts, TRIED_TEXT)
         maps = pipeline.mappings(target, sources, config.fusion, some)
         began = time.perf_counter()

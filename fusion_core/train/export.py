@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from fusion_core import __version__, models, tokens
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
-from fusion_core.files import TOKENIZER_FILES
+from fusion_core.files import TOKENIZER_FILES, folder_whole
 from fusion_core.models import LoadedModel
 
 
@@ -31,23 +31,17 @@ def export(
     Raises:
         InputError: the folder cannot be written.
     """
-    part = folder.with_name(f".{folder.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save(part)
-        save_tokenizer(target, part)
-        (part / "README.md").write_text(card(config, result), encoding="utf-8")
-        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
+        with folder_whole(folder) as part:
+            save(part)
+            save_tokenizer(target, part)
+            (part / "README.md").write_text(card(config, result), encoding="utf-8")
+            (part / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
     except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"The model cannot be written to {folder} ({error}): make room and resume the run; "
             "its checkpoints stay."
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def push(folder: Path, config: RunConfig) -> None:
@@ -118,7 +112,7 @@ def card(config: RunConfig, result: dict[str, Any]) -> str:
         base_model=config.target if models.find(config.target).path is None else None,
     )
     shown = _without_folders(config)
-    taught = ", ".join(f"`{_name(s)}`" for s in result["sources"]) or "nobody but the text"
+    taught = ", ".join(f"`{_shown(s)}`" for s in result["sources"]) or "nobody but the text"
     lines = [
         f"---\n{data.to_yaml()}\n---",
         f"# {shown.target.rpartition(':')[2].rpartition('/')[2]}, {_DID[config.mode]}",
@@ -142,26 +136,21 @@ def card(config: RunConfig, result: dict[str, Any]) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _name(model: str) -> str:
-    """Name a local model without the folders above it."""
-    return model if models.find(model).path is None or ":" in model else Path(model).name
-
-
 def _without_folders(config: RunConfig) -> RunConfig:
     """Leave out where on its maker's machine things lie."""
     return replace(
         config,
-        target=_name(config.target),
-        sources=tuple(map(_name, config.sources)),
-        data=config.data and _file(config.data),
-        cache=config.cache and Path(config.cache).name,
-        eval_data={name: Path(path).name for name, path in config.eval_data.items()},
-        arguments={k: _file(v) if isinstance(v, str) else v for k, v in config.arguments.items()},
+        target=_shown(config.target),
+        sources=tuple(map(_shown, config.sources)),
+        data=config.data and _shown(config.data),
+        cache=config.cache and _shown(config.cache),
+        eval_data={name: _shown(path) for name, path in config.eval_data.items()},
+        arguments={k: _shown(v) if isinstance(v, str) else v for k, v in config.arguments.items()},
     )
 
 
-def _file(name: str) -> str:
-    """Name a file without the folders above it; what is no file stays."""
+def _shown(name: str) -> str:
+    """Name a file or folder without those above it; what is neither stays."""
     return Path(name).name if Path(name).is_absolute() else name
 
 

@@ -9,13 +9,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from fusion_core.build import KEPT_STEPS
 from fusion_core.cache import Cache, StoredDocument
 from fusion_core.reading import DOCUMENTS_AT_ONCE, Progress
 from fusion_core.records import SparseRows
 from fusion_core.tokens import TextTokenizer
-
-KEPT_STEPS = 255
-"""In how many steps a cache counts kept mass."""
 
 
 @dataclass(frozen=True, eq=False)

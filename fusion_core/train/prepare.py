@@ -71,9 +71,7 @@ def prepare(
     """
     if config.cache:
         return _from_cache(config, target)
-    needs_sources = config.mode != "clm" or config.generate_bytes > 0
-    sources = [_load(config, name) for name in config.sources] if needs_sources else []
-    pipeline.check_names(target.name, *(s.name for s in sources))
+    sources = [models.load(s, device=config.device, dtype=config.dtype) for s in config.readers]
     texts, about = _texts(config, target, sources, folder, positions, progress)
     if config.mode == "clm":
         return Prepared(TextLessons(target.tokenizer, texts, progress), 1.0, (), about)
@@ -90,10 +88,6 @@ def prepare(
     )
     names = tuple(s.name for s in sources)
     return Prepared(CacheLessons(cache), config.fusion.temperature, names, about)
-
-
-def _load(config: RunConfig, name: str) -> LoadedModel:
-    return models.load(name, device=config.device, dtype=config.dtype)
 
 
 # Text -----------------------------------------------------------------------------------------

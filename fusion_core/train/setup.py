@@ -74,7 +74,6 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
     options: dict[str, Any] = {
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
         "adam_beta2": 0.95,
@@ -93,6 +92,7 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
             warmup_steps=config.warmup,  # below 1 it is a share
             num_train_epochs=config.epochs,
             max_steps=config.max_steps or -1,
+            save_total_limit=2,
             save_strategy="no",  # `Watch` asks for checkpoints
             eval_strategy="steps" if config.eval_every else "no",
             eval_steps=config.eval_every,

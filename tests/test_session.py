@@ -7,8 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from app import limits
 from app import session as sessions
-from app.session import Limits, Session, Shelf
+from app import shelf as shelves
+from app.limits import Limits
+from app.session import Session
+from app.shelf import Shelf
 from fusion_core.errors import FusionError, InputError
 
 
@@ -92,7 +96,7 @@ def test_bad_requests_are_one_sentence(change: dict, words: str) -> None:
 def test_a_public_page_reads_no_folders(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACE_ID", "owner/space")
     public = Session()
-    assert public.limits.model_bytes == 2 * sessions.GIB
+    assert public.limits.model_bytes == 2 * limits.GIB
     with pytest.raises(FusionError, match="public page"):
         public.request("zoo:llama", [name], "x")
     assert public.request("zoo:llama", ["owner/model"], "x").sources == ("owner/model",)
@@ -141,7 +145,7 @@ def test_old_analyses_make_room(tiny_session: Session) -> None:
 def test_progress_is_told_while_a_text_is_read(
     tiny_session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(shelves, "PROGRESS_SECONDS", 0.0)
     text = "the cat sat, the cats " * 12
     *steps, _ = tiny_session.analyse(tiny_session.request("tiny-llama", ["tiny-gpt"], text))
     assert any(s.startswith("Reading window") and s.endswith("%) …") for s in steps)

@@ -1,5 +1,6 @@
 """Gradio components of this app: static templates, data in props, DOM made with `textContent`."""
 
 from .alignment import AlignmentView
+from .panel import Panel, busy, done, failed
 
-__all__ = ["AlignmentView"]
+__all__ = ["AlignmentView", "Panel", "busy", "done", "failed"]

@@ -2,11 +2,9 @@
 
 const root = element.querySelector(".fuselab-view");
 const state = { score: null, index: 0, systems: [], cards: new Map(), asked: null, busy: false, room: 0 };
-// Names of props must not stand in quotes here: Gradio takes quoted words for names of events.
-const PROPS = Object.keys({ score: 0, notice: 0 });
 
 const ui = {};
-ui.status = make("p", "fl-status", "", { role: "status", "aria-live": "polite" });
+ui.status = noticeLine();
 ui.bar = make("div", "fl-tools", null, { role: "toolbar", "aria-label": "walk the score" });
 ui.grid = make("div", "fl-score", null, { role: "grid", "aria-label": "score: the tokens of every model over the same bytes" });
 ui.legend = make("ul", "fl-legend");
@@ -17,11 +15,6 @@ ui.twin = make("details", "fl-twin");
 ui.tip = make("div", "fl-tip", "", { role: "tooltip", hidden: "" });
 add(root, ui.status, ui.bar, ui.grid, ui.legend, ui.strip, ui.cards, ui.board, ui.twin, ui.tip);
 
-function button(text, title, action) {
-  const node = make("button", "", text, { type: "button", title });
-  node.addEventListener("click", action);
-  return node;
-}
 ui.previous = button("‹ mismatch", "previous mismatch (Shift+N)", () => walkMismatch(-1));
 ui.next = button("mismatch ›", "next mismatch (N)", () => walkMismatch(1));
 ui.back = button("« page", "previous page (Page Up)", () => turnPage(-1));
@@ -36,21 +29,6 @@ for (const [kind, text] of [[1, "same bytes (1:1)"], [2, "one source token, seve
 
 ui.loss = add(make("li", "", null, { hidden: "" }), make("i", "fl-lost"), make("span", "", "bytes that a tokenizer does not reproduce"));
 ui.legend.appendChild(ui.loss);
-
-function showStatus() {
-  const status = props.notice || { kind: "busy", text: "Reading …" };
-  ui.status.className = "fl-status fl-" + status.kind;
-  ui.status.setAttribute("role", status.kind === "error" ? "alert" : "status");
-  ui.status.textContent = status.text;
-  clearInterval(state.clock);
-  if (status.kind !== "busy") return;
-  const seconds = make("span", "fl-seconds", "", { "aria-hidden": "true" });
-  const begun = Date.now();
-  ui.status.appendChild(seconds);
-  state.clock = setInterval(() => {
-    seconds.textContent = " " + Math.round((Date.now() - begun) / 1000) + " s";
-  }, 1000);
-}
 
 function showScore(score, index) {
   if (!score) return;
@@ -181,9 +159,7 @@ async function askCards() {
 }
 
 function forgotten() {
-  clearInterval(state.clock);
-  ui.status.className = "fl-status fl-error";
-  ui.status.textContent = "The server no longer has this analysis: press Analyse to read the text again.";
+  ui.status.show({ kind: "error", text: "The server no longer has this analysis: press Analyse to read the text again." });
 }
 
 function showCards(data) {
@@ -263,11 +239,11 @@ root.addEventListener("keydown", (event) => event.key === "Escape" && hideTip())
 ui.twin.addEventListener("toggle", () => ui.twin.open && fillTwin());
 
 function refresh() {
-  showStatus();
-  if (!props.score || state.shown === props.score) return;
-  const score = JSON.parse(props.score);
+  ui.status.show(props.notice || { kind: "busy", text: "Reading …" });
+  if (!props.content || state.shown === props.content) return;
+  const score = JSON.parse(props.content);
   const known = state.score && state.score.id === score.id;
-  state.shown = props.score;
+  state.shown = props.content;
   if (known) return;
   state.opening = null;
   showScore(score, score.open);

@@ -15,8 +15,9 @@ from fusion_core.errors import FusionError
 from fusion_core.records import Analysis
 
 from .. import texts, views
-from ..components import AlignmentView
-from ..session import GIB, Session
+from ..components import AlignmentView, busy, done, failed
+from ..limits import GIB
+from ..session import Session
 
 _log = logging.getLogger(__name__)
 
@@ -173,18 +174,18 @@ def _analyse(
         )
         for step in session.analyse(request):
             if isinstance(step, str):
-                yield AlignmentView(notice={"kind": "busy", "text": step})
+                yield AlignmentView(notice=busy(step))
             else:
                 yield AlignmentView(
-                    score=json.dumps(views.score(step.analysis, step.id)),
-                    notice={"kind": "done", "text": _summary(step.analysis)},
+                    content=json.dumps(views.score(step.analysis, step.id)),
+                    notice=done(_summary(step.analysis)),
                 )
     except FusionError as error:
-        yield AlignmentView(notice={"kind": "error", "text": str(error)})
+        yield AlignmentView(notice=failed(str(error)))
     except Exception as error:  # a fault of ours must not leave the page waiting
         _log.exception("analysis failed")
         sentence = f"FuseLab failed at this ({type(error).__name__}): try other settings or text."
-        yield AlignmentView(notice={"kind": "error", "text": sentence})
+        yield AlignmentView(notice=failed(sentence))
 
 
 def _summary(analysis: Analysis) -> str:

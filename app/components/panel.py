@@ -1,0 +1,82 @@
+"""What our own drawings have in common: a static template, a script, and data that is only data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gradio as gr
+
+_HERE = Path(__file__).parent
+
+
+@cache
+def read(*names: str) -> str:
+    """Return files of this folder, one after another."""
+    return "\n".join((_HERE / name).read_text("utf-8") for name in names)
+
+
+class Panel(gr.HTML):
+    """A drawing that a script of ours makes of JSON.
+
+    The template is static, and everything from a text, a vocabulary or a file name enters the page
+    as `textContent`: `gr.HTML` would evaluate a token such as ``${alert(1)}`` in a template.
+
+    Attributes:
+        scripts: files of this folder, run in this order when the component is there.
+        styles: files of this folder, put into the page's head.
+        name: class of the component's root node, beside `fuselab-view`.
+    """
+
+    scripts: ClassVar[tuple[str, ...]] = ()
+    styles: ClassVar[tuple[str, ...]] = ()
+    name: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        value: Any = None,
+        *,
+        content: str | None = None,
+        notice: dict[str, str] | None = None,
+        server_functions: list[Callable[..., Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Create the drawing.
+
+        Args:
+            value: what the visitor chose in it; set by the page.
+            content: what is drawn, as JSON: Gradio clones and watches every item of a nested prop,
+                which took longer than to draw it.
+            notice: ``{"kind": "busy" | "error" | "done", "text": one sentence}``.
+            server_functions: what the script may ask between two events, past the queue.
+            **kwargs: passed to `gr.HTML`.
+        """
+        # The style goes to <head> once: a css_template is compiled again at every change.
+        super().__init__(
+            value=value,
+            html_template=f'<div class="fuselab-view {self.name}"></div>',
+            js_on_load=read("dom.js", "picture.js", *self.scripts),
+            head=f"<style>{read('base.css', *self.styles)}</style>",
+            apply_default_css=False,
+            server_functions=server_functions,
+            content=content,
+            notice=notice,
+            **kwargs,
+        )
+
+
+def busy(text: str) -> dict[str, str]:
+    """Say what is being done."""
+    return {"kind": "busy", "text": text}
+
+
+def done(text: str) -> dict[str, str]:
+    """Say that it is done."""
+    return {"kind": "done", "text": text}
+
+
+def failed(text: str) -> dict[str, str]:
+    """Say what was wrong."""
+    return {"kind": "error", "text": text}

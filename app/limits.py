@@ -1,0 +1,82 @@
+"""What one visitor may ask for, here and on a public Space."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor may ask for.
+
+    Attributes:
+        text_bytes: longest text to be read or continued.
+        sources: most sources at once.
+        memory_bytes: loaded models kept for the next visitor, all together.
+        model_bytes: largest model that is fetched; None for no limit.
+        kept_bytes: text bytes of the analyses that are kept, all together.
+        local_folders: whether models and data may be read from folders of this machine.
+        new_tokens: most tokens that a model writes at once.
+        data_bytes: largest text to train on.
+        steps: most steps of a training.
+        train_seconds: longest training; None for no limit.
+        trainings: most trainings of one visitor that are kept or wait.
+        trainings_at_once: most trainings that run at a time, of all visitors.
+        in_event: trainings run inside the visitor's event, because the device is lent to nothing
+            else (ZeroGPU).
+    """
+
+    text_bytes: int = 20_000
+    sources: int = 6
+    memory_bytes: int = 8 * GIB
+    model_bytes: int | None = None
+    kept_bytes: int = 300_000
+    local_folders: bool = True
+    new_tokens: int = 512
+    data_bytes: int = 100_000_000
+    steps: int = 100_000
+    train_seconds: int | None = None
+    trainings: int = 100
+    trainings_at_once: int = 1
+    in_event: bool = False
+
+    @classmethod
+    def here(cls) -> Limits:
+        """Return the limits of this place: on a public Space nothing is read from folders."""
+        if not os.environ.get("SPACE_ID"):
+            return cls()
+        return cls(
+            model_bytes=2 * GIB,
+            local_folders=False,
+            new_tokens=128,
+            data_bytes=1_000_000,
+            steps=400,
+            train_seconds=300,
+            trainings=4,
+            in_event=on_zero_gpu(),
+        )
+
+
+def on_zero_gpu() -> bool:
+    """Tell whether this is a Space whose device is lent to single calls."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+def runs_root() -> Path:
+    """Return the folder of all visitors' trainings: ``FUSELAB_RUNS``, or ``runs``."""
+    return Path(os.environ.get("FUSELAB_RUNS") or "runs")
+
+
+def size_of(n_bytes: float) -> str:
+    """Write a number of bytes for a reader."""
+    if n_bytes < 1000:
+        return f"{n_bytes:,.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
+        n_bytes /= 1000
+        if n_bytes < 1000 or unit == "GB":
+            break
+    return f"{n_bytes:,.1f} {unit}"

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from .session import Session
-from .tabs import align
+from .tabs import align, generate, sidebar, train
 
 _FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -78,11 +78,16 @@ def build(session: Session | None = None) -> gr.Blocks:
     session = session or Session()
     with gr.Blocks(title="FuseLab", analytics_enabled=False, fill_width=True) as demo:
         with gr.Sidebar(width=300):
-            settings = align.sidebar(session)
+            settings = sidebar.build(session)
         gr.Markdown("# FuseLab\nSee how language models read one text, and fuse what they know.",
                     elem_classes="fl-title")  # fmt: skip
-        with gr.Tabs(), gr.Tab("Align", id="align"):
-            align.build(session, settings, demo)
+        with gr.Tabs():
+            with gr.Tab("Align", id="align"):
+                align.build(session, settings, demo)
+            with gr.Tab("Generate", id="generate"):
+                generate.build(session, settings, demo)
+            with gr.Tab("Train", id="train"):
+                train.build(session, settings, demo)
     demo.queue(default_concurrency_limit=2, max_size=64)
     return demo
 

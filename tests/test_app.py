@@ -117,7 +117,7 @@ def test_page_loads_with_an_analysis(visit: Callable[..., Any]) -> None:
     assert page.locator(".fl-system").first.locator(".fl-lane").count() == len(zoo.NAMES)
     assert page.locator(".fl-cards .fl-card").count() == len(zoo.NAMES)
     assert page.locator(".fl-board li").count() == len(zoo.NAMES) + 1
-    assert page.get_by_role("tab").all_inner_texts() == ["Align"]
+    assert page.get_by_role("tab").all_inner_texts() == ["Align", "Generate", "Train"]
     assert page.locator(".fl-target .fl-selected").count() >= 1
     assert page.locator(".fl-ring").count() >= 1
 

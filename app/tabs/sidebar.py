@@ -1,0 +1,82 @@
+"""The sidebar: the models, the way of fusing, and what is allowed here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from fusion_core import fuse, vocab, zoo
+
+from ..limits import GIB
+from ..session import Session
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The components in the sidebar that an analysis depends on."""
+
+    target: gr.Dropdown
+    sources: gr.Dropdown
+    strategy: gr.Dropdown
+    operator: gr.Dropdown
+    level: gr.Radio
+    top_k: gr.Number
+
+    @property
+    def all(self) -> list[Any]:
+        """Return the components in the order in which `analyse` takes them."""
+        return [
+            self.target, self.sources, self.strategy, self.operator, self.level, self.top_k
+        ]  # fmt: skip
+
+
+def zoo_names() -> list[str]:
+    """Return the embedded models as a user names them."""
+    return [f"zoo:{name}" for name in zoo.NAMES]
+
+
+def build(session: Session) -> Settings:
+    """Lay out the models, the way of fusing, and what is allowed here."""
+    names = zoo_names()
+    target = "zoo:llama" if "zoo:llama" in names else (names or [""])[0]
+    gr.Markdown("### Models", elem_classes="fl-side")
+    where = (
+        "a zoo model, a folder or a hub id"
+        if session.limits.local_folders
+        else ("a zoo model or a hub id")
+    )
+    settings = Settings(
+        target=gr.Dropdown(
+            names, value=target, label="Target", info=f"who learns: {where}",
+            allow_custom_value=True, elem_id="target",
+        ),
+        sources=gr.Dropdown(
+            names, value=[n for n in names if n != target], label="Sources",
+            info="who teaches: any number of models", multiselect=True,
+            allow_custom_value=True, elem_id="sources",
+        ),
+        strategy=gr.Dropdown(
+            list(vocab.STRATEGIES), value="prefix", label="Vocabulary mapping",
+            info="how a source's mass reaches the target's tokens", elem_id="strategy",
+        ),
+        operator=gr.Dropdown(
+            list(fuse.OPERATORS), value="min_ce", label="Fusion operator", elem_id="operator",
+        ),
+        level=gr.Radio(
+            list(fuse.LEVELS), value="token", label="Level",
+            info="one choice for the whole text, or one for each token", elem_id="level",
+        ),
+        top_k=gr.Number(
+            10, label="Top-k of the fused row", precision=0, elem_id="top-k",
+        ),
+    )  # fmt: skip
+    limits = session.limits
+    download = f", {limits.model_bytes // GIB} GB a model" if limits.model_bytes else ""
+    gr.Markdown(
+        f"Texts up to {limits.text_bytes:,} bytes, {limits.sources} sources, "
+        f"{limits.memory_bytes // GIB} GB of models in memory{download}. Runs on {session.device}.",
+        elem_classes="fl-limits",
+    )
+    return settings

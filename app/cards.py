@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from fusion_core.characters import NextCharacters
 from fusion_core.errors import InputError
 from fusion_core.records import Analysis, RowKind, SourceReading, SparseRows
 
 from .glyphs import around, visible
+from .glyphs import characters as characters_of
 from .views import Piece, finite
 
 SHOWN = 6
 """Bars of a row; the observed token is shown besides, where it is not among them."""
+
+SHOWN_CHARACTERS = 7
+"""Characters of a position; the observed one is shown besides."""
 
 
 def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[str, Any]:
@@ -27,7 +34,10 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
     Returns:
         ``token`` (label, id, bytes), ``after`` (the text before it), ``target``, ``sources`` and
         ``fused``. Probabilities are shares of 1, cross-entropies nats. A row is ``{"bars": [[label,
-        share, observed]], "tail": share}``; its bars and tail sum to 1.
+        share, observed]], "tail": share}``; its bars and tail sum to 1. The fused row has, besides,
+        ``from``: for each bar, as far as they are known, ``[source, label, share]`` for the source
+        tokens that gave most, with an empty label for all others together, and the number of
+        sources for what the target's own row gave.
 
     Raises:
         InputError: there is no such token.
@@ -63,7 +73,8 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
             _source(analysis, i, index, stands, pieces) for i in range(len(analysis.sources))
         ],
         "fused": {
-            "row": row(fused.rows, index, spell, observed, fused_ce),
+            "row": row(fused.rows, index, spell, observed, fused_ce)
+            | {"from": _origins(analysis, index, pieces)},
             "ce": finite(fused_ce),
             "entropy": finite(float(fused.entropy[index])),
             "winner": winner,
@@ -76,6 +87,24 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
             },
         },
     }
+
+
+def _origins(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> list[list[list[Any]]]:
+    """Tell which source tokens gave the top fused tokens their probability."""
+    origins, names = analysis.origins, analysis.fused.sources
+    known = (analysis.fused.rows.ids[index] >= 0).tolist()
+    given: list[list[list[Any]]] = []
+    for r in range(min(SHOWN, sum(known))):
+        parts: list[list[Any]] = []
+        for j, name in enumerate(names):
+            named = zip(
+                origins.token[index, r, j].tolist(), origins.mass[index, r, j].tolist(), strict=True
+            )
+            parts += [[j, visible(pieces[name](t)) or "∅", p] for t, p in named if t >= 0]
+            parts.append([j, "", float(origins.other[index, r, j])])
+        parts.append([len(analysis.sources), "", float(origins.own[index, r].sum())])
+        given.append([[j, label, round(p, 5)] for j, label, p in parts if p >= 1e-4])
+    return given
 
 
 def _source(
@@ -152,4 +181,67 @@ def row(
     return {
         "bars": [[label, round(p, 5), seen] for label, p, seen in bars],
         "tail": round(max(0.0, 1.0 - shown), 5),
+    }
+
+
+def characters(
+    readers: Sequence[NextCharacters], analysis: Analysis, index: int
+) -> dict[str, Any] | None:
+    """Describe what every model expects as the next character, where a target token begins.
+
+    Args:
+        readers: the target, the sources and the fused rows, on the same positions.
+        analysis: the same text's.
+        index: which text token of the target.
+
+    Returns:
+        ``labels`` of the characters that any of them finds likely, and for each reader their
+        ``shares``, ``other``, ``end`` of the text, and ``unknown``; each reader's sum to 1. None
+        where the readers were not asked at this token.
+    """
+    target = analysis.target
+    if not 0 <= index < len(target.text_tokens):
+        return None
+    byte = int(target.start[target.text_tokens[index]])
+    at = int(np.searchsorted(readers[0].positions, byte))
+    if at >= len(readers[0].positions) or readers[0].positions[at] != byte:
+        return None
+    shares = []
+    for reader in readers:
+        given = dict(zip(reader.characters, reader.probs[at].tolist(), strict=True))
+        given |= {
+            "".join(f"\\x{b:02x}" for b in part): p
+            for part, p in zip(reader.parts, reader.partial[at].tolist(), strict=True)
+        }
+        shares.append(given)
+    follows = characters_of(target.data[byte : byte + 64].decode("utf-8", "ignore"))[:1]
+    best: dict[str, float] = {}
+    for given in shares:
+        for label, p in given.items():
+            best[label] = max(best.get(label, 0.0), p)
+    labels = sorted(best, key=lambda c: -best[c])[:SHOWN_CHARACTERS]
+    observed = follows[0][:1] if follows else ""
+    if observed and observed not in labels:
+        labels.append(observed)
+    names = ["target", *(f"source {i}" for i in range(len(analysis.sources))), "fused"]
+    rows = []
+    for name, reader, given in zip(names, readers, shares, strict=True):
+        shown = [given.get(label, 0.0) for label in labels]
+        end, unknown = float(reader.end[at]), float(reader.unknown[at])
+        other = max(0.0, 1.0 - sum(shown) - end - unknown)
+        rows.append(
+            {
+                "role": name,
+                "name": reader.model,
+                "shares": [round(p, 5) for p in shown],
+                "other": round(other, 5),
+                "end": round(end, 5),
+                "unknown": round(unknown, 5),
+            }
+        )
+    return {
+        "index": index,
+        "after": around(target.data, byte),
+        "labels": [[visible(label), label == observed] for label in labels],
+        "readers": rows,
     }

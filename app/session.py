@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .shelf import Shelf
 from .work import Request
 
 KEPT_ANALYSES = 64
+GONE = "The server no longer has this analysis: press Analyse to read the text again."
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,81 @@ class Session:
             return cards.cards(kept.analysis, index, kept.pieces)
         except FusionError:
             return None
+
+    def characters(self, question: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what every model expects as the next character at token ``index``.
+
+        Returns:
+            None if there is no such analysis; ``{"wait": True}`` where the models have not been
+            asked, which `ask_characters` does.
+        """
+        kept = self.find(question)
+        index = question.get("index") if kept else None
+        if kept is None or not isinstance(index, int):
+            return None
+        readers = kept.extras.get(f"characters {views.page_of(kept.analysis, index)}")
+        if readers is None:
+            return {"wait": True}
+        return cards.characters(readers, kept.analysis, index)
+
+    def ask_characters(self, question: dict[str, Any]) -> Iterator[str]:
+        """Ask all models for the next character at every token on the page of ``index``.
+
+        Yields:
+            Sentences of progress.
+
+        Raises:
+            InputError: the analysis is gone.
+        """
+        kept = self.find(question)
+        index = question.get("index") if kept else None
+        if kept is None or not isinstance(index, int):
+            raise InputError(GONE)
+        yield from self.shelf.loading(kept.request.names)
+        yield "Asking every model for the next character …"
+        target, starts = kept.analysis.target, views.pages(kept.analysis)
+        page = views.page_of(kept.analysis, index)
+        own = target.text_tokens[slice(*[*starts, None][page : page + 2])]
+        positions = sorted({int(b) for b in target.start[own]})
+        kept.extras[f"characters {page}"] = work.characters(
+            self.shelf.key, kept.request, kept.analysis, positions
+        )
+
+    def study(self, request: Request) -> Iterator[str | tuple[Kept, work.Study]]:
+        """Analyse a text, and try every operator and strategy on it.
+
+        Yields:
+            Sentences of progress, and at last the analysis and what was found.
+
+        Raises:
+            FusionError: one sentence that says what was wrong.
+        """
+        for step in self.analyse(request):
+            if isinstance(step, str):
+                yield step
+                continue
+            found = self._known_study(request)
+            if found is None:
+                yield "Trying every operator and every mapping …"
+                for part in work.study(self.shelf.key, request):
+                    if isinstance(part, str):
+                        yield part
+                    else:
+                        found = part
+            assert found is not None
+            step.extras["study"] = found
+            yield step, found
+
+    def _known_study(self, request: Request) -> work.Study | None:
+        """Return a study of the same text and models; it is the same for every operator."""
+
+        def plain(asked: Request) -> Request:
+            return replace(asked, config=replace(asked.config, operator="", level=""))
+
+        wanted = plain(request)
+        with self._lock:
+            same = (k for k in self._kept.values() if plain(k.request) == wanted)
+            return next((k.extras["study"] for k in same if "study" in k.extras), None)
 
     def page(self, question: dict[str, Any]) -> dict[str, Any] | None:
         """Return page ``page`` of the score of the kept analysis ``id``; None if there is none."""

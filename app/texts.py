@@ -10,11 +10,11 @@ Step 1: 17 * 3 = 51
 def price(count):
     return count * 3
 """
-_PRICES = (
+PRICES = (
     "Tom has 17 apples; Zoë’s café sells them for 2.50 each. "
     "How many apples can Anna buy with 10.00?\n"
 )
-_CODE = '''def total_price(count, price=2.5):
+CODE = '''def total_price(count, price=2.5):
     """Return what some apples cost."""
     if count <= 0:
         return 0.0
@@ -33,8 +33,8 @@ def examples() -> dict[str, str]:
     texts = {"Tale, sum, function": OPENING}
     texts |= {f"Toy domain: {label}": text for name, label in _DOMAINS if (text := _toy(name))}
     return texts | {
-        "Apples and prices": _PRICES,
-        "Python, indented": _CODE,
+        "Apples and prices": PRICES,
+        "Python, indented": CODE,
         "Many scripts": _MIXED,
         "Markup and special tokens": _MARKUP,
     }

@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
+from . import links as links_
 from .session import Session
-from .tabs import align, generate, sidebar, train
+from .tabs import align, fuse, generate, learn, sidebar, train
 
 _FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -25,6 +26,8 @@ _CSS = """
 #text textarea { font-family: var(--font-mono); font-size: 13.5px; }
 """
 
+
+TABS = ("align", "fuse", "generate", "train", "learn")
 
 # An open sidebar covers a narrow page.
 _CLOSE_SIDEBAR = """() => {
@@ -69,6 +72,13 @@ def theme() -> gr.themes.Base:
     )
 
 
+def _tab(name: str, shown: gr.Textbox) -> gr.Tab:
+    """Make a tab that notes when it is shown."""
+    tab = gr.Tab(name.capitalize(), id=name)
+    tab.select(None, None, shown, js=f"() => '{name}'")
+    return tab
+
+
 def build(session: Session | None = None) -> gr.Blocks:
     """Build the page.
 
@@ -81,13 +91,26 @@ def build(session: Session | None = None) -> gr.Blocks:
             settings = sidebar.build(session)
         gr.Markdown("# FuseLab\nSee how language models read one text, and fuse what they know.",
                     elem_classes="fl-title")  # fmt: skip
-        with gr.Tabs():
-            with gr.Tab("Align", id="align"):
-                align.build(session, settings, demo)
-            with gr.Tab("Generate", id="generate"):
+        shown = gr.Textbox("align", visible=False, elem_id="shown")
+        links = {"tab": shown} | settings.links
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with _tab("align", shown):
+                reading = align.build(session, settings)
+            with _tab("fuse", shown):
+                fuse.build(session, settings, shown, reading)
+            with _tab("generate", shown):
                 generate.build(session, settings, demo)
-            with gr.Tab("Train", id="train"):
+            with _tab("train", shown):
                 train.build(session, settings, demo)
+            with _tab("learn", shown):
+                learn.build(settings, reading, tabs)
+        links |= reading.links
+        linked = links_.connect(demo, links)
+        linked.then(**reading.run)
+        linked.then(
+            lambda shown: gr.Tabs(selected=shown if shown in TABS else "align"), shown, tabs,
+            queue=False, show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
     demo.queue(default_concurrency_limit=2, max_size=64)
     return demo
 
@@ -99,6 +122,7 @@ def launch_options() -> dict[str, Any]:
         "css": _CSS,
         "footer_links": ["settings"],
         "js": _CLOSE_SIDEBAR,
+        "head": f"<script>{links_.SCRIPT}</script>",
         "run_history": False,
         "ssr_mode": False,
     }

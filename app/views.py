@@ -60,6 +60,11 @@ def pages(analysis: Analysis) -> list[int]:
         starts.append(cut if cut - first > (last - first) // 2 else last)
 
 
+def page_of(analysis: Analysis, index: int) -> int:
+    """Return the page on which a target text token stands."""
+    return int(np.searchsorted(pages(analysis), index, side="right")) - 1
+
+
 def opening_index(analysis: Analysis) -> int:
     """Choose the token to show first: early, and where a source helps the target most."""
     early = min(len(analysis.target_ce), 64)
@@ -84,8 +89,8 @@ def score(analysis: Analysis, analysis_id: str, page: int = 0) -> dict[str, Any]
         of this page that a click selects), ``rings`` (for each source and target token, the index
         in the source's lane whose row is carried over, or `START_RING` or `NO_RING`), ``bars``
         (cells at which all models have a boundary), ``breaks`` (cells after a line end),
-        ``winners``, ``mismatch``, ``inside`` for each target token, the scoreboard and the
-        operator.
+        ``winners`` and ``kinds`` for each target token (bit k: it stands in a group of kind k with
+        some source; bit 0: it ends inside every source's token), the scoreboard and the operator.
     """
     starts = pages(analysis)
     page = min(max(page, 0), len(starts) - 1)
@@ -100,13 +105,13 @@ def score(analysis: Analysis, analysis_id: str, page: int = 0) -> dict[str, Any]
     windows.append(_target_window(target, first, last, whole_end=page + 1 == len(starts)))
     axis = _Axis(target.data, low, high, encodings)
     lanes, rings = [], []
-    mismatch = np.zeros(last - first, bool)
+    found = np.zeros(last - first, np.int64)
     inside = target.end[text_tokens[first:last]] > target.start[text_tokens[first:last]]
     for source, window in zip(analysis.sources, windows, strict=False):
-        kinds, links, differs = _match(source.alignment, source.encoding, target, first, last)
+        kinds, links, bits = _match(source.alignment, source.encoding, target, first, last)
         lanes.append(_lane(source.encoding, window, axis, kinds, links))
         rings.append(_rings(source.alignment, source.encoding, window, first, last))
-        mismatch |= differs
+        found |= bits
         inside &= source.alignment.boundary[text_tokens[first:last]] < 0
     own = {int(t): i for i, t in enumerate(text_tokens[first:last])}
     lanes.append(_lane(target, windows[-1], axis, {}, own))
@@ -124,8 +129,7 @@ def score(analysis: Analysis, analysis_id: str, page: int = 0) -> dict[str, Any]
         "bars": axis.shared_bars(encodings),
         "breaks": axis.breaks,
         "winners": analysis.fused.winner.tolist()[first:last],
-        "mismatch": mismatch.astype(int).tolist(),
-        "inside": (inside & bool(analysis.sources)).astype(int).tolist(),
+        "kinds": (found | (inside & bool(analysis.sources))).tolist(),
         "board": board(analysis),
         "operator": analysis.details.get("operator"),
         "open": opening_index(analysis),
@@ -231,7 +235,7 @@ def _lane(
 def _match(
     alignment: Alignment, encoding: Encoding, target: Encoding, first: int, last: int
 ) -> tuple[dict[int, int], dict[int, int], np.ndarray]:
-    """Classify the groups on a page: kind and link of each source token, mismatch of each target's.
+    """Classify the groups on a page: kind and link of each source token, kinds of each target's.
 
     Tokens without width are not counted when a group is classified.
     """
@@ -239,7 +243,7 @@ def _match(
     text_tokens = target.text_tokens
     kinds: dict[int, int] = {}
     links: dict[int, int] = {}
-    differs = np.zeros(last - first, bool)
+    bits = np.zeros(last - first, np.int64)
     low, high = int(text_tokens[first]), int(text_tokens[last - 1]) + 1
     for t0, t1, s0, s1 in alignment.groups.tolist():
         if (t1 <= low and t0 < low) or t0 >= high:
@@ -258,9 +262,8 @@ def _match(
         for s in range(s0, s1):
             kinds[s] = kind
             links[s] = min(begin + (s - s0 if wide_t == wide_s else 0), max(stop - 1, begin))
-        if kind != SAME:
-            differs[begin:stop] = True
-    return kinds, links, differs
+        bits[begin:stop] |= 1 << kind
+    return kinds, links, bits
 
 
 def _rings(

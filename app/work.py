@@ -7,14 +7,18 @@ found on a shelf.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from spaces import GPU
 
 from fusion_core import pipeline
+from fusion_core.characters import NextCharacters, next_characters
 from fusion_core.config import FusionConfig
-from fusion_core.records import Analysis
+from fusion_core.records import Analysis, NextTokenRows
+from fusion_core.study import FusedScore, operators
+from fusion_core.vocab import STRATEGIES
 
 from .shelf import Shelf, told
 
@@ -35,6 +39,19 @@ class Request:
     def names(self) -> tuple[str, ...]:
         """Return the models, the target first."""
         return (self.target, *self.sources)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Ways of fusing one text.
+
+    Attributes:
+        operators: what each operator makes of it.
+        transfers: for each source's name and strategy the figures of `pipeline.transfer_study`.
+    """
+
+    operators: tuple[FusedScore, ...]
+    transfers: dict[str, dict[str, dict[str, Any]]]
 
 
 def _seconds(shelf: str, request: Request, *_: Any) -> int:
@@ -61,5 +78,56 @@ def analyse(shelf: str, request: Request) -> Generator[str | Analysis, None, Non
         return pipeline.analyse(
             target, sources, request.text, request.config, view_top_k=VIEWED, progress=progress
         )
+
+    yield (yield from told(work))
+
+
+@GPU(duration=_seconds)
+def characters(
+    shelf: str, request: Request, analysis: Analysis, positions: Sequence[int]
+) -> list[NextCharacters]:
+    """Ask every model, and the fused rows, for the next character.
+
+    Args:
+        shelf: key of the shelf that holds the models.
+        request: the text, and the models in the order of the answer; the fused rows come last.
+        analysis: the same text's.
+        positions: bytes of the text.
+    """
+    models = _models(shelf, request.names)
+    asked = pipeline.next_characters(models, request.text, positions, request.config)
+    rows, target = analysis.fused.rows, models[0].tokenizer
+    # The row after the text's last token is not fused: all of it is unknown.
+    whole = replace(
+        rows,
+        ids=torch.cat([rows.ids, torch.full_like(rows.ids[:1], -1)]),
+        probs=torch.cat([rows.probs, torch.zeros_like(rows.probs[:1])]),
+        tail=torch.cat([rows.tail, torch.ones_like(rows.tail[:1])]),
+    )
+    nothing = torch.zeros(len(whole), dtype=torch.int64)
+    stands = analysis.target.stands
+    fused = NextTokenRows("fused", whole, nothing, nothing.float(), stands)
+    return [*asked, next_characters(fused, analysis.target, target, positions)]
+
+
+@GPU(duration=_seconds)
+def study(shelf: str, request: Request) -> Generator[str | Study, None, None]:
+    """Try every operator and every strategy on a text; tells its progress, and gives both at last.
+
+    Args:
+        shelf: key of the shelf that holds the models.
+        request: the text and the models.
+    """
+    target, *sources = _models(shelf, request.names)
+
+    def work(progress: Callable[[str, float], None]) -> Study:
+        scores = operators(target, sources, request.text, request.config, progress)
+        transfers = {}
+        for source in sources:
+            progress(f"carrying {source.name} over in {len(STRATEGIES)} ways", 0.5)
+            transfers[source.name] = pipeline.transfer_study(
+                target, source, [request.text], request.config, list(STRATEGIES)
+            )
+        return Study(tuple(scores), transfers)
 
     yield (yield from told(work))

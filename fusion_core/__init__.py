@@ -24,7 +24,8 @@ The rooms, in the order in which they may import one another (a test reads the i
       baselines   weights                  -> merged weights
 
     reading, origins < gather              windows of texts, fused
-    pipeline < build, generate, suite      call the stages in order
+    pipeline < build, generate,            call the stages in order
+               suite, study
     train < runs                           a run's settings -> a trained model, in its own process
     reports                                records -> JSON objects and tables
     cli, __main__                          the command line

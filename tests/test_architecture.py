@@ -40,6 +40,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "build": 7,
     "generate": 7,
     "suite": 7,
+    "study": 7,
     "reports": 7,
     "train": 8,
     "runs": 9,

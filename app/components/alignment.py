@@ -9,9 +9,10 @@ class AlignmentView(Panel):
     """Shows `views.score` and, for the selected token, `cards.cards`.
 
     Its value is the selection, ``{"id": analysis, "index": target text token}``. The page asks for
-    more by the server functions `read_page` and `read_cards`.
+    more by the server functions `read_page`, `read_cards` and `read_characters`; where the last one
+    has nothing yet, the event `characters` asks for it.
     """
 
-    scripts = ("score.js", "cards.js", "panels.js", "view.js")
+    scripts = ("score.js", "cards.js", "panels.js", "ask.js", "walk.js", "view.js")
     styles = ("score.css", "cards.css")
     name = "fl-alignment"

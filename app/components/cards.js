@@ -2,9 +2,11 @@
 
 function bars(row, scale, color, extra) {
   const list = make("ul", "fl-bars");
-  for (const [label, share, seen] of row.bars) {
-    add(list, oneBar(label, share, scale, color, seen ? "fl-seen" : ""));
-  }
+  row.bars.forEach(([label, share, seen], i) => {
+    const bar = oneBar(label, share, scale, color, seen ? "fl-seen" : "");
+    if (row.from && row.from[i]) traced(bar, row.from[i], share);
+    add(list, bar);
+  });
   add(list, oneBar("tail", row.tail, scale, null, "fl-rest", "all other tokens together"));
   if (extra) add(list, oneBar("lost", extra.share, scale, null, "fl-rest fl-gone", extra.title));
   return list;
@@ -24,6 +26,50 @@ function oneBar(label, share, scale, color, className, title) {
     item.title = "the token that follows in the text";
   }
   return item;
+}
+
+// A fused bar shows under itself whose mass it is, and says it when it is pointed at or focused.
+function traced(bar, parts, share) {
+  const shares = new Map();
+  for (const [source, , mass] of parts) shares.set(source, (shares.get(source) || 0) + mass);
+  const strip = make("span", "fl-origin", null, { "aria-hidden": "true" });
+  for (const [source, mass] of shares) {
+    const part = make("i");
+    part.style.width = (100 * mass) / Math.max(share, 1e-9) + "%";
+    part.style.background = sourceHue(source);
+    strip.appendChild(part);
+  }
+  bar.querySelector(".fl-groove i").appendChild(strip);
+  bar.tabIndex = 0;
+  bar.classList.add("fl-traced");
+  bar.origins = parts;
+  bar.setAttribute("aria-label", bar.textContent + " percent, " + originLines(parts).join("; "));
+}
+
+function sourceHue(source) {
+  return source < state.score.lanes.length - 1 ? hue(source) : "var(--fl-quiet)";
+}
+
+function originLines(parts) {
+  const name = (source) => (source < state.score.lanes.length - 1 ? state.score.lanes[source].short : "the target's own row");
+  return parts.map(([source, label, mass]) => {
+    const what = label ? "“" + label + "” of " + name(source) : source < state.score.lanes.length - 1 ? "other tokens of " + name(source) : name(source);
+    return percent(mass) + " from " + what;
+  });
+}
+
+function showOrigins(event) {
+  const bar = event.target.closest(".fl-traced");
+  if (!bar) return hideTip();
+  const list = make("ul");
+  const lines = originLines(bar.origins);
+  bar.origins.forEach(([source], i) => {
+    const dot = make("i", "fl-dot");
+    dot.style.background = sourceHue(source);
+    add(list, add(make("li"), dot, make("span", "", lines[i])));
+  });
+  ui.tip.replaceChildren(make("b", "", bar.querySelector(".fl-label").firstChild.textContent), make("span", "", "percent of the fused row, and where it came from"), list);
+  placeTip(bar);
 }
 
 function cardHead(title, color, note) {
@@ -104,10 +150,6 @@ function drawBoard(board) {
   return list;
 }
 
-function shortName(name) {
-  return name.replace(/[\/\\]+$/, "").split(/[\/\\]/).pop().replace(/^zoo:/, "") || name;
-}
-
 // All bars of one position share one scale, so that cards can be compared at a glance.
 function drawCards(data) {
   const rows = [data.fused.row, data.target.row];
@@ -116,4 +158,23 @@ function drawCards(data) {
   const grid = document.createDocumentFragment();
   data.sources.forEach((source, i) => add(grid, sourceCard(source, i, data, scale)));
   return add(grid, fusedCard(data, scale));
+}
+
+// The same position as next characters: one card a reader, all with the same characters.
+function drawCharacters(answer) {
+  const scale = Math.max(0.05, ...answer.readers.flatMap((r) => [...r.shares, r.other, r.end, r.unknown]));
+  const grid = document.createDocumentFragment();
+  const order = [...answer.readers.slice(1, -1), answer.readers[0], answer.readers[answer.readers.length - 1]];
+  order.forEach((reader, i) => {
+    const color = reader.role === "fused" ? "var(--fl-fused)" : reader.role === "target" ? "var(--fl-quiet)" : hue(i);
+    const card = make("article", "fl-card fl-characters");
+    add(card, cardHead(reader.role === "target" ? shortName(reader.name) + " (target)" : shortName(reader.name), color, quoted(answer.after)));
+    const list = make("ul", "fl-bars");
+    answer.labels.forEach(([label, seen], n) => add(list, oneBar(label, reader.shares[n], scale, color, seen ? "fl-seen" : "")));
+    add(list, oneBar("others", reader.other, scale, null, "fl-rest", "all other characters together"));
+    add(list, oneBar("end", reader.end, scale, null, "fl-rest", "the text ends here"));
+    add(list, oneBar("unknown", reader.unknown, scale, null, "fl-rest fl-gone", "other ways to cut the text, and what was cut off the row"));
+    add(grid, add(card, list));
+  });
+  return grid;
 }

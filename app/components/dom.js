@@ -74,3 +74,7 @@ function makeTable(heads, rows) {
   }
   return add(table, add(make("thead"), head), body);
 }
+
+function shortName(name) {
+  return name.replace(/[\/\\]+$/, "").split(/[\/\\]/).pop().replace(/^zoo:/, "") || name;
+}

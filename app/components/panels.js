@@ -20,7 +20,9 @@ function drawStrip() {
   });
   const none = score.winners.filter((w) => w < 0).length;
   if (none) add(key, add(make("li"), make("i", "fl-dot"), make("span", "", (score.operator === "mean" ? "all alike " : "the target's own row ") + none)));
-  ui.strip.replaceChildren(add(make("div", "fl-strip-head"), make("span", "", "who teaches each target token" + (score.starts.length > 1 ? " (this page)" : "")), key), strip);
+  const title = "who teaches each target token" + (score.starts.length > 1 ? " (this page)" : "");
+  const head = add(make("div", "fl-strip-head"), make("span", "", title), key, saveButtons("winners", { picture: () => ui.strip }));
+  ui.strip.replaceChildren(head, strip);
   ui.stripCells = strip.children;
 }
 
@@ -29,35 +31,41 @@ function drawTwin() {
   if (ui.twin.open) fillTwin();
 }
 
+function twinRows() {
+  const { lanes, first, winners, kinds } = state.score;
+  const sources = lanes.slice(0, -1);
+  const names = ["1:1", "1:n", "n:1", "m:n"];
+  return targetTokens().map((token, i) => {
+    const overlaps = sources.map((lane) => lane.tokens.filter((t) => t[3] > token[2] && t[2] < token[3]));
+    return [
+      first + i + 1,
+      token[6] || "part of a character",
+      token[2],
+      token[3],
+      token[4],
+      ...overlaps.map((over) => over.map((t) => t[6] || "▪").join(" | ")),
+      names.filter((_, n) => kinds[i] & (2 << n)).join(", ") + (kinds[i] & 1 ? ", inside" : ""),
+      winners[i] < 0 ? "target" : lanes[winners[i]].short,
+    ];
+  });
+}
+
+function twinHead() {
+  return ["#", "target token", "from", "to", "id", ...state.score.lanes.slice(0, -1).map((l) => l.short), "match", "winner"];
+}
+
 function fillTwin() {
   if (!state.score || ui.twin.querySelector("table")) return;
-  const { lanes, first, winners, mismatch, rings } = state.score;
-  const sources = lanes.slice(0, -1);
-  const table = make("table");
-  const head = make("tr");
-  for (const title of ["#", "target token", ...sources.map((l) => l.short), "match", "winner"]) add(head, make("th", "", title, { scope: "col" }));
-  add(table, add(make("thead"), head));
-  const body = make("tbody");
-  targetTokens().forEach((token, i) => {
-    const row = make("tr");
-    add(row, make("td", "", first + i + 1), make("td", "fl-code", token[6] || "part of a character"));
-    for (const lane of sources) {
-      const over = lane.tokens.filter((t) => t[3] > token[2] && t[2] < token[3]);
-      add(row, make("td", "fl-code", over.map((t) => t[6] || "▪").join(" | ")));
-    }
-    const kinds = sources.map((lane) => {
-      const over = lane.tokens.find((t) => t[3] > token[2] && t[2] < token[3]);
-      return over ? ["–", "1:1", "1:n", "n:1", "m:n"][Math.max(0, over[5])] : "–";
-    });
-    add(row, make("td", "", mismatch[i] ? kinds.join(", ") : "1:1"), make("td", "", winners[i] < 0 ? "target" : lanes[winners[i]].short));
-    add(body, row);
-  });
-  add(ui.twin, add(make("div", "fl-twin-box", null, { tabindex: "0" }), add(table, body)));
+  const code = (text) => make("td", "fl-code", text);
+  const rows = twinRows().map((cells) => cells.map((cell, n) => (n === 1 || (n > 4 && n < cells.length - 2) ? code(cell) : cell)));
+  const box = make("div", "fl-twin-box", null, { tabindex: "0", role: "region", "aria-label": "tokens as a table" });
+  add(ui.twin, saveButtons("tokens", { rows: () => [twinHead(), ...twinRows()] }), add(box, makeTable(twinHead(), rows)));
 }
 
 function showTip(event) {
   const node = event.target.closest(".fl-score .fl-token");
   if (!node || !state.score) return hideTip();
+  tie(node);
   const lane = state.score.lanes[Number(node.dataset.lane)];
   const token = lane.tokens[Number(node.dataset.token)];
   const target = Number(node.dataset.lane) === state.score.lanes.length - 1;
@@ -68,6 +76,10 @@ function showTip(event) {
     make("span", "", token[3] > token[2] ? "bytes " + token[2] + "–" + token[3] + ": " + hexBytes(bytes) : "no bytes of the text"),
     make("span", "", target ? (node.classList.contains("fl-inside") ? "ends inside every source's token" : "target token") : KINDS[token[5]]),
   );
+  placeTip(node);
+}
+
+function placeTip(node) {
   ui.tip.hidden = false;
   const box = node.getBoundingClientRect();
   const frame = root.getBoundingClientRect();
@@ -77,5 +89,6 @@ function showTip(event) {
 }
 
 function hideTip() {
+  untie();
   ui.tip.hidden = true;
 }

@@ -143,7 +143,7 @@ function drawToken(score, token, lane, i, system, target) {
   if (target) {
     if (link >= 0) {
       cell.setAttribute("aria-selected", "false");
-      if (score.inside[link]) cell.classList.add("fl-inside");
+      if (score.kinds[link] & 1) cell.classList.add("fl-inside");
     }
   } else if (kind > 0) {
     cell.classList.add("fl-k" + kind);

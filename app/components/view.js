@@ -1,7 +1,7 @@
 // State and events. The selection lives in the component's value; everything else is a drawing.
 
 const root = element.querySelector(".fuselab-view");
-const state = { score: null, index: 0, systems: [], cards: new Map(), asked: null, busy: false, room: 0 };
+const state = { score: null, index: 0, systems: [], cards: new Map(), asked: null, busy: false, room: 0, only: null, characters: false };
 
 const ui = {};
 ui.status = noticeLine();
@@ -19,12 +19,21 @@ ui.previous = button("‹ mismatch", "previous mismatch (Shift+N)", () => walkMi
 ui.next = button("mismatch ›", "next mismatch (N)", () => walkMismatch(1));
 ui.back = button("« page", "previous page (Page Up)", () => turnPage(-1));
 ui.forth = button("page »", "next page (Page Down)", () => turnPage(1));
+ui.characters = button("next characters", "show this position as the next character, on which all models can be compared (C)", showCharacters);
+ui.characters.setAttribute("aria-pressed", "false");
 ui.place = make("span", "fl-place");
-ui.help = make("span", "fl-help", "Click a token, or walk with ← → Home End; N: next mismatch");
-add(ui.bar, ui.previous, ui.next, ui.back, ui.forth, ui.place, ui.help);
+ui.help = make("span", "fl-help", "Click a token, or walk with ← → Home End; N: next mismatch; C: characters");
+ui.saves = saveButtons("alignment", { picture: () => ui.grid });
+add(ui.bar, ui.previous, ui.next, ui.back, ui.forth, ui.characters, ui.place, ui.help, ui.saves);
 
+ui.legend.setAttribute("aria-label", "kinds of match: choose one to see it alone");
 for (const [kind, text] of [[1, "same bytes (1:1)"], [2, "one source token, several target tokens"], [3, "several source tokens, one target token"], [4, "overlaps"], [0, "target token that ends inside every source's token"]]) {
-  add(ui.legend, add(make("li"), make("i", "fl-token " + (kind ? "fl-k" + kind : "fl-inside")), make("span", "", text)));
+  const filter = button("", "show only this kind", () => showOnly(kind));
+  filter.className = "fl-filter";
+  filter.dataset.kind = kind;
+  filter.setAttribute("aria-pressed", "false");
+  add(filter, make("i", "fl-token " + (kind ? "fl-k" + kind : "fl-inside")), make("span", "", text));
+  add(ui.legend, add(make("li"), filter));
 }
 
 ui.loss = add(make("li", "", null, { hidden: "" }), make("i", "fl-lost"), make("span", "", "bytes that a tokenizer does not reproduce"));
@@ -33,25 +42,29 @@ ui.legend.appendChild(ui.loss);
 function showScore(score, index) {
   if (!score) return;
   if (!state.score || state.score.id !== score.id) state.cards.clear();
+  state.index = index;
   score.width = score.axis.reduce((sum, cell) => sum + cell[1], 0);
   state.score = score;
   state.bytes = new TextEncoder().encode(score.text);
-  draw();
+  const drawn = draw();
   ui.loss.hidden = !score.lanes.some((lane) => lane.lost.length);
   drawStrip();
   drawTwin();
-  ui.board.replaceChildren(make("p", "fl-note", "bits per byte on this text; lower is better"), drawBoard(score.board));
+  const note = make("p", "fl-note", "bits per byte on this text; lower is better");
+  const rows = () => [["model", "role", "bits per byte"], ...score.board.map((row) => [row.name, row.role, row.bits])];
+  add(note, saveButtons("bits_per_byte", { picture: () => ui.board, rows }));
+  ui.board.replaceChildren(note, drawBoard(score.board));
   const pages = score.starts.length > 1;
   ui.back.hidden = ui.forth.hidden = !pages;
   ui.back.disabled = score.page === 0;
   ui.forth.disabled = score.page === score.starts.length - 1;
-  select(index, false);
+  if (drawn) select(index, false);
 }
 
 function draw() {
   const score = state.score;
   const width = ui.grid.clientWidth;
-  if (!score || !width) return;
+  if (!score || !width) return false; // drawn when it is shown
   const label = parseFloat(getComputedStyle(root).getPropertyValue("--fl-label")) || 120;
   state.room = Math.max(8, Math.floor((width - label - 30) / CELL));
   state.width = width;
@@ -70,6 +83,8 @@ function draw() {
     if (!state.byToken.has(key)) state.byToken.set(key, []);
     state.byToken.get(key).push(node);
   }
+  if (state.only !== null) dim();
+  return true;
 }
 
 function select(index, focus) {
@@ -129,44 +144,6 @@ function reveal(node) {
   }
 }
 
-// One question at a time; a burst of keys leaves only its last token to be asked for.
-async function askCards() {
-  const { id } = state.score;
-  const known = state.cards.get(state.index);
-  if (known) return showCards(known);
-  state.asked = { id, index: state.index };
-  if (state.busy) return;
-  state.busy = true;
-  try {
-    while (state.asked) {
-      const question = state.asked;
-      state.asked = null;
-      const answer = await server.read_cards(question);
-      if (state.score.id !== question.id) continue;
-      if (!answer) {
-        forgotten();
-      } else {
-        if (state.cards.size > 256) state.cards.clear();
-        state.cards.set(question.index, answer);
-        if (question.index === state.index) showCards(answer);
-      }
-    }
-  } catch (error) {
-    forgotten();
-  } finally {
-    state.busy = false;
-  }
-}
-
-function forgotten() {
-  ui.status.show({ kind: "error", text: "The server no longer has this analysis: press Analyse to read the text again." });
-}
-
-function showCards(data) {
-  ui.cards.replaceChildren(drawCards(data));
-  ui.cards.dataset.index = data.index;
-}
-
 function pageOf(index) {
   const starts = state.score.starts;
   let page = 0;
@@ -185,32 +162,6 @@ async function openPage(page, index, focus) {
   return answer;
 }
 
-function turnPage(step) {
-  const page = state.score.page + step;
-  if (page >= 0 && page < state.score.starts.length) openPage(page, state.score.starts[page], false);
-}
-
-async function walkMismatch(step) {
-  if (!state.score) return;
-  let score = state.score;
-  let local = state.index - score.first + step;
-  for (;;) {
-    while (local >= 0 && local < score.mismatch.length) {
-      if (score.mismatch[local]) return select(score.first + local, true);
-      local += step;
-    }
-    const page = score.page + step;
-    if (page < 0 || page >= score.starts.length) {
-      ui.place.textContent = step > 0 ? "no further mismatch" : "no earlier mismatch";
-      return;
-    }
-    const edge = step > 0 ? score.starts[page] : score.starts[page + 1] - 1;
-    score = await openPage(page, edge, true);
-    if (!score) return;
-    local = edge - score.first;
-  }
-}
-
 root.addEventListener("click", (event) => {
   const hit = event.target.closest("[data-link]");
   if (hit && state.score) select(state.score.first + Number(hit.dataset.link), hit.closest(".fl-score") !== null);
@@ -224,6 +175,7 @@ ui.grid.addEventListener("keydown", (event) => {
   else if (event.key === "End") select(state.score.total - 1, true);
   else if (event.key === "PageUp") turnPage(-1);
   else if (event.key === "PageDown") turnPage(1);
+  else if (event.key === "c" || event.key === "C") showCharacters();
   else if (event.key === "n" || event.key === "N") walkMismatch(event.shiftKey ? -1 : 1);
   else return;
   event.preventDefault();
@@ -234,12 +186,20 @@ ui.grid.addEventListener("pointerleave", hideTip);
 ui.grid.addEventListener("focusin", showTip);
 ui.grid.addEventListener("focusout", hideTip);
 ui.grid.addEventListener("scroll", hideTip);
+ui.cards.addEventListener("pointerover", showOrigins);
+ui.cards.addEventListener("pointerleave", hideTip);
+ui.cards.addEventListener("focusin", showOrigins);
+ui.cards.addEventListener("focusout", hideTip);
 root.addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
 
 ui.twin.addEventListener("toggle", () => ui.twin.open && fillTwin());
 
 function refresh() {
   ui.status.show(props.notice || { kind: "busy", text: "Reading …" });
+  if (state.waiting && props.notice && props.notice.kind !== BUSY) {
+    state.waiting = false;
+    if (props.notice.kind === DONE && state.score) askCards();
+  }
   if (!props.content || state.shown === props.content) return;
   const score = JSON.parse(props.content);
   const known = state.score && state.score.id === score.id;
@@ -248,11 +208,11 @@ function refresh() {
   state.opening = null;
   showScore(score, score.open);
 }
+const [BUSY, DONE] = ["busy", "done"];
 watch(PROPS, refresh);
 new ResizeObserver(() => {
   if (state.score && Math.abs(ui.grid.clientWidth - (state.width || 0)) > 4) {
-    draw();
-    select(state.index, false);
+    if (draw()) select(state.index, false);
   }
 }).observe(ui.grid);
 refresh();

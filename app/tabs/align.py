@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from fusion_core import fuse
-from fusion_core.errors import FusionError
 from fusion_core.records import Analysis
 
 from .. import texts, views
-from ..components import AlignmentView, busy, done, failed
+from ..components import AlignmentView, busy, done
 from ..session import Session
+from .answer import told
 from .sidebar import Settings
-
-_log = logging.getLogger(__name__)
 
 INTRO = (
     "Equal bytes stand under one another; the target is the lowest lane. Choose one of its tokens "
@@ -26,8 +24,25 @@ INTRO = (
 )
 
 
-def build(session: Session, settings: Settings, demo: gr.Blocks) -> None:
-    """Lay out the tab and connect it."""
+@dataclass(frozen=True)
+class Tab:
+    """What other tabs need of this one.
+
+    Attributes:
+        text: the text that is read.
+        view: the score.
+        run: the event that reads the text, as arguments of a listener.
+        links: components by the keys of a link.
+    """
+
+    text: gr.Textbox
+    view: AlignmentView
+    run: dict[str, Any]
+    links: dict[str, Any]
+
+
+def build(session: Session, settings: Settings) -> Tab:
+    """Lay out the tab and connect it; the page says when the first text is read."""
     examples = texts.examples()
     gr.Markdown(INTRO, elem_classes="fl-intro")
     with gr.Row(equal_height=False):
@@ -49,32 +64,39 @@ def build(session: Session, settings: Settings, demo: gr.Blocks) -> None:
                 interactive=True,  # no function reads it
             )
             button = gr.Button("Analyse", variant="primary", elem_id="analyse")
+    token = gr.Textbox("", visible=False, elem_id="token")
     view = AlignmentView(server_functions=_questions(session), elem_id="align-view")
 
-    def analyse(text: str, target: str, sources: list[str], *choice: Any) -> Iterator[Any]:
-        yield from _analyse(session, text, target, sources, choice)
+    def analyse(token: str, text: str, *choice: Any) -> Iterator[Any]:
+        yield from told(AlignmentView, _analyse(session, token, text, choice))
 
     def chosen(event: gr.SelectData) -> str:
         # The event's own value: the dropdown's may still be the one before.
         return examples[event.value]
 
-    run: dict[str, Any] = {
+    def ask(selection: Any) -> Iterator[Any]:
+        yield from told(AlignmentView, _characters(session, selection))
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    run = quiet | {
         "fn": analyse,
-        "inputs": [text, *settings.all],
+        "inputs": [token, text, *settings.all],
         "outputs": view,
         "trigger_mode": "always_last",
-        "show_progress": "hidden",
         "concurrency_limit": 2,
         "concurrency_id": "analyse",
-        "api_visibility": "private",
     }
     # `change` comes once the value is there; a name typed into a multiselect fires no `input`.
-    changes = [c.change for c in settings.all]
-    gr.on([demo.load, button.click, text.submit, *changes], **run)
+    gr.on([button.click, text.submit, *(c.change for c in settings.all)], **run)
     # Not `input`: a dropdown fires that when it is merely left, and would replace a text.
-    example.select(chosen, None, text, api_visibility="private", show_progress="hidden").success(
-        **run
+    example.select(chosen, None, text, **quiet).success(**run)
+    view.characters(
+        ask, view, view, trigger_mode="once", concurrency_id="analyse", concurrency_limit=2, **quiet
     )
+    view.change(
+        None, view, None, js="(v) => { window.fuselab?.set('token', v ? v.index + 1 : null); }"
+    )
+    return Tab(text, view, run, {"text": text, "token": token})
 
 
 def _questions(session: Session) -> list[Callable[..., Any]]:
@@ -89,33 +111,34 @@ def _questions(session: Session) -> list[Callable[..., Any]]:
     def read_cards(question: dict[str, Any]) -> dict[str, Any] | None:
         return session.cards(question)
 
-    return [read_page, read_cards]
+    def read_characters(question: dict[str, Any]) -> dict[str, Any] | None:
+        return session.characters(question)
+
+    return [read_page, read_cards, read_characters]
 
 
-def _analyse(
-    session: Session, text: str, target: str, sources: list[str], choice: tuple[Any, ...]
-) -> Iterator[Any]:
-    strategy, operator, level, top_k = choice
-    try:
-        if isinstance(top_k, float) and top_k.is_integer():
-            top_k = int(top_k)
-        request = session.request(
-            target, sources, text, strategy=strategy, operator=operator, level=level, top_k=top_k
-        )
-        for step in session.analyse(request):
-            if isinstance(step, str):
-                yield AlignmentView(notice=busy(step))
-            else:
-                yield AlignmentView(
-                    content=json.dumps(views.score(step.analysis, step.id)),
-                    notice=done(_summary(step.analysis)),
-                )
-    except FusionError as error:
-        yield AlignmentView(notice=failed(str(error)))
-    except Exception as error:  # a fault of ours must not leave the page waiting
-        _log.exception("analysis failed")
-        sentence = f"FuseLab failed at this ({type(error).__name__}): try other settings or text."
-        yield AlignmentView(notice=failed(sentence))
+def _analyse(session: Session, token: str, text: str, choice: tuple[Any, ...]) -> Iterator[Any]:
+    target, sources, *fusion = choice
+    request = session.request(target, sources, text, **Settings.options(fusion))
+    for step in session.analyse(request):
+        if isinstance(step, str):
+            yield AlignmentView(notice=busy(step))
+            continue
+        analysis = step.analysis
+        opening = None
+        if token.isdecimal() and 0 < int(token[:9]) <= len(analysis.target.text_tokens):
+            opening = int(token[:9]) - 1
+        page = 0 if opening is None else views.page_of(analysis, opening)
+        score = views.score(analysis, step.id, page)
+        score["open"] = score["open"] if opening is None else opening
+        yield AlignmentView(content=json.dumps(score), notice=done(_summary(analysis)))
+
+
+def _characters(session: Session, selection: Any) -> Iterator[Any]:
+    for step in session.ask_characters(selection):
+        yield AlignmentView(notice=busy(step))
+    kept = session.find(selection)
+    yield AlignmentView(notice=done(_summary(kept.analysis) if kept else ""))
 
 
 def _summary(analysis: Analysis) -> str:

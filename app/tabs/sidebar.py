@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from fusion_core import fuse, vocab, zoo
 
 from ..limits import GIB
 from ..session import Session
+from .answer import whole
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,23 @@ class Settings:
         return [
             self.target, self.sources, self.strategy, self.operator, self.level, self.top_k
         ]  # fmt: skip
+
+    @property
+    def links(self) -> dict[str, Any]:
+        """Return the components by the keys of a link."""
+        keys = ("target", "source", "strategy", "operator", "level", "top_k")
+        return dict(zip(keys, self.all, strict=True))
+
+    @staticmethod
+    def options(fusion: Sequence[Any]) -> dict[str, Any]:
+        """Return the values of `all` behind target and sources as settings of a fusion."""
+        strategy, operator, level, top_k = fusion
+        return {
+            "strategy": strategy,
+            "operator": operator,
+            "level": level,
+            "top_k": whole(top_k),
+        }
 
 
 def zoo_names() -> list[str]:
@@ -79,4 +98,6 @@ def build(session: Session) -> Settings:
         f"{limits.memory_bytes // GIB} GB of models in memory{download}. Runs on {session.device}.",
         elem_classes="fl-limits",
     )
+    copy = gr.Button("Copy link to this view", size="sm", elem_id="copy-link")
+    copy.click(None, None, copy, js="async () => await window.fuselab.copy()")
     return settings

@@ -1,0 +1,136 @@
+"""Records -> what the Fuse tab shows: winners over the text, and ways of fusing held together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusion_core import fuse
+from fusion_core.records import Analysis, Encoding
+from fusion_core.vocab import STRATEGIES
+
+from .glyphs import characters, visible
+from .views import board, finite, short_name
+from .work import Study
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def fuse_view(analysis: Analysis, study: Study) -> dict[str, Any]:
+    """Describe how a text was fused, and how it could have been.
+
+    Args:
+        analysis: of the text.
+        study: every operator and strategy on the same text.
+
+    Returns:
+        ``names`` and ``letters`` of the sources; ``tokens``: for each target text token its text,
+        winner, weights and cross-entropies in nats (of each source as carried over, the target, the
+        fused row); the ``board``; tables of ``sources``, ``operators`` and ``strategies``; and what
+        is ``chosen``.
+    """
+    names = [s.encoding.model for s in analysis.sources]
+    details = analysis.details
+    return {
+        "names": [short_name(n) for n in names],
+        "letters": list(LETTERS[: len(names)]),
+        "target": short_name(analysis.target.model),
+        "tokens": _tokens(analysis),
+        "board": board(analysis),
+        "sources": [_source(analysis, j) for j in range(len(names))],
+        "operators": [_operator(score) for score in study.operators],
+        "strategies": _strategies(study),
+        "chosen": {k: details[k] for k in ("operator", "level", "strategy", "top_k")}
+        | {"level": "" if fuse.OPERATORS[details["operator"]].label_free else details["level"]},
+    }
+
+
+def _tokens(analysis: Analysis) -> list[list[Any]]:
+    fused = analysis.fused
+    columns = [*(s.ce for s in analysis.sources), analysis.target_ce, -fused.observed_logprob]
+    nats = torch.stack([c.float().cpu() for c in columns], dim=1)
+    rows = zip(
+        spoken(analysis.target), fused.winner.tolist(), fused.weights.tolist(), nats.tolist(),
+        strict=True,
+    )  # fmt: skip
+    return [
+        [text, winner, [round(w, 3) for w in weights], [_nats(c) for c in ce]]
+        for text, winner, weights, ce in rows
+    ]
+
+
+def _nats(value: float) -> float | None:
+    return round(value, 3) if math.isfinite(value) else None
+
+
+def spoken(encoding: Encoding) -> list[str]:
+    """Return for each text token the characters that begin in it, with white space as it is.
+
+    What else cannot be seen has a sign; a token that only goes on with a character is empty.
+    """
+    raw = np.frombuffer(encoding.data, np.uint8)
+    begins = np.append(np.flatnonzero((raw & 0xC0) != 0x80), len(raw))
+    own = encoding.text_tokens
+    # Byte of the first character that begins at or after each edge.
+    edges = [begins[np.searchsorted(begins, x[own])] for x in (encoding.start, encoding.end)]
+    parts = []
+    for start, stop in zip(*(e.tolist() for e in edges), strict=True):
+        text = encoding.data[start:stop].decode("utf-8", "replace")
+        parts.append("".join(c if c in " \n\t" else visible(c) for c in characters(text)))
+    return parts
+
+
+def _source(analysis: Analysis, number: int) -> dict[str, Any]:
+    source, fused = analysis.sources[number], analysis.fused
+    n_bytes = max(1, len(analysis.target.data))
+    return {
+        "name": source.encoding.model,
+        "carried": finite(float(source.ce.double().sum()) / math.log(2) / n_bytes),
+        "coverage": finite(float((source.kind > 0).double().mean())),
+        "kept": finite(float(source.kept.double().mean())),
+        "weight": finite(float(fused.weights[:, number].double().mean())),
+        "wins": finite(float((fused.winner == number).double().mean())),
+    }
+
+
+def _operator(score: Any) -> dict[str, Any]:
+    return {
+        "operator": score.operator,
+        "level": score.level,
+        "sees": score.sees,
+        "bits": finite(score.bits_per_byte),
+        "wins": [finite(w) for w in score.wins],
+        "own": finite(score.own),
+    }
+
+
+def _strategies(study: Study) -> list[dict[str, Any]]:
+    rows = []
+    for source, transfers in study.transfers.items():
+        for strategy, figures in transfers.items():
+            inside = figures["inside"]
+            positions = max(1, figures["positions"])
+            rows.append(
+                {
+                    "source": short_name(source),
+                    "strategy": strategy,
+                    "counts": STRATEGIES[strategy].counts,
+                    "coverage": finite((figures["covered"] + inside["positions"]) / positions),
+                    "kept": _mean(figures, "kept_mass"),
+                    "transfer": _mean(figures, "transfer_ce"),
+                    "target": _mean(figures, "target_ce"),
+                }
+            )
+    return rows
+
+
+def _mean(figures: dict[str, Any], name: str) -> float | None:
+    """Take a figure's mean over shared boundaries and positions inside tokens together."""
+    inside = figures["inside"]
+    parts = [(figures["covered"], figures[name]), (inside["positions"], inside[name])]
+    known = [(n, v) for n, v in parts if n and v is not None]
+    total = sum(n for n, _ in known)
+    return finite(sum(n * v for n, v in known) / total) if total else None

@@ -15,12 +15,15 @@ LONGEST = 100_000
 """Characters of a query that are read; a server takes fewer."""
 
 
-def connect(demo: gr.Blocks, linked: Mapping[str, Any]) -> gr.events.Dependency:
+def connect(
+    demo: gr.Blocks, linked: Mapping[str, Any], read_only: Mapping[str, Any]
+) -> gr.events.Dependency:
     """Write components into the address when they change, and set them from it when a page opens.
 
     Args:
         demo: the page.
         linked: components by the keys under which they stand in the query.
+        read_only: such components that are set, but that something else writes into the address.
 
     Returns:
         The event that has set them, for what comes after it.
@@ -39,12 +42,12 @@ def connect(demo: gr.Blocks, linked: Mapping[str, Any]) -> gr.events.Dependency:
 
     def restore(query: str) -> list[Any]:
         given = read(query)
-        return [_update(c, given.get(key)) for key, c in linked.items()]
+        return [_update(c, given.get(key)) for key, c in {**linked, **read_only}.items()]
 
     return demo.load(
         restore,
         query,
-        components,
+        [*components, *read_only.values()],
         js="() => location.search",
         api_visibility="private",
         show_progress="hidden",

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from . import api
 from . import links as links_
 from .session import Session
 from .tabs import align, fuse, generate, learn, sidebar, train
@@ -99,13 +100,14 @@ def build(session: Session | None = None) -> gr.Blocks:
             with _tab("fuse", shown):
                 fuse.build(session, settings, shown, reading)
             with _tab("generate", shown):
-                generate.build(session, settings, demo)
+                generate.build(session, settings)
             with _tab("train", shown):
                 train.build(session, settings, demo)
             with _tab("learn", shown):
                 learn.build(settings, reading, tabs)
-        links |= reading.links
-        linked = links_.connect(demo, links)
+        links["text"] = reading.text
+        api.connect(session)
+        linked = links_.connect(demo, links, {"token": reading.token})
         linked.then(**reading.run)
         linked.then(
             lambda shown: gr.Tabs(selected=shown if shown in TABS else "align"), shown, tabs,
@@ -125,4 +127,5 @@ def launch_options() -> dict[str, Any]:
         "head": f"<script>{links_.SCRIPT}</script>",
         "run_history": False,
         "ssr_mode": False,
+        "mcp_server": True,
     }

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import models as backends
+from visitors import address, chromium, visit  # noqa: F401 (fixtures)
 
 from fusion_core import tokens
 from fusion_core.models import LoadedModel

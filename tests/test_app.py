@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import browser as real
 import pytest
+from visitors import WAIT
 
 from app import texts
 from fusion_core import zoo
-from fusion_core.errors import FusionError
 
 pytestmark = pytest.mark.browser
-WAIT = 30_000
 HOSTILE = (
     "<img src=x onerror=alert(1)> ${alert(1)} `${window.broken=1}` {{constructor}} "
     "</script><script>window.broken=1</script> a\u202eb\u2066c </s>"
 )
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The app, served in this process."""
-    try:
-        for name in zoo.NAMES:
-            zoo.path(name)
-    except FusionError as error:
-        pytest.skip(f"the zoo has not been built: {error}")
-    with real.serve() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A browser for all tests."""
-    pytest.importorskip("playwright", reason="the browser tests need playwright")
-    if not real.chromium_path():
-        pytest.skip("there is no Chromium: set CHROMIUM_PATH to one")
-    with real.chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def visit(chromium: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Open the page as a new visitor; at the end no page may have had an error."""
-    opened: list[tuple[Any, list[str]]] = []
-
-    def open_page(width: int = 1440, height: int = 1000, theme: str = "light") -> Any:
-        context = chromium.new_context(viewport={"width": width, "height": height})
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        opened.append((context, real.watch(page)))
-        page.goto(f"{address}/?__theme={theme}")
-        page.wait_for_selector(".fl-cards .fl-card")
-        return page
-
-    yield open_page
-    faults = [fault for _, found in opened for fault in found]
-    for context, _ in opened:
-        context.close()
-    assert faults == []
 
 
 def axis(page: Any) -> str:
@@ -107,7 +62,7 @@ def test_props_are_no_events() -> None:
     from app.components import AlignmentView
 
     view = AlignmentView(render=False)
-    assert not hasattr(view, "score") and not hasattr(view, "notice")
+    assert not hasattr(view, "content") and not hasattr(view, "notice")
 
 
 def test_page_loads_with_an_analysis(visit: Callable[..., Any]) -> None:
@@ -117,7 +72,9 @@ def test_page_loads_with_an_analysis(visit: Callable[..., Any]) -> None:
     assert page.locator(".fl-system").first.locator(".fl-lane").count() == len(zoo.NAMES)
     assert page.locator(".fl-cards .fl-card").count() == len(zoo.NAMES)
     assert page.locator(".fl-board li").count() == len(zoo.NAMES) + 1
-    assert page.get_by_role("tab").all_inner_texts() == ["Align", "Generate", "Train"]
+    assert page.get_by_role("tab").all_inner_texts() == [
+        "Align", "Fuse", "Generate", "Train", "Learn"
+    ]  # fmt: skip
     assert page.locator(".fl-target .fl-selected").count() >= 1
     assert page.locator(".fl-ring").count() >= 1
 

@@ -75,7 +75,7 @@ function drawHeat() {
   });
   const key = add(make("ul", "fl-legend"), make("li", "", "0 nats"), add(make("li"), make("i", "fl-heat-key")), make("li", "", "6 nats and more"));
   ui.heat.replaceChildren(
-    titled("Who found what hard", "Cross-entropy of each row on the token that follows, in nats: dark is surprised. Sources are shown as carried over.", saveButtons("cross_entropy", { picture: () => ui.heat })),
+    titled("Who found what hard", "Cross-entropy of each row on the token that follows, in nats: the stronger the colour, the greater the surprise. Sources are shown as carried over.", saveButtons("cross_entropy", { picture: () => ui.heat })),
     box, key,
   );
 }

@@ -32,13 +32,13 @@ class Tab:
         text: the text that is read.
         view: the score.
         run: the event that reads the text, as arguments of a listener.
-        links: components by the keys of a link.
+        token: the number of the token that a link opens, from 1.
     """
 
     text: gr.Textbox
     view: AlignmentView
     run: dict[str, Any]
-    links: dict[str, Any]
+    token: gr.Textbox
 
 
 def build(session: Session, settings: Settings) -> Tab:
@@ -96,7 +96,7 @@ def build(session: Session, settings: Settings) -> Tab:
     view.change(
         None, view, None, js="(v) => { window.fuselab?.set('token', v ? v.index + 1 : null); }"
     )
-    return Tab(text, view, run, {"text": text, "token": token})
+    return Tab(text, view, run, token)
 
 
 def _questions(session: Session) -> list[Callable[..., Any]]:

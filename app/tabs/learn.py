@@ -157,7 +157,6 @@ def _connect(
     show: gr.Button, lesson: Lesson, settings: Settings, reading: align.Tab, tabs: gr.Tabs
 ) -> None:
     chosen = [settings.strategy, settings.operator, settings.level]
-    token = reading.links["token"]
 
     def values() -> list[Any]:
         fusion = [lesson.fusion.get(n, gr.skip()) for n in ("strategy", "operator", "level")]
@@ -167,7 +166,7 @@ def _connect(
     event = show.click(
         values,
         None,
-        [tabs, reading.text, token, *chosen],
+        [tabs, reading.text, reading.token, *chosen],
         queue=False,
         show_progress="hidden",
         api_visibility="private",

@@ -1,0 +1,99 @@
+"""The endpoints, as programs see them: gradio_client, and a client of MCP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from fusion_core import models, pipeline, reports
+from fusion_core.config import FusionConfig
+
+TEXT = "def add(a, b):\n    return a"
+SOURCES = ["zoo:mpt-code", "zoo:gpt2-story"]
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Any:
+    """A program that calls the app."""
+    from gradio_client import Client
+
+    return Client(address, verbose=False)
+
+
+def test_only_typed_endpoints_are_public(client: Any) -> None:
+    found = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert {"/align", "/distributions", "/fuse"} <= set(found)
+    for name, endpoint in found.items():
+        assert endpoint["parameters"], name
+        assert endpoint["description"], name
+        for parameter in endpoint["parameters"]:
+            assert parameter["python_type"]["type"] != "Any", (name, parameter)
+
+
+def test_align_is_what_the_library_says(client: Any) -> None:
+    answer = client.predict("zoo:llama", SOURCES, TEXT, "bytes", api_name="/align")
+    first, *others = [models.load_tokenizer(n) for n in ("zoo:llama", *SOURCES)]
+    assert answer == json.loads(
+        json.dumps(reports.align_report(*pipeline.align(first, others, TEXT)))
+    )
+
+
+def test_fuse_and_distributions_are_what_the_library_says(client: Any) -> None:
+    asked = {"target": "zoo:llama", "sources": SOURCES, "text": TEXT, "operator": "confidence"}
+    answer = client.predict(**asked, api_name="/fuse")
+    target, *sources = [models.load(n) for n in ("zoo:llama", *SOURCES)]
+    analysis = pipeline.analyse(target, sources, TEXT, FusionConfig(operator="confidence"))
+    assert answer["fused_bits_per_byte"] == pytest.approx(analysis.fused_bits_per_byte, rel=1e-5)
+    assert len(answer["positions"]) == len(analysis.target.text_tokens)
+    assert set(answer["positions"][3]["fused"][0]["from"]) == set(SOURCES)
+    card = client.predict(**asked, index=3, api_name="/distributions")
+    assert card["fused"]["ce"] == pytest.approx(-float(analysis.fused.observed_logprob[3]), 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"target": "zoo:nobody"}, "No embedded model"),
+        ({"target": ""}, "no target"),
+        ({"sources": []}, "no source"),
+        ({"sources": ["zoo:mpt-code"] * 2}, "named twice"),
+        ({"text": ""}, "empty"),
+        ({"text": "x" * 20_001}, "20,000"),
+        ({"operator": "magic"}, "magic"),
+        ({"strategy": "magic"}, "magic"),
+        ({"top_k": 0}, "top_k"),
+        ({"target": "../../etc"}, "../../etc"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(client: Any, change: dict, words: str) -> None:
+    from gradio_client.exceptions import AppError
+
+    asked = {"target": "zoo:llama", "sources": SOURCES, "text": TEXT} | change
+    with pytest.raises(AppError, match=words) as caught:
+        client.predict(**asked, api_name="/fuse")
+    assert "Traceback" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_endpoints_are_tools_of_mcp(address: str) -> None:
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def call() -> tuple[dict[str, Any], Any]:
+        async with (
+            streamablehttp_client(f"{address}/gradio_api/mcp/") as (receive, send, _),
+            ClientSession(receive, send) as session,
+        ):
+            await session.initialize()
+            tools = {t.name: t for t in (await session.list_tools()).tools}
+            asked = {"target": "zoo:llama", "sources": SOURCES[:1], "text": TEXT, "method": "bytes"}
+            return tools, await session.call_tool("align", asked)
+
+    tools, answer = asyncio.run(call())
+    assert {"align", "distributions", "fuse"} <= set(tools)
+    assert all(t.description and t.inputSchema["properties"] for t in tools.values())
+    assert not answer.isError and f"'bytes': {len(TEXT)}" in answer.content[0].text.replace(
+        '"', "'"
+    )

@@ -34,7 +34,7 @@ class Limits:
     sources: int = 6
     memory_bytes: int = 8 * GIB
     model_bytes: int | None = None
-    kept_bytes: int = 300_000
+    kept_bytes: int = 100_000
     local_folders: bool = True
     new_tokens: int = 512
     data_bytes: int = 100_000_000

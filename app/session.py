@@ -16,7 +16,7 @@ from fusion_core.config import FusionConfig, utf8
 from fusion_core.errors import FusionError, InputError
 from fusion_core.records import Analysis
 
-from . import cards, views, work
+from . import cards, gpu, views, work
 from .limits import Limits
 from .shelf import Shelf
 from .work import Request
@@ -55,7 +55,7 @@ class Session:
             device: where models run; ``FUSELAB_DEVICE`` by default, else the CPU.
         """
         self.limits = limits or Limits.here()
-        usual = "cuda" if self.limits.in_event else "cpu"
+        usual = "cuda" if gpu.LENT else "cpu"
         self.device = device = device or os.environ.get("FUSELAB_DEVICE") or usual
         self.shelf = Shelf(
             self.limits.memory_bytes,

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from spaces import GPU
 
 from fusion_core import pipeline
 from fusion_core.characters import NextCharacters, next_characters
@@ -20,6 +19,7 @@ from fusion_core.records import Analysis, NextTokenRows
 from fusion_core.study import FusedScore, operators
 from fusion_core.vocab import STRATEGIES
 
+from .gpu import on_device
 from .shelf import Shelf, told
 
 VIEWED = 12
@@ -64,7 +64,7 @@ def _models(shelf: str, names: Sequence[str]) -> list[Any]:
     return [here.get(name) for name in names]
 
 
-@GPU(duration=_seconds)
+@on_device(_seconds)
 def analyse(shelf: str, request: Request) -> Generator[str | Analysis, None, None]:
     """Read a text and fuse; tells its progress, and gives the analysis at last.
 
@@ -82,7 +82,7 @@ def analyse(shelf: str, request: Request) -> Generator[str | Analysis, None, Non
     yield (yield from told(work))
 
 
-@GPU(duration=_seconds)
+@on_device(_seconds)
 def characters(
     shelf: str, request: Request, analysis: Analysis, positions: Sequence[int]
 ) -> list[NextCharacters]:
@@ -110,7 +110,7 @@ def characters(
     return [*asked, next_characters(fused, analysis.target, target, positions)]
 
 
-@GPU(duration=_seconds)
+@on_device(_seconds)
 def study(shelf: str, request: Request) -> Generator[str | Study, None, None]:
     """Try every operator and every strategy on a text; tells its progress, and gives both at last.
 

@@ -134,9 +134,9 @@ def build(settings: Settings, reading: align.Tab, tabs: gr.Tabs) -> None:
             with gr.Step(lesson.title, id=number):
                 gr.Markdown(lesson.says, elem_classes="fl-lesson")
                 with gr.Row():
-                    show = gr.Button("Show me", variant="primary", min_width=120)
+                    show = gr.Button("Show me", variant="primary", scale=0, min_width=160)
                     if number + 1 < len(LESSONS):
-                        following = gr.Button("Next step", min_width=120)
+                        following = gr.Button("Next step", scale=0, min_width=160)
                         _turn(following, walk, number + 1)
                 _connect(show, lesson, settings, reading, tabs)
     gr.Markdown(_notebooks(), elem_classes="fl-lesson")

@@ -50,6 +50,10 @@ class Pieces(Sequence[str]):
         """Name all tokens in order."""
         return map(self._piece, self._ids)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the tokenizer behind when it is pickled: a tuple of the strings."""
+        return tuple, (list(self),)
+
 
 class TextTokenizer:
     """A tokenizer whose tokens are bytes.

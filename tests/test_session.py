@@ -155,3 +155,63 @@ def test_a_refusal_while_reading_reaches_the_page(tiny_session: Session) -> None
     request = tiny_session.request("tiny-llama", ["tiny-llama"], "the cat")
     with pytest.raises(InputError, match="named twice"):
         list(tiny_session.analyse(request))
+
+
+def test_visitors_with_different_models_do_not_fight(tiny_models) -> None:
+    by_name = {m.name: m for m in tiny_models}
+    loads: list[str] = []
+
+    def load(name: str) -> SimpleNamespace:
+        loads.append(name)
+        return SimpleNamespace(model=by_name[name], size_bytes=10)
+
+    shelf = Shelf(10, load)  # room for one of the two
+    failed: list[BaseException] = []
+
+    def visit(name: str) -> None:
+        try:
+            for _ in range(50):
+                assert shelf.get(name).model.name == name
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=visit, args=(name,)) for name in by_name]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert failed == [] and set(loads) == set(by_name)
+    assert sum(shelf.has(name) for name in by_name) <= 1
+
+
+def test_loading_tells_which_model_and_how_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelves, "PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr(shelves.models, "weights_bytes", lambda name: 2_500_000_000)
+    monkeypatch.setattr(shelves, "_fetched", lambda name: 1_000_000_000)
+    gate = threading.Event()
+    shelf = Shelf(10, lambda name: gate.wait(5) and model(1))
+    steps = shelf.loading(["owner/model"])
+    assert next(steps) == "Loading owner/model (2.5 GB; 1 of 1) …"
+    assert next(steps) == "Loading owner/model (2.5 GB; 1 of 1): 1.0 GB have come …"
+    gate.set()
+    assert all("Loading" in step for step in steps)
+    assert shelf.has("owner/model")
+
+
+def test_what_has_come_of_a_download_is_counted(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    blobs = tmp_path / "models--owner--model" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "a.incomplete").write_bytes(b"x" * 700)
+    assert shelves._fetched("owner/model") == 700
+    assert shelves._fetched("owner/other") == 0 and shelves._fetched("zoo:llama") == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2.8e6, "2.8 MB"), (7e12, "7,000.0 GB")],
+)
+def test_sizes_are_written_for_readers(size: float, words: str) -> None:
+    assert limits.size_of(size) == words

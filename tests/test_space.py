@@ -1,0 +1,82 @@
+"""The app as a public Space: limits of visitors, and what passes to a lent device."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import load
+import pytest
+
+from app import work
+from app.shelf import Shelf
+from app.work import Request
+from fusion_core.config import FusionConfig
+from fusion_core.records import Analysis
+
+ROOT = Path(__file__).parent.parent
+ZERO = {
+    "SPACE_ID": "owner/space",
+    "SPACES_ZERO_GPU": "true",
+    "SPACES_ZERO_DEVICE_API_URL": "http://127.0.0.1:9",
+}
+
+
+def test_a_space_starts_with_the_limits_of_visitors(tmp_path: Path) -> None:
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    with load.app(**ZERO, FUSELAB_RUNS=str(tmp_path)) as (address, _, _):
+        client = Client(address, verbose=False)
+        shown = str(client.config)
+        assert "2 GB a model" in shown and "a folder" not in shown
+        asked: dict[str, Any] = {"target": "zoo:llama", "text": "def f():"}
+        answer = client.predict(**asked, sources=["zoo:mpt-code"], api_name="/fuse")
+        assert answer["fused_bits_per_byte"] > 0
+        for folder in (str(ROOT / "fusion_core" / "zoo" / "mpt-code"), "./app", "/etc"):
+            with pytest.raises(AppError, match="public page"):
+                client.predict(**asked, sources=[folder], api_name="/align")
+
+
+def test_what_is_given_to_a_device_and_taken_back_pickles(tiny_models) -> None:
+    by_name = {m.name: m for m in tiny_models}
+    shelf = Shelf(1 << 30, lambda name: by_name[name])
+    first, second = by_name
+    request = Request(first, (second,), "The cat sat.", FusionConfig())
+    again = passed((shelf.key, request))
+    assert again == (shelf.key, request)
+    *_, analysis = work.analyse(*again)
+    analysis = passed(analysis)
+    assert isinstance(analysis, Analysis) and "".join(analysis.target.pieces).strip()
+    *_, study = work.study(*again)
+    assert passed(study) == study
+    arguments = passed((*again, analysis, [0, 3]))
+    readers = passed(work.characters(*arguments))
+    assert [r.model for r in readers] == [first, second, "fused"]
+
+
+def test_seconds_asked_for_are_a_short_whole_number() -> None:
+    request = Request("a", ("b", "c"), "x" * 20_000, FusionConfig())
+    assert 20 <= work._seconds("shelf", request) <= 120
+    assert isinstance(work._seconds("shelf", request), int)
+
+
+def test_the_decorator_of_spaces_leaves_functions_alone_here() -> None:
+    """Off ZeroGPU it is a no-op, so that one code serves both; asked in a process of its own."""
+    script = (
+        "from spaces import GPU\n"
+        "def f(x): return x\n"
+        "def g(x):\n    yield x\n"
+        "assert GPU(duration=lambda x: 60)(f) is f and GPU(duration=lambda x: 60)(g) is g\n"
+        "from app import gpu, work\n"
+        "assert gpu.on_device(lambda x: 60)(f) is f and not gpu.LENT\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
+
+
+def passed(value: Any) -> Any:
+    """Send a value to another process and back."""
+    return pickle.loads(pickle.dumps(value))

@@ -15,7 +15,7 @@ import gradio as gr
 from fusion_core import models, pipeline, reports
 from fusion_core.errors import FusionError
 
-from . import cards
+from . import cards, work_writing, writing
 from .session import Kept, Session
 
 Report = dict[str, Any]
@@ -23,8 +23,15 @@ Report = dict[str, Any]
 
 def connect(session: Session) -> None:
     """Add the endpoints to the page that is being built."""
-    for function in _reading(session):
-        gr.api(_answered(function), api_name=function.__name__, concurrency_id="analyse")
+    groups = {"analyse": _reading(session), "generate": [_writing(session)]}
+    for group, functions in groups.items():
+        for function in functions:
+            gr.api(
+                _answered(function),
+                api_name=function.__name__,
+                concurrency_id=group,
+                concurrency_limit=2,
+            )
 
 
 def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
@@ -120,6 +127,49 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
     return [align, distributions, fuse]
 
 
+def _writing(session: Session) -> Callable[..., Report]:
+    def generate(
+        target: str,
+        sources: list[str],
+        prompt: str,
+        operator: str = "confidence",
+        max_new_tokens: int = 64,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        seed: int = 0,
+    ) -> Report:
+        """Continue a prompt with the target, with each source, and with all sources fused.
+
+        Args:
+            target: name of the model in whose tokens the fused text is written.
+            sources: names of the models that are fused.
+            prompt: what is continued.
+            operator: confidence, mean or product.
+            max_new_tokens: most tokens of each text.
+            temperature: 0 takes the most probable token.
+            top_p: share of the probability that is drawn from.
+            seed: of the draws.
+
+        Returns:
+            The continuations: target, sources by name, and ensemble.
+        """
+        asked = writing.request(
+            session,
+            target,
+            sources,
+            prompt,
+            operator=operator,
+            new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        )
+        last(session.shelf.loading(asked.names))
+        return work_writing.texts(session.shelf.key, asked)
+
+    return generate
+
+
 def _kept(session: Session, target: str, sources: list[str], text: str, *fusion: Any) -> Kept:
     names = ("operator", "level", "strategy", "top_k")
     request = session.request(target, sources, text, **dict(zip(names, fusion, strict=True)))
@@ -127,5 +177,6 @@ def _kept(session: Session, target: str, sources: list[str], text: str, *fusion:
 
 
 def last(steps: Iterator[Any]) -> Any:
-    """Return the last thing that an iterator gives: behind sentences of progress, the answer."""
-    return deque(steps, maxlen=1).pop()
+    """Return the last thing that an iterator gives, behind sentences of progress; None of nothing."""
+    kept = deque(steps, maxlen=1)
+    return kept[0] if kept else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from fusion_core.generate import Ensemble, Step, stream
+from fusion_core.generate import Ensemble, Step, generate, stream
 
 from . import writing
 from .gpu import on_device
@@ -40,3 +41,18 @@ def write(shelf: str, asked: WriteRequest) -> Iterator[Batch]:
     alone = (stream(Ensemble(model), asked.prompt, asked.sampling) for model in models)
     labels = [target.tokenizer.piece, *(model.tokenizer.piece for model in models)]
     yield from writing.in_turn([fused(), *alone], labels)
+
+
+@on_device(_seconds)
+def texts(shelf: str, asked: WriteRequest) -> dict[str, Any]:
+    """Continue a prompt with all models, one after another; see `fusion_core.generate.generate`."""
+    here = Shelf.at(shelf)
+    target, *sources = (here.get(name) for name in asked.names)
+    return generate(
+        target,
+        sources,
+        asked.prompt,
+        operator=asked.operator,
+        with_target=asked.with_target,
+        sampling=asked.sampling,
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fusion_core import models, pipeline, reports
+from fusion_core import generate, models, pipeline, reports
 from fusion_core.config import FusionConfig
 
 TEXT = "def add(a, b):\n    return a"
@@ -25,7 +25,7 @@ def client(address: str) -> Any:
 
 def test_only_typed_endpoints_are_public(client: Any) -> None:
     found = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert {"/align", "/distributions", "/fuse"} <= set(found)
+    assert {"/align", "/distributions", "/fuse", "/generate"} <= set(found)
     for name, endpoint in found.items():
         assert endpoint["parameters"], name
         assert endpoint["description"], name
@@ -51,6 +51,24 @@ def test_fuse_and_distributions_are_what_the_library_says(client: Any) -> None:
     assert set(answer["positions"][3]["fused"][0]["from"]) == set(SOURCES)
     card = client.predict(**asked, index=3, api_name="/distributions")
     assert card["fused"]["ce"] == pytest.approx(-float(analysis.fused.observed_logprob[3]), 1e-3)
+
+
+def test_generate_is_what_the_library_writes(client: Any) -> None:
+    asked = {"target": "zoo:llama", "sources": SOURCES, "prompt": "def add(a, b):\n", "seed": 3}
+    answer = client.predict(**asked, max_new_tokens=8, api_name="/generate")
+    target, *sources = [models.load(n) for n in ("zoo:llama", *SOURCES)]
+    sampling = generate.Sampling(max_new_tokens=8, seed=3)
+    assert answer == generate.generate(target, sources, asked["prompt"], sampling=sampling)
+
+
+def test_generate_has_the_limits_of_the_page(client: Any) -> None:
+    from gradio_client.exceptions import AppError
+
+    asked = {"target": "zoo:llama", "sources": SOURCES, "prompt": "a"}
+    for change, words in (({"max_new_tokens": 100_000}, "New tokens"), ({"top_p": 2}, "top_p"),
+                          ({"operator": "min_ce"}, "min_ce"), ({"prompt": ""}, "empty")):  # fmt: skip
+        with pytest.raises(AppError, match=words):
+            client.predict(**asked | change, api_name="/generate")
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,6 @@ def _kept(session: Session, target: str, sources: list[str], text: str, *fusion:
 
 
 def last(steps: Iterator[Any]) -> Any:
-    """Return the last thing that an iterator gives, behind sentences of progress; None of nothing."""
+    """Return what an iterator gives last, behind sentences of progress; None of nothing."""
     kept = deque(steps, maxlen=1)
     return kept[0] if kept else None

@@ -65,8 +65,13 @@ def test_generate_has_the_limits_of_the_page(client: Any) -> None:
     from gradio_client.exceptions import AppError
 
     asked = {"target": "zoo:llama", "sources": SOURCES, "prompt": "a"}
-    for change, words in (({"max_new_tokens": 100_000}, "New tokens"), ({"top_p": 2}, "top_p"),
-                          ({"operator": "min_ce"}, "min_ce"), ({"prompt": ""}, "empty")):  # fmt: skip
+    wrong = {
+        "New tokens": {"max_new_tokens": 100_000},
+        "top_p": {"top_p": 2},
+        "min_ce": {"operator": "min_ce"},
+        "empty": {"prompt": ""},
+    }
+    for words, change in wrong.items():
         with pytest.raises(AppError, match=words):
             client.predict(**asked | change, api_name="/generate")
 

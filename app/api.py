@@ -7,23 +7,32 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import lru_cache, wraps
 from typing import Any
 
 import gradio as gr
 
-from fusion_core import models, pipeline, reports
+from fusion_core import models, pipeline, reports, runs
 from fusion_core.errors import FusionError
 
-from . import cards, work_writing, writing
+from . import cards, courses, work_training, work_writing, writing
+from .forms import DOMAINS as FORM_DOMAINS
+from .forms import Form
+from .jobs import Jobs, new_key
 from .session import Kept, Session
 
 Report = dict[str, Any]
+DOMAINS = list(FORM_DOMAINS)
 
 
-def connect(session: Session) -> None:
+def connect(session: Session, jobs: Jobs) -> None:
     """Add the endpoints to the page that is being built."""
-    groups = {"analyse": _reading(session), "generate": [_writing(session)]}
+    groups = {
+        "analyse": _reading(session),
+        "generate": [_writing(session)],
+        "train-plan": _training(session, jobs),
+    }
     for group, functions in groups.items():
         for function in functions:
             gr.api(
@@ -168,6 +177,95 @@ def _writing(session: Session) -> Callable[..., Report]:
         return work_writing.texts(session.shelf.key, asked)
 
     return generate
+
+
+def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
+    def train(
+        target: str,
+        sources: list[str],
+        text: str = "",
+        domains: list[str] = DOMAINS,
+        kilobytes: int = 60,
+        steps: int = 100,
+        lm_weight: float = 0.1,
+        learning_rate: float = 5e-4,
+        batch_size: int = 4,
+        lora: bool = False,
+        twin: bool = True,
+        operator: str = "min_ce",
+        level: str = "sequence",
+        strategy: str = "prefix",
+        seed: int = 0,
+        key: str = "",
+    ) -> Report:
+        """Start a short training on the fused rows of several sources; it goes on by itself.
+
+        Args:
+            target: name of the model that learns.
+            sources: names of the models that teach.
+            text: what is learnt, documents apart by blank lines; a tenth is held out.
+            domains: toy domains that are learnt besides: Reasoning, Commonsense, Code.
+            kilobytes: of text of these domains.
+            steps: of the optimiser.
+            lm_weight: λ, from 0 (the fused rows alone) to 1 (the text alone).
+            learning_rate: its peak.
+            batch_size: blocks a step.
+            lora: train adapters in place of all weights.
+            twin: train the same on the text alone, too, to compare.
+            operator: as in fuse.
+            level: as in fuse.
+            strategy: as in fuse.
+            seed: of everything that is drawn.
+            key: from an earlier answer, to keep runs together; empty makes a new one.
+
+        Returns:
+            key and run, for run_status; parts, steps, and about how many seconds it takes.
+        """
+        first, *others = session.names(target, sources)
+        form = Form(
+            target=first,
+            sources=tuple(others),
+            fusion={"operator": operator, "level": level, "strategy": strategy},
+            domains=tuple(domains),
+            kilobytes=kilobytes,
+            text=text,
+            steps=steps,
+            lm_weight=lm_weight,
+            lora=lora,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            twin=twin,
+            seed=seed,
+        )
+        key = key or new_key()
+        jobs.check_room(key)
+        plan = courses.plan(form, session.limits, session.device, jobs.root, work_training.measure)
+        plan.estimate.check()
+        job = jobs.create(key, plan, session.device)
+        if session.limits.in_event:
+            last(jobs.work(key, job.id))
+        about = {"parts": list(job.parts), "steps": plan.steps, "seconds": plan.seconds}
+        return {"key": key, "run": job.id} | about
+
+    def run_status(key: str, run: str) -> Report:
+        """Say where a training stands.
+
+        Args:
+            key: from train.
+            run: from train.
+
+        Returns:
+            For each part ("fused", "twin") its state, stage, step, seconds that are left, why it
+            failed, the last metrics, and once it is finished bits per byte before and after.
+        """
+        job = jobs.get(key, run)
+        parts = {}
+        for part, now in job.statuses().items():
+            lines = [x for x in runs.metrics(job.folder / part) if "loss" in x]
+            parts[part] = asdict(now) | {"metrics": lines[-1] if lines else None}
+        return {"run": job.id, "name": job.name, "parts": parts}
+
+    return [train, run_status]
 
 
 def _kept(session: Session, target: str, sources: list[str], text: str, *fusion: Any) -> Kept:

@@ -8,6 +8,7 @@ import gradio as gr
 
 from . import api
 from . import links as links_
+from .jobs import Jobs
 from .session import Session
 from .tabs import align, fuse, generate, learn, sidebar, train
 
@@ -22,6 +23,7 @@ _CSS = """
 .fl-limits p { font-size: 12px; color: var(--body-text-color-subdued); }
 .fl-side h3 { margin: 0; font-size: 15px; }
 @media (max-width: 700px) { .fl-intro { display: none; } }
+.fl-lesson { max-width: 820px; }
 #align-view .html-container { padding: 4px 0 0; }
 .dark button[role="tab"].selected { color: #a5b4fc; border-color: #a5b4fc; }
 #text textarea { font-family: var(--font-mono); font-size: 13.5px; }
@@ -80,6 +82,12 @@ def _tab(name: str, shown: gr.Textbox) -> gr.Tab:
     return tab
 
 
+def _trained(jobs: Jobs, key: str) -> gr.Dropdown:
+    """Offer a visitor the models that they have trained."""
+    found = jobs.trained(key)
+    return gr.Dropdown(choices=found, visible=bool(found))
+
+
 def build(session: Session | None = None) -> gr.Blocks:
     """Build the page.
 
@@ -92,6 +100,7 @@ def build(session: Session | None = None) -> gr.Blocks:
             settings = sidebar.build(session)
         gr.Markdown("# FuseLab\nSee how language models read one text, and fuse what they know.",
                     elem_classes="fl-title")  # fmt: skip
+        visitor, jobs = train.visitors(session)
         shown = gr.Textbox("align", visible=False, elem_id="shown")
         links = {"tab": shown} | settings.links
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -100,13 +109,19 @@ def build(session: Session | None = None) -> gr.Blocks:
             with _tab("fuse", shown):
                 fuse.build(session, settings, shown, reading)
             with _tab("generate", shown):
-                generate.build(session, settings)
+                resolve = lambda name: str(jobs.resolve(name))  # noqa: E731
+                writers = generate.build(session, settings, resolve=resolve, label=jobs.label)
             with _tab("train", shown):
-                train.build(session, settings, demo)
+                trainings = train.build(session, settings, demo, (visitor, jobs))
             with _tab("learn", shown):
                 learn.build(settings, reading, tabs)
-        links["text"] = reading.text
-        api.connect(session)
+        shown.change(
+            lambda shown, key: _trained(jobs, key) if shown == "generate" else gr.skip(),
+            [shown, visitor], writers.trained,
+            queue=False, show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
+        links |= writers.linked | trainings.linked | {"text": reading.text}
+        api.connect(session, jobs)
         linked = links_.connect(demo, links, {"token": reading.token})
         linked.then(**reading.run)
         linked.then(

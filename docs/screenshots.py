@@ -20,7 +20,7 @@ from PIL import Image
 
 THEMES = ("light", "dark")
 WIDTH = 1280
-COLORS = 96
+COLORS = 192
 WAIT = 240_000
 
 
@@ -43,9 +43,10 @@ def generate(page: Any) -> None:
 
 def train(page: Any) -> None:
     """Train for a little while, once; the second theme finds the training again."""
-    if not page.locator("#train-view .fl-status").count():
+    page.wait_for_timeout(2000)
+    if not page.locator("#train-view [data-part=twin]").count():
         page.locator("#train-start").click()
-    page.locator("#train-view", has_text="finished").wait_for()
+    page.locator("#train-view [data-part=twin][data-state=finished]").wait_for()
 
 
 def learn(page: Any) -> None:

@@ -3,5 +3,18 @@
 from .alignment import AlignmentView
 from .fuse_view import FuseView
 from .panel import Panel, busy, done, failed
+from .plotly_panel import PlotlyPanel
+from .run_view import RunView
+from .stream import StreamView
 
-__all__ = ["AlignmentView", "FuseView", "Panel", "busy", "done", "failed"]
+__all__ = [
+    "AlignmentView",
+    "FuseView",
+    "Panel",
+    "PlotlyPanel",
+    "RunView",
+    "StreamView",
+    "busy",
+    "done",
+    "failed",
+]

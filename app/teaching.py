@@ -1,0 +1,159 @@
+"""Documents that a training learns from, and those that are held out to measure it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fusion_core import corpus, documents
+from fusion_core.config import utf8
+from fusion_core.errors import FusionError, InputError, TooLargeError
+
+from .forms import DOMAINS, Form
+from .limits import Limits, size_of
+
+OWN_TEXT = "your text"
+DATA = "data.jsonl"
+HELD_BYTES = 3_000
+"""Of each toy domain that are evaluated on: three domains take the zoo a seventh of a second."""
+HELD_OWN_BYTES = 20_000
+LEAST_OWN_BYTES = 100
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Documents to learn from, and by name those that are held out."""
+
+    train: list[str]
+    held: dict[str, list[str]]
+
+
+def read(form: Form, limits: Limits) -> Texts:
+    """Read what is to be learnt from, and hold some of it out.
+
+    Raises:
+        FusionError: a text cannot be used.
+    """
+    texts, held = [], {}
+    for domain in form.domains:
+        name = DOMAINS.get(domain)
+        if name is None:
+            raise InputError(f"There is no domain {domain!r}: choose {', '.join(DOMAINS)}.")
+        share = form.kilobytes * 1000 // len(form.domains)
+        some = corpus.text(name, "train", share, seed=form.seed)
+        texts += some or [next(corpus.documents(name, "train", seed=form.seed))]
+        held[name] = corpus.text(name, "validation", HELD_BYTES, seed=form.seed)
+    own = _own(form, limits)
+    if own:
+        learnt, held[OWN_TEXT] = hold_out(own, form.seed)
+        texts += learnt
+    size = sum(len(t.encode()) for t in texts)
+    if size > limits.data_bytes:
+        raise TooLargeError(
+            f"{size_of(size)} of text are more than the limit of {size_of(limits.data_bytes)}: "
+            "give less."
+        )
+    return Texts(texts, held)
+
+
+def _own(form: Form, limits: Limits) -> list[str]:
+    """Read what was pasted or uploaded; a file's own name and path are told to nobody."""
+    own: list[str] = []
+    if (form.text or "").strip():
+        utf8(form.text, limit=limits.data_bytes)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "text.txt")
+            file.write_bytes(form.text.encode())
+            own += _documents(file, "Your text", limits)
+    if form.file:
+        own += _documents(Path(form.file), "Your file", limits)
+    return own
+
+
+def _documents(path: Path, name: str, limits: Limits) -> list[str]:
+    try:
+        if path.suffix.lower() == ".parquet":
+            _check_parquet(path, limits)
+        return documents.read_documents(path, limit=limits.data_bytes)
+    except FusionError as error:
+        raise type(error)(str(error).replace(str(path), name)) from None
+
+
+def _check_parquet(path: Path, limits: Limits) -> None:
+    """Refuse a small file that unfolds to a large text; batches keep the memory small."""
+    import pyarrow.parquet
+
+    room = limits.data_bytes
+    try:
+        if path.stat().st_size > room:
+            return  # which reading refuses
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(64, columns=["text"]):
+            room -= batch.nbytes
+            if room < 0:
+                break
+    except Exception:  # reading it says what is wrong
+        return
+    if room < 0:
+        raise TooLargeError(
+            f"{path} has more than the limit of {limits.data_bytes:,} bytes: split it."
+        )
+
+
+def hold_out(own: list[str], seed: int) -> tuple[list[str], list[str]]:
+    """Take a tenth of the documents, at least one, away from the text that is learnt.
+
+    A single document is cut, and its end is held out.
+
+    Raises:
+        InputError: it is too short for that.
+    """
+    if len(own) == 1:
+        size = len(own[0].encode())
+        parts = documents.pieces(own, max(4, size * 9 // 10)) if size >= LEAST_OWN_BYTES else []
+        if len(parts) < 2:
+            raise InputError(
+                f"Your text is one document of {size} bytes, too short to hold some of it out: "
+                f"give at least {LEAST_OWN_BYTES} bytes, or documents apart by blank lines."
+            )
+        learnt, held = parts[:1], parts[1:]
+    else:
+        order = np.random.default_rng(seed).permutation(len(own))
+        chosen = set(order[: max(1, len(own) // 10)].tolist())
+        learnt = [t for i, t in enumerate(own) if i not in chosen]
+        held = [t for i, t in enumerate(own) if i in chosen]
+    kept: list[str] = []
+    room = HELD_OWN_BYTES
+    for piece in documents.pieces(held, 4_000):
+        room -= len(piece.encode())
+        if kept and room < 0:
+            break
+        kept.append(piece)
+    return learnt, kept
+
+
+def write(texts: Texts, folder: Path) -> None:
+    """Write documents into a folder.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    named = {DATA: texts.train}
+    named |= {held_file(i): some for i, some in enumerate(texts.held.values())}
+    for name, some in named.items():
+        lines = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in some)
+        try:
+            (folder / name).write_bytes(lines.encode())
+        except OSError as error:
+            raise InputError(
+                f"The text cannot be written ({error.strerror or error}): make room on the "
+                "server's disk."
+            ) from error
+
+
+def held_file(number: int) -> str:
+    """Name the file of a held-out text."""
+    return f"held-out-{number}.jsonl"

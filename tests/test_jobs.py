@@ -1,0 +1,374 @@
+"""Trainings of visitors: keys, limits, the queue, and everything that a page may send."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import courses, downloads, forms, job, jobs, teaching, turns, work_training
+from app.forms import Form
+from app.jobs import Jobs
+from app.limits import Limits
+from app.tabs import train, train_view
+from fusion_core import runs
+from fusion_core.config import RunConfig
+from fusion_core.errors import FusionError, InputError, TooLargeError
+from fusion_core.runs import RunStatus
+from fusion_core.train import Estimate
+
+WAIT = 90
+ONCE = Estimate(1000, 1000, 10, 40_960, 20, 4.0, 2.0, 1, 10, 1, 10, "measured")
+FORM = Form(
+    target="zoo:llama", sources=("zoo:mpt-code",), domains=("Code",), kilobytes=4, steps=4,
+    batch_size=1,
+)  # fmt: skip
+HOSTILE = [
+    None, "", 3, {"a": 1}, ["x"], "../../etc/passwd", "..", "/etc", "a" * 10_000, "0" * 16 + "/..",
+    "<img src=x>", "\0", "0123456789abcde\n", "٠" * 16, "f" * 32,
+]  # fmt: skip
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Let nothing be spawned; what would have been started is listed."""
+    started: list[Path] = []
+
+    def start(config: RunConfig, folder: Path) -> RunStatus:
+        started.append(folder)
+        return RunStatus()
+
+    monkeypatch.setattr(runs, "start", start)
+    monkeypatch.setattr(turns.Turns, "wake", lambda self: None)
+    return started
+
+
+def planned(form: Form = FORM, limits: Limits | None = None) -> courses.Plan:
+    return courses.plan(form, limits or Limits(), "cpu", Path(), lambda *_: ONCE)
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def states(found: Jobs, key: str, id_: str) -> list[str]:
+    return [s.state for s in found.get(key, id_).statuses().values()]
+
+
+# Forms ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("steps", None, "Steps must"),
+        ("steps", 0, "Steps must"),
+        ("steps", 2.5, "2.5"),
+        ("steps", 10**9, "100,000"),
+        ("steps", True, "Steps must"),
+        ("kilobytes", -1, "KB of toy text"),
+        ("kilobytes", "<b>", "<b>"),
+        ("batch_size", 0, "Batch must"),
+        ("batch_size", 10**6, "Batch must"),
+        ("seed", -1, "Seed must"),
+        ("seed", 2**40, "Seed must"),
+        ("lm_weight", 1.5, "λ must"),
+        ("lm_weight", None, "nothing"),
+        ("lm_weight", float("nan"), "λ must"),
+        ("learning_rate", 0, "Learning rate"),
+        ("learning_rate", float("inf"), "Learning rate"),
+        ("preset", "for ever", "for ever"),
+        ("domains", ("Cooking",), "Cooking"),
+        ("domains", (), "nothing to read"),
+        ("text", "too short", "one document of 9 bytes"),
+        ("text", "a\ud800b " * 50, "surrogate"),
+        ("file", "/no/such/file.txt", "Your file cannot be read"),
+        ("fusion", {"top_k": 0}, "top_k"),
+        ("fusion", {"top_k": None}, "top_k"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(field: str, value: Any, words: str) -> None:
+    with pytest.raises(FusionError) as caught:
+        planned(replace(FORM, **{field: value}))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_texts_over_the_limit(tmp_path: Path) -> None:
+    limits = Limits(data_bytes=2_000)
+    with pytest.raises(TooLargeError):
+        teaching.read(replace(FORM, kilobytes=2, text="word " * 300), limits)
+    with pytest.raises(InputError, match="KB"):
+        planned(replace(FORM, kilobytes=3), limits)
+    import pandas as pd
+
+    bomb = tmp_path / "bomb.parquet"
+    pd.DataFrame({"text": ["x" * 1000] * 5000}).to_parquet(bomb)
+    assert bomb.stat().st_size < 100_000
+    with pytest.raises(TooLargeError, match=r"Your file has more than"):
+        teaching.read(replace(FORM, domains=(), file=str(bomb)), Limits(data_bytes=100_000))
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.jsonl", "x.parquet", "<img onerror=1>.pdf"])
+def test_files_that_are_none_are_refused_without_their_path(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FusionError) as caught:
+        teaching.read(replace(FORM, file=str(file)), Limits())
+    assert str(tmp_path) not in str(caught.value) and "Your file" in str(caught.value)
+
+
+def test_own_text_is_held_out_in_part() -> None:
+    own = [f"document number {i}" for i in range(30)]
+    texts = teaching.read(replace(FORM, domains=(), text="\n\n".join(own)), Limits())
+    held = texts.held[teaching.OWN_TEXT]
+    assert len(held) == 3 and sorted(texts.train + held) == sorted(own)
+    one = "word and word again. " * 40
+    learnt, rest = teaching.hold_out([one], 0)
+    assert "".join(learnt + rest) == one and len(rest[0]) < len(one) / 5
+
+
+def test_texts_are_written_whole(tmp_path: Path) -> None:
+    hostile = ["<|endoftext|>\n\n a\r\n東京\u2028x", "${alert(1)}"]
+    teaching.write(teaching.Texts(hostile, {"../x": ["y"]}), tmp_path)
+    lines = (tmp_path / teaching.DATA).read_bytes().decode().split("\n")[:-1]
+    assert [json.loads(x)["text"] for x in lines] == hostile
+    assert sorted(f.name for f in tmp_path.iterdir()) == [teaching.DATA, "held-out-0.jsonl"]
+
+
+def test_steps_fit_the_budget() -> None:
+    for budget, parts in ((60, 2), (60, 1), (300, 2)):
+        steps = courses.fitting(ONCE, budget, parts)
+        each = courses.PART_SECONDS + steps * 0.1 * courses.STEP_FACTOR
+        assert budget - 1 < parts * each + 4.0 <= budget
+    with pytest.raises(InputError, match="Fewer than"):
+        courses.fitting(replace(ONCE, training_seconds=200), 60, 2)
+    plan = planned(replace(FORM, preset="60 seconds on a CPU"))
+    assert plan.estimate.steps == plan.steps and plan.seconds == pytest.approx(60, abs=1)
+    assert planned(replace(FORM, preset="5 minutes on a GPU"), Limits(steps=30)).steps == 30
+    assert planned(replace(FORM, twin=False)).parts == ("fused",)
+    assert forms.PRESETS["Custom"].seconds is None
+
+
+# Visitors ---------------------------------------------------------------------------------------
+
+
+def test_two_visitors(begun: list[Path], tmp_path: Path) -> None:
+    found, one, two = Jobs(root=tmp_path), jobs.new_key(), jobs.new_key()
+    first = found.create(one, planned(), "cpu")
+    second = found.create(one, planned(replace(FORM, twin=False)), "cpu")
+    assert [j.id for j in found.list(one)] == [second.id, first.id] and found.list(two) == []
+    for action in (found.get, found.stop, found.resume, found.delete):
+        with pytest.raises(InputError, match="no such run"):
+            action(two, first.id)
+    assert first.parts == ("fused", "twin") and second.parts == ("fused",)
+    assert states(found, one, first.id) == ["waiting", "waiting"]
+    assert second.name.startswith("#2 · llama · code · 4 steps")
+    listing = "".join(str(p) for p in tmp_path.rglob("*"))
+    assert one not in listing and one not in (first.folder / "job.json").read_text()
+
+
+def test_hostile_keys_and_ids(begun: list[Path], tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    found, key = Jobs(root=root), jobs.new_key()
+    job_ = found.create(key, planned(), "cpu")
+    (tmp_path / "job.json").write_bytes((job_.folder / "job.json").read_bytes())
+    for bad in HOSTILE:
+        assert not jobs.is_key(bad) or bad == "f" * 32
+        assert found.list(bad) == [] and found.trained(bad) == []
+        with pytest.raises(InputError):
+            found.resolve(bad)
+        for action in (found.get, found.stop, found.resume, found.delete):
+            with pytest.raises(InputError):
+                action(key, bad)
+            with pytest.raises(InputError):
+                action(bad, job_.id)
+    for name in (f"run:{key}/{job_.id}/../..", f"run:{key}/{job_.id}/fused", f"run:{key}/../fused"):
+        with pytest.raises(InputError):
+            found.resolve(name)
+    assert job_.folder.is_dir() and sorted(p.name for p in tmp_path.iterdir()) == [
+        "job.json", "runs"
+    ]  # fmt: skip
+
+
+def test_limits_and_deletion(begun: list[Path], tmp_path: Path) -> None:
+    found, key = Jobs(Limits(trainings=2), tmp_path), jobs.new_key()
+    first, second = (found.create(key, planned(), "cpu") for _ in range(2))
+    with pytest.raises(InputError, match="limit"):
+        found.create(key, planned(), "cpu")
+    found.create(jobs.new_key(), planned(), "cpu")
+    with pytest.raises(InputError, match="stop it first"):
+        found.delete(key, first.id)
+    found.stop(key, first.id)
+    assert states(found, key, first.id) == ["stopped", "stopped"]
+    with pytest.raises(InputError, match="nothing to stop"):
+        found.stop(key, first.id)
+    found.delete(key, first.id)
+    assert found.list(key) == [found.get(key, second.id)] and not first.folder.exists()
+    assert [p.name for p in second.folder.parent.iterdir()] == [second.id]
+    assert found.create(key, planned(), "cpu").name.startswith("#3 ")
+
+
+def test_a_full_disk_is_one_sentence(
+    begun: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    found, key, plan = Jobs(root=tmp_path), jobs.new_key(), planned()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match="No space left"):
+        found.create(key, plan, "cpu")
+    assert found.list(key) == [] and not list(tmp_path.rglob("*.part"))
+
+
+def test_settings_go_through_yaml(begun: list[Path], tmp_path: Path) -> None:
+    found, key = Jobs(root=tmp_path), jobs.new_key()
+    form = replace(FORM, lora=True, seed=7, lm_weight=0.25, fusion={"level": "token", "top_k": 3})
+    made = found.create(key, planned(form), "cpu")
+    fused, twin = made.config("fused"), made.config("twin")
+    assert fused.lora and fused.seed == 7 and fused.objective.lm_weight == 0.25
+    assert fused.fusion.top_k == 3 and fused.max_steps == 4 and fused.eval_every == 1
+    assert twin == fused.twin() and RunConfig.of(fused.to_mapping()) == fused
+    assert Path(fused.data or "").read_text("utf-8") and list(fused.eval_data) == ["code"]
+    kept = downloads.Downloads()
+    files = kept.prepare(made)
+    assert [Path(f).name for f in files] == ["run.zip", "metrics.csv"]
+    with zipfile.ZipFile(files[0]) as packed:
+        packed.extractall(tmp_path / "home")
+        assert set(packed.namelist()) == {
+            "run.yaml", "twin.yaml", teaching.DATA, "held-out-0.jsonl"
+        }  # fmt: skip
+        assert str(tmp_path) not in packed.read("run.yaml").decode()
+    at_home = RunConfig.read(tmp_path / "home" / "run.yaml")
+    assert at_home.data == str(tmp_path / "home" / teaching.DATA)
+    assert replace(at_home, data=fused.data, eval_data=fused.eval_data) == fused
+    compile(downloads.snippet(made, {"fused": 1}, local=False), "snippet", "exec")
+
+
+def test_the_secret_survives_a_restart(tmp_path: Path) -> None:
+    first = train.secret(tmp_path / "runs")
+    assert train.secret(tmp_path / "runs") == first and len(first) == 32
+    assert (tmp_path / "runs" / ".secret").stat().st_mode & 0o777 == 0o600
+
+
+# The queue --------------------------------------------------------------------------------------
+
+
+def test_turns_are_taken_one_at_a_time(begun: list[Path], tmp_path: Path) -> None:
+    found, key = Jobs(root=tmp_path), jobs.new_key()
+    first = found.create(key, planned(), "cpu")
+    second = found.create(jobs.new_key(), planned(), "cpu")
+    again = turns.Turns(tmp_path, Limits())  # as after a restart
+    assert again.tick()
+    assert begun == [first.folder / "fused"]
+    again.tick()  # the run is no more, as far as its folder says
+    again.tick()
+    assert begun == [first.folder / "fused", first.folder / "twin", second.folder / "fused"]
+    again.tick()
+    assert not again.tick() and len(begun) == 4
+
+
+def test_a_broken_run_does_not_block_the_queue(begun: list[Path], tmp_path: Path) -> None:
+    found = Jobs(root=tmp_path)
+    first = found.create(jobs.new_key(), planned(), "cpu")
+    second = found.create(jobs.new_key(), planned(), "cpu")
+    (first.folder / "fused.yaml").write_text("target: [")
+    for _ in range(3):
+        found._turns.tick()
+    assert begun == [first.folder / "twin", second.folder / "fused"]
+    (second.folder.parent / "ffffffffffffffff").mkdir()
+    (second.folder / "job.json").write_text("no JSON")
+    assert Jobs(root=tmp_path).list(jobs.new_key()) == []
+
+
+def test_real_runs_stop_go_on_and_can_be_used(tmp_path: Path) -> None:
+    """Also after a restart of the app, which the run outlives."""
+    found, key = Jobs(root=tmp_path), jobs.new_key()
+    form = replace(FORM, steps=60, twin=True)
+    made = found.create(key, planned(form), "cpu")
+    until(lambda: states(found, key, made.id)[0] == "training")
+    again = Jobs(root=tmp_path)
+    until(lambda: again.get(key, made.id).status("fused").step >= 3)
+    assert states(again, key, made.id) == ["training", "waiting"]
+    with pytest.raises(InputError, match="stop it first"):
+        again.delete(key, made.id)
+    asked = time.monotonic()
+    again.stop(key, made.id)
+    until(lambda: states(again, key, made.id) == ["stopped", "stopped"])
+    assert time.monotonic() - asked < 3
+    with pytest.raises(InputError, match="wait until"):
+        again.model_folder(key, made.id, "fused")
+    for part in made.parts:  # let it be short
+        file = made.folder / f"{part}.yaml"
+        file.write_text(file.read_text().replace("max_steps: 60", "max_steps: 6"))
+    (made.folder / "fused" / "config.yaml").write_text((made.folder / "fused.yaml").read_text())
+    again.resume(key, made.id)
+    until(lambda: states(again, key, made.id) == ["finished", "finished"])
+    label, name = again.trained(key)[0]
+    assert label.endswith("fused") and (again.resolve(name) / "model.safetensors").is_file()
+    shown = train_view.show(again.get(key, made.id), train_view.Readings())
+    assert json.loads(shown.view)["table"][0][0] == "code"
+    names = [Path(f).name for f in downloads.Downloads().prepare(made)]
+    assert names == ["run.zip", "metrics.csv", "fused-model.zip", "twin-model.zip"]
+    again.delete(key, made.id)
+    with pytest.raises(InputError):
+        again.resolve(name)
+
+
+def test_a_process_that_starts_is_stopped_at_once(tmp_path: Path) -> None:
+    found, key = Jobs(root=tmp_path), jobs.new_key()
+    made = found.create(key, planned(replace(FORM, twin=False)), "cpu")
+    until((made.folder / "fused" / ".pid").exists)
+    until(lambda: (made.folder / "fused" / ".pid").read_text() not in ("", "0"))
+    asked = time.monotonic()
+    found.stop(key, made.id)
+    until(lambda: states(found, key, made.id) == ["stopped"])
+    assert time.monotonic() - asked < 3
+
+
+# Inside an event, as on ZeroGPU -------------------------------------------------------------------
+
+
+def test_in_event_training(tmp_path: Path) -> None:
+    found, key = Jobs(Limits(in_event=True, train_seconds=60), tmp_path), jobs.new_key()
+    made = found.create(key, planned(replace(FORM, steps=3)), "cpu")
+    assert found._turns._scheduler is None
+    seen = [states(found, key, made.id) for _ in found.work(key, made.id)]
+    assert states(found, key, made.id) == ["finished", "finished"]
+    assert ["finished", "waiting"] in seen or any(s[0] == "finished" for s in seen)
+    arguments = (str(made.folder / "fused"), made.config("fused").to_yaml(), 60.0)
+    status = made.status("fused")
+    assert pickle.loads(pickle.dumps(arguments)) == arguments
+    assert pickle.loads(pickle.dumps(status)) == status
+    assert pickle.loads(pickle.dumps(ONCE)) == ONCE
+
+
+def test_closing_the_page_ends_an_event(tmp_path: Path) -> None:
+    found, key = Jobs(Limits(in_event=True), tmp_path), jobs.new_key()
+    made = found.create(key, planned(replace(FORM, steps=500)), "cpu")
+    work: Iterator[None] = found.work(key, made.id)
+    for _ in work:
+        if made.status("fused").step:
+            break
+    asked = time.monotonic()
+    work.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - asked < 3
+    assert made.status("fused").state == "stopped" and made.status("twin").state == "waiting"
+    assert Jobs(Limits(in_event=True), tmp_path).get(key, made.id).status("twin").state == "stopped"
+
+
+def test_an_event_has_its_time(tmp_path: Path) -> None:
+    made = Jobs(Limits(in_event=True), tmp_path).create(jobs.new_key(), planned(FORM), "cpu")
+    config = replace(made.config("fused"), max_steps=5000).to_yaml()
+    last = list(work_training.train(str(made.folder / "fused"), config, 0.4))[-1]
+    assert last.state == "stopped" and job.active({"fused": last}) is False

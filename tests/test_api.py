@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ def client(address: str) -> Any:
 
 def test_only_typed_endpoints_are_public(client: Any) -> None:
     found = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert {"/align", "/distributions", "/fuse", "/generate"} <= set(found)
+    names = ("align", "distributions", "fuse", "generate", "train", "run_status")
+    assert set(found) == {f"/{name}" for name in names}
     for name, endpoint in found.items():
         assert endpoint["parameters"], name
         assert endpoint["description"], name
@@ -74,6 +76,41 @@ def test_generate_has_the_limits_of_the_page(client: Any) -> None:
     for words, change in wrong.items():
         with pytest.raises(AppError, match=words):
             client.predict(**asked | change, api_name="/generate")
+
+
+def test_a_training_is_started_and_followed(client: Any) -> None:
+    asked = {"target": "zoo:llama", "sources": SOURCES[:1], "domains": ["Code"], "kilobytes": 4}
+    started = client.predict(**asked, steps=3, twin=False, api_name="/train")
+    assert started["parts"] == ["fused"] and started["steps"] == 3
+    until = time.monotonic() + 90
+    while True:
+        now = client.predict(started["key"], started["run"], api_name="/run_status")
+        fused = now["parts"]["fused"]
+        assert fused["state"] != "failed", fused
+        if fused["state"] == "finished":
+            break
+        assert time.monotonic() < until, fused
+        time.sleep(0.5)
+    assert fused["metrics"]["step"] == 3 and fused["result"]["bits_per_byte"]["after"] > 0
+
+
+def test_a_training_has_the_limits_of_the_page_and_its_owner(client: Any) -> None:
+    from gradio_client.exceptions import AppError
+
+    asked = {"target": "zoo:llama", "sources": SOURCES[:1], "domains": ["Code"]}
+    wrong = {
+        "Steps": {"steps": 10**9},
+        "λ must": {"lm_weight": 3},
+        "toy domain": {"domains": ["../.."]},
+        "nothing to read": {"domains": []},
+        "key": {"key": "../../etc"},
+    }
+    for words, change in wrong.items():
+        with pytest.raises(AppError, match=words):
+            client.predict(**asked | change, api_name="/train")
+    for key, run in (("a" * 32, "0" * 16), ("../..", "x"), ("", "")):
+        with pytest.raises(AppError):
+            client.predict(key, run, api_name="/run_status")
 
 
 @pytest.mark.parametrize(

@@ -123,10 +123,10 @@ def test_a_run_from_start_to_files(trainer: Callable[..., Any], tmp_path: Path) 
             page.wait_for_timeout(250)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             assert poor_contrast(page) == []
-    dark = page.evaluate("document.querySelector('.fl-figure')._fullLayout.paper_bgcolor")
+    dark = page.evaluate("document.querySelector('.fl-figure')._fullLayout.font.color")
     page.evaluate("document.body.classList.toggle('dark')")
     page.wait_for_function(
-        "old => document.querySelector('.fl-figure')._fullLayout.paper_bgcolor !== old", arg=dark
+        "old => document.querySelector('.fl-figure')._fullLayout.font.color !== old", arg=dark
     )
 
     delete = page.locator("#train-delete")
@@ -240,6 +240,14 @@ def test_own_hostile_text_with_keys_alone(trainer: Callable[..., Any]) -> None:
     assert prompt.inner_text().startswith("<img src=x onerror=alert(1)>")
     assert page.locator(".fuselab-view img, .fuselab-view script").count() == 0
     assert page.evaluate("window.broken") is None
+    page.get_by_role("tab", name="Generate").click()
+    page.locator("#trained-here input").click()
+    page.get_by_role("option", name="fused").click()
+    page.locator("#write").click()
+    page.locator("#generate-view .fl-status.fl-done").wait_for(timeout=LONG)
+    titles = page.locator("#generate-view .fl-writer h3 span").all_inner_texts()
+    assert titles[-1] == "#1 fused" and len(titles) == 6
+    page.get_by_role("tab", name="Train").click()
     for words in ("for good", "Deleted"):
         page.locator("#train-delete").focus()
         page.keyboard.press("Enter")

@@ -27,6 +27,7 @@ function plain(text) {
   return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
+const NARROWEST = 160;
 const WELL_BEFORE = "400px";
 const WORDS = new Set(["name", "legendgroup", "title", "text"]);
 function resolved(value, key) {
@@ -50,7 +51,7 @@ function layoutOf(figure) {
   const { xaxis = {}, yaxis = {}, ...rest } = figure.layout;
   return resolved({
     font: { family: "system-ui, sans-serif", size: 12, color: "var(--fl-quiet)" },
-    paper_bgcolor: "var(--fl-card)", plot_bgcolor: "var(--fl-card)",
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     margin: { l: 52, r: 10, t: 8, b: 40 }, hovermode: "x unified", autosize: true,
     hoverlabel: { bgcolor: "var(--fl-card)", bordercolor: "var(--fl-line)", font: { color: "var(--fl-ink)" } },
     legend: { orientation: "h", x: 0, y: -0.24, font: { color: "var(--fl-ink)" } },
@@ -70,7 +71,11 @@ function cardOf(figure) {
   const card = { node: make("article", "fl-card"), plot: make("div", "fl-figure"), figure };
   const saves = saveButtons(figure.name, { rows: () => tracesRows(card.figure) });
   for (const format of ["SVG", "PNG"]) {
-    const save = () => window.Plotly.downloadImage(card.plot, { format: format.toLowerCase(), width: 900, height: 480, scale: 2, filename: figure.name });
+    const save = () => {
+      const paper = resolved("var(--fl-card)");
+      const drawn = { data: card.plot.data, layout: { ...card.plot.layout, paper_bgcolor: paper, plot_bgcolor: paper } };
+      window.Plotly.downloadImage(drawn, { format: format.toLowerCase(), width: 900, height: 480, scale: 2, filename: figure.name });
+    };
     saves.prepend(button(format, "save this figure as " + format, save));
   }
   card.note = make("p", "fl-note");
@@ -95,9 +100,10 @@ async function drawCard(library, figure) {
   card.width = card.plot.clientWidth;
 }
 
-// Plotly can measure only what is displayed.
+// Plotly can measure only what is displayed, and fails where the margins leave no room; a page that
+// becomes narrow passes through such widths.
 function displayed(card) {
-  return card.plot.isConnected && card.plot.clientWidth > 0;
+  return card.plot.isConnected && card.plot.clientWidth >= NARROWEST;
 }
 
 async function drawAll() {
@@ -144,9 +150,13 @@ function refresh() {
 }
 watch(PROPS, refresh);
 new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+let settling = null;
 new ResizeObserver(() => {
-  const cards = Array.from(state.drawn.values());
-  if (cards.some((card) => displayed(card) && card.plot.clientWidth !== card.width)) draw();
+  clearTimeout(settling);
+  settling = setTimeout(() => {
+    const cards = Array.from(state.drawn.values());
+    if (cards.some((card) => displayed(card) && card.plot.clientWidth !== card.width)) draw();
+  }, 120);
 }).observe(ui.grid);
 new IntersectionObserver((entries) => {
   if (state.seen || !entries.some((e) => e.isIntersecting)) return;

@@ -143,7 +143,7 @@ def _fields(session: Session, prompt: gr.Textbox) -> Fields:
             ),
             trained=gr.Dropdown(
                 [], value=[], label="Trained here", info="write, too", multiselect=True,
-                visible=False, elem_id="trained-here", min_width=200,
+                visible=False, elem_id="trained-here", min_width=700,
             ),
         )  # fmt: skip
 

@@ -69,7 +69,7 @@ function showOrigins(event) {
     add(list, add(make("li"), dot, make("span", "", lines[i])));
   });
   ui.tip.replaceChildren(make("b", "", bar.querySelector(".fl-label").firstChild.textContent), make("span", "", "percent of the fused row, and where it came from"), list);
-  placeTip(bar);
+  hang(ui.tip, bar, root);
 }
 
 function cardHead(title, color, note) {

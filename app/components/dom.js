@@ -78,3 +78,12 @@ function makeTable(heads, rows) {
 function shortName(name) {
   return name.replace(/[\/\\]+$/, "").split(/[\/\\]/).pop().replace(/^zoo:/, "") || name;
 }
+
+// Hangs a tip from a node, within the frame of the drawing.
+function hang(tip, node, frame) {
+  tip.hidden = false;
+  const box = node.getBoundingClientRect();
+  const around = frame.getBoundingClientRect();
+  tip.style.left = Math.min(Math.max(0, box.left - around.left), around.width - tip.offsetWidth) + "px";
+  tip.style.top = box.bottom - around.top + 8 + "px";
+}

@@ -170,11 +170,7 @@ function showTip(event) {
     add(list, add(make("li"), dot, make("span", "", name + ": " + figure(nats[i], 2) + " nats" + weight)));
   });
   ui.tip.replaceChildren(make("b", "", text || "part of a character"), make("span", "", winner < 0 ? "no single winner" : "winner: " + names[winner]), list);
-  ui.tip.hidden = false;
-  const box = node.getBoundingClientRect();
-  const frame = root.getBoundingClientRect();
-  ui.tip.style.left = Math.min(Math.max(0, box.left - frame.left), frame.width - ui.tip.offsetWidth) + "px";
-  ui.tip.style.top = box.bottom - frame.top + 8 + "px";
+  hang(ui.tip, node, root);
 }
 
 function hideTip() {

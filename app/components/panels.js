@@ -76,16 +76,7 @@ function showTip(event) {
     make("span", "", token[3] > token[2] ? "bytes " + token[2] + "–" + token[3] + ": " + hexBytes(bytes) : "no bytes of the text"),
     make("span", "", target ? (node.classList.contains("fl-inside") ? "ends inside every source's token" : "target token") : KINDS[token[5]]),
   );
-  placeTip(node);
-}
-
-function placeTip(node) {
-  ui.tip.hidden = false;
-  const box = node.getBoundingClientRect();
-  const frame = root.getBoundingClientRect();
-  const left = Math.min(Math.max(0, box.left - frame.left), frame.width - ui.tip.offsetWidth);
-  ui.tip.style.left = left + "px";
-  ui.tip.style.top = box.bottom - frame.top + 8 + "px";
+  hang(ui.tip, node, root);
 }
 
 function hideTip() {

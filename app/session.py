@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from .limits import Limits
 from .shelf import Shelf
 from .work import Request
 
-KEPT_ANALYSES = 64
+KEPT_ANALYSES = 96
 GONE = "The server no longer has this analysis: press Analyse to read the text again."
 
 
@@ -42,6 +44,12 @@ class Kept:
     analysis: Analysis
     pieces: dict[str, views.Piece]
     extras: dict[str, Any] = field(default_factory=dict)
+
+
+def give_back() -> None:
+    """Return what the heap no longer needs to the system, where the C library can (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Session:
@@ -147,6 +155,7 @@ class Session:
             ):
                 _, old = self._kept.popitem(last=False)
                 total -= len(old.analysis.target.data)
+        give_back()
 
     def find(self, question: Any) -> Kept | None:
         """Return the kept analysis whose id stands in a question from a page, if there is one."""

@@ -22,7 +22,7 @@ from fusion_core.vocab import STRATEGIES
 from .gpu import on_device
 from .shelf import Shelf, told
 
-VIEWED = 12
+VIEWED = 8
 """Tokens that are kept of rows that are only looked at."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -16,10 +18,12 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("zoo:llama", ["zoo:neox-reason", "zoo:gpt2-story", "zoo:mpt-code"])
+_NAME = re.compile(r'\{\\"id\\": \\"([\w-]{20,})\\"')
 CLICKS = 3
 """Tokens that a visitor looks at in each text."""
 
@@ -70,32 +74,78 @@ def app(**environment: str) -> Iterator[tuple[str, psutil.Process, float]]:
         process.wait(20)
 
 
+class Page:
+    """What the page sends when Analyse is pressed and when a token is clicked."""
+
+    def __init__(self, address: str) -> None:
+        self._hash = secrets.token_hex(6)
+        self._http = httpx.Client(base_url=f"{address}/gradio_api/", timeout=90)
+        config = self._http.get(f"{address}/config").json()
+        ids = {c["props"].get("elem_id"): c["id"] for c in config["components"]}
+        self._view = ids["align-view"]
+        self._event = next(
+            d["id"]
+            for d in config["dependencies"]
+            if [ids["analyse"], "click"] in [list(t) for t in d["targets"]]
+        )
+
+    def analyse(self, text: str) -> str:
+        """Let all models read a text; give the name of the analysis whose score has come."""
+        settings = ("prefix", "min_ce", "token", 10)
+        asked = {"data": ["", text, *MODELS, *settings], "fn_index": self._event}
+        self._http.post("queue/join", json=asked | {"session_hash": self._hash}).raise_for_status()
+        name = ""
+        with self._http.stream("GET", "queue/data", params={"session_hash": self._hash}) as told:
+            for line in told.iter_lines():
+                if found := _NAME.search(line):
+                    name = found[1]
+                if '"process_completed"' in line:
+                    assert name and '"success":true' in line.replace(" ", ""), line[:300]
+                    return name
+        raise AssertionError("the answer broke off")
+
+    def click(self, name: str, index: int) -> dict:
+        """Ask for the distributions at a token of an analysis."""
+        question = {
+            "data": {"id": name, "index": index},
+            "component_id": self._view,
+            "fn_name": "read_cards",
+            "session_hash": self._hash,
+        }
+        answer = self._http.post("component_server", json=question)
+        answer.raise_for_status()
+        found = answer.json()
+        assert found and found["index"] == index, found
+        return found
+
+    def close(self) -> None:
+        """Leave."""
+        self._http.close()
+
+
 def visit(address: str, number: int, seconds: float, pause: float, waits: Waits) -> None:
     """Read text after text, look at some tokens of each, and pause as a reader does."""
-    from gradio_client import Client
-
     from fusion_core import corpus
 
     rng = random.Random(number)
-    client = Client(address, verbose=False)
+    page = Page(address)
     domains = tuple(corpus.DOMAINS)
     stream = corpus.documents(domains[number % len(domains)], "test", seed=number)
     until = time.monotonic() + seconds
     time.sleep(rng.uniform(0, pause))
     while time.monotonic() < until:
-        text = next(stream)[:600]
         try:
             began = time.perf_counter()
-            client.predict(*MODELS, text, api_name="/fuse")
+            name = page.analyse(next(stream)[:600])
             waits.analyses.append(time.perf_counter() - began)
             for _ in range(CLICKS):
                 time.sleep(rng.uniform(0, pause))
                 began = time.perf_counter()
-                client.predict(*MODELS, text, rng.randrange(5), api_name="/distributions")
+                page.click(name, rng.randrange(5))
                 waits.clicks.append(time.perf_counter() - began)
         except Exception as error:
             waits.errors.append(f"{type(error).__name__}: {error}")
-    client.close()
+    page.close()
 
 
 def crowd(address: str, visitors: int, seconds: float, pause: float = 2.0) -> Waits:

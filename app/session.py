@@ -23,7 +23,7 @@ from .limits import Limits
 from .shelf import Shelf
 from .work import Request
 
-KEPT_ANALYSES = 96
+KEPT_ANALYSES = 64
 GONE = "The server no longer has this analysis: press Analyse to read the text again."
 
 

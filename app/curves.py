@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 MOST_POINTS = 400
@@ -14,31 +10,6 @@ MOST_POINTS = 400
 
 Lines = Sequence[Mapping[str, Any]]
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
-
-
-class Tail:
-    """Reads the lines of a growing file once each."""
-
-    def __init__(self, path: Path) -> None:
-        """Begin at the start of a file, which need not be there yet."""
-        self._path = path
-        self._file = self._read = 0
-        self.lines: list[dict[str, Any]] = []
-
-    def more(self) -> list[dict[str, Any]]:
-        """Return all whole lines; a file that was replaced is read anew."""
-        with suppress(OSError), self._path.open("rb") as stream:
-            now = os.fstat(stream.fileno())
-            if now.st_ino != self._file or now.st_size < self._read:
-                self._file, self._read, self.lines = now.st_ino, 0, []
-            stream.seek(self._read)
-            data = stream.read()
-            whole = data[: data.rfind(b"\n") + 1]
-            self._read += len(whole)
-            for line in whole.splitlines():
-                with suppress(ValueError):
-                    self.lines.append(json.loads(line))
-        return self.lines
 
 
 def figures(

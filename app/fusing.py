@@ -16,8 +16,6 @@ from .glyphs import characters, visible
 from .views import board, finite, short_name
 from .work import Study
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
 
 def fuse_view(analysis: Analysis, study: Study) -> dict[str, Any]:
     """Describe how a text was fused, and how it could have been.
@@ -27,7 +25,7 @@ def fuse_view(analysis: Analysis, study: Study) -> dict[str, Any]:
         study: every operator and strategy on the same text.
 
     Returns:
-        ``names`` and ``letters`` of the sources; ``tokens``: for each target text token its text,
+        ``names`` of the sources; ``tokens``: for each target text token its text,
         winner, weights and cross-entropies in nats (of each source as carried over, the target, the
         fused row); the ``board``; tables of ``sources``, ``operators`` and ``strategies``; and what
         is ``chosen``.
@@ -36,7 +34,6 @@ def fuse_view(analysis: Analysis, study: Study) -> dict[str, Any]:
     details = analysis.details
     return {
         "names": [short_name(n) for n in names],
-        "letters": list(LETTERS[: len(names)]),
         "target": short_name(analysis.target.model),
         "tokens": _tokens(analysis),
         "board": board(analysis),

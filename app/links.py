@@ -58,7 +58,7 @@ def connect(
 def read(query: str | None) -> dict[str, list[str]]:
     """Return what a query sets, by key."""
     query = (query or "")[:LONGEST].removeprefix("?")
-    return parse_qs(query, keep_blank_values=True, max_num_fields=None)
+    return parse_qs(query, keep_blank_values=True)
 
 
 def _update(component: Any, given: list[str] | None) -> Any:

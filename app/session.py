@@ -20,7 +20,7 @@ from fusion_core.records import Analysis
 
 from . import cards, gpu, views, work
 from .limits import Limits
-from .shelf import Shelf
+from .shelf import PROGRESS_SECONDS, Shelf
 from .work import Request
 
 KEPT_ANALYSES = 64
@@ -71,6 +71,7 @@ class Session:
         )
         self._lock = threading.Lock()
         self._kept: OrderedDict[Request, Kept] = OrderedDict()
+        self._doing: dict[Request, threading.Event] = {}
 
     def names(self, target: str | None, sources: Sequence[str] | None) -> tuple[str, ...]:
         """Check which models a visitor asks for, before anything is loaded.
@@ -128,13 +129,28 @@ class Session:
         Raises:
             FusionError: one sentence that says what was wrong.
         """
-        with self._lock:
-            kept = self._kept.get(request)
-            if kept:
-                self._kept.move_to_end(request)
+        while True:
+            with self._lock:
+                kept = self._kept.get(request)
+                if kept:
+                    self._kept.move_to_end(request)
+                    break
+                other = self._doing.get(request)
+                if other is None:
+                    self._doing[request] = threading.Event()
+                    break
+            if not other.wait(PROGRESS_SECONDS):  # the same, asked for by another tab or visitor
+                yield "Reading the text with every model …"
         if kept:
             yield kept
             return
+        try:
+            yield from self._analysed(request)
+        finally:
+            with self._lock:
+                self._doing.pop(request).set()
+
+    def _analysed(self, request: Request) -> Iterator[str | Kept]:
         loaded = yield from self.shelf.loading(request.names)
         yield "Reading the text with every model …"
         for step in work.analyse(self.shelf.key, request):
@@ -166,15 +182,21 @@ class Session:
                     return kept
         return None
 
-    def cards(self, question: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the cards of token ``index`` of the kept analysis ``id``; None if there is none.
+    def _asked(self, question: Any, what: str) -> tuple[Kept, int] | None:
+        """Return the kept analysis of a question and the number that it asks for, if it has both.
 
-        Asked by the page, past queue and session: it only reads.
+        Questions come from a page, past queue and session: they only read.
         """
         kept = self.find(question)
-        index = question.get("index") if kept else None
-        if kept is None or not isinstance(index, int):
+        number = question.get(what) if kept else None
+        return (kept, number) if kept and isinstance(number, int) else None
+
+    def cards(self, question: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the cards of token ``index`` of analysis ``id``; None if there is none."""
+        asked = self._asked(question, "index")
+        if asked is None:
             return None
+        kept, index = asked
         try:
             return cards.cards(kept.analysis, index, kept.pieces)
         except FusionError:
@@ -187,10 +209,10 @@ class Session:
             None if there is no such analysis; ``{"wait": True}`` where the models have not been
             asked, which `ask_characters` does.
         """
-        kept = self.find(question)
-        index = question.get("index") if kept else None
-        if kept is None or not isinstance(index, int):
+        asked = self._asked(question, "index")
+        if asked is None:
             return None
+        kept, index = asked
         readers = kept.extras.get(f"characters {views.page_of(kept.analysis, index)}")
         if readers is None:
             return {"wait": True}
@@ -205,10 +227,10 @@ class Session:
         Raises:
             InputError: the analysis is gone.
         """
-        kept = self.find(question)
-        index = question.get("index") if kept else None
-        if kept is None or not isinstance(index, int):
+        asked = self._asked(question, "index")
+        if asked is None:
             raise InputError(GONE)
+        kept, index = asked
         yield from self.shelf.loading(kept.request.names)
         yield "Asking every model for the next character …"
         target, starts = kept.analysis.target, views.pages(kept.analysis)
@@ -257,8 +279,8 @@ class Session:
 
     def page(self, question: dict[str, Any]) -> dict[str, Any] | None:
         """Return page ``page`` of the score of the kept analysis ``id``; None if there is none."""
-        kept = self.find(question)
-        number = question.get("page") if kept else None
-        if kept is None or not isinstance(number, int):
+        asked = self._asked(question, "page")
+        if asked is None:
             return None
+        kept, number = asked
         return views.score(kept.analysis, kept.id, number)

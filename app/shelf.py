@@ -7,10 +7,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -101,10 +102,7 @@ class Shelf:
         yield f"Loading {what} …"
         with ThreadPoolExecutor(max_workers=1) as pool:
             job: Future[Any] = pool.submit(self.get, name)
-            while not job.done():
-                with suppress(TimeoutError):
-                    job.exception(timeout=PROGRESS_SECONDS)
-                    break
+            while not wait([job], PROGRESS_SECONDS).done:
                 if came := _fetched(name):
                     yield f"Loading {what}: {size_of(came)} have come …"
             job.result()
@@ -145,15 +143,17 @@ def told(work: Callable[[Callable[[str, float], None]], Any]) -> Generator[str, 
     Returns:
         What the work returns; its errors are raised.
     """
-    last: list[tuple[str, float]] = []
+    steps: SimpleQueue[str | None] = SimpleQueue()
+
+    def progress(stage: str, share: float) -> None:
+        steps.put(f"{stage.capitalize()} ({share:.0%}) …")
+
     with ThreadPoolExecutor(max_workers=1) as pool:
-        job = pool.submit(work, lambda stage, share: last.append((stage, share)))
-        began = time.monotonic()
-        while True:
-            with suppress(TimeoutError):
-                job.exception(timeout=PROGRESS_SECONDS if time.monotonic() > began else 0)
-                return job.result()
-            if last:
-                stage, share = last[-1]
-                last.clear()
-                yield f"{stage.capitalize()} ({share:.0%}) …"
+        job = pool.submit(work, progress)
+        job.add_done_callback(lambda _: steps.put(None))
+        last = time.monotonic()
+        while (step := steps.get()) is not None:
+            if time.monotonic() - last > PROGRESS_SECONDS:
+                last = time.monotonic()
+                yield step
+        return job.result()

@@ -109,8 +109,12 @@ def build(session: Session | None = None) -> gr.Blocks:
             with _tab("fuse", shown):
                 fuse.build(session, settings, shown, reading)
             with _tab("generate", shown):
-                resolve = lambda name: str(jobs.resolve(name))  # noqa: E731
-                writers = generate.build(session, settings, resolve=resolve, label=jobs.label)
+                writers = generate.build(
+                    session,
+                    settings,
+                    resolve=lambda name: str(jobs.resolve(name)),
+                    label=jobs.label,
+                )
             with _tab("train", shown):
                 trainings = train.build(session, settings, demo, (visitor, jobs))
             with _tab("learn", shown):

@@ -127,7 +127,7 @@ def samples(
     here = Shelf.at(shelf)
     written: list[list[str]] = []
     sampling = Sampling(max_new_tokens=SAMPLE_TOKENS, temperature=0.7, seed=seed)
+    writers = [Ensemble(here.get(name)) for name in names]
     for prompt in prompts:
-        writers = [Ensemble(here.get(name)) for name in names]
         written.append(["".join(s.text for s in stream(w, prompt, sampling)) for w in writers])
         yield written

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app import curves
+from fusion_core.runs import Tail
 
 BEFORE = {"code": 1.0, "<b>own</b>": 3.0}
 
@@ -106,7 +107,7 @@ def test_table_has_every_line() -> None:
 
 def test_a_growing_file_is_read_once(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
-    tail = curves.Tail(file)
+    tail = Tail(file)
     assert tail.more() == []
     file.write_bytes(b'{"step": 1}\n{"step"')
     assert tail.more() == [{"step": 1}]

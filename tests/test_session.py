@@ -215,3 +215,41 @@ def test_what_has_come_of_a_download_is_counted(tmp_path, monkeypatch: pytest.Mo
 )
 def test_sizes_are_written_for_readers(size: float, words: str) -> None:
     assert limits.size_of(size) == words
+
+
+def test_what_is_asked_twice_at_a_time_is_worked_out_once(
+    tiny_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    gate = threading.Event()
+    real = sessions.work.analyse
+
+    def slow(shelf: str, request: sessions.Request):
+        calls.append(request.text)
+        gate.wait(10)
+        yield from real(shelf, request)
+
+    monkeypatch.setattr(sessions.work, "analyse", slow)
+    monkeypatch.setattr(sessions, "PROGRESS_SECONDS", 0.01)
+    found: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(kept(tiny_session, "the cat")[1]))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    threading.Timer(0.3, gate.set).start()
+    for thread in threads:
+        thread.join(20)
+    assert calls == ["the cat"] and len(found) == 3 and len({id(f) for f in found}) == 1
+
+
+def test_a_page_that_leaves_in_the_middle_keeps_nobody_waiting(tiny_session: Session) -> None:
+    first = tiny_session.analyse(tiny_session.request("tiny-llama", ["tiny-gpt"], "the cat"))
+    assert "Loading" in next(first)
+    first.close()
+    assert kept(tiny_session, "the cat")[1].id
+    refused = tiny_session.request("tiny-llama", ["tiny-llama"], "the cat")
+    for _ in range(2):  # a failure is over, too
+        with pytest.raises(InputError, match="named twice"):
+            list(tiny_session.analyse(refused))

@@ -20,12 +20,12 @@ function winnerName(winner) {
 }
 
 function drawText() {
-  const { tokens, names, letters } = state.view;
+  const { tokens, names } = state.view;
   const pages = Math.ceil(tokens.length / PAGE);
   const legend = make("ul", "fl-legend");
   names.forEach((name, i) => {
     const share = tokens.filter((t) => t[1] === i).length / tokens.length;
-    const sign = make("span", "fl-won fl-line-" + (i % 6), letters[i]);
+    const sign = make("span", "fl-won fl-line-" + (i % 6), "abc", { "aria-hidden": "true" });
     sign.style.setProperty("--fl-hue", hue(i));
     add(legend, add(make("li"), sign, make("span", "", name + " " + percent(share) + " %")));
   });

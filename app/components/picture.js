@@ -28,10 +28,9 @@ function drawInto(svg, node, origin) {
   const style = getComputedStyle(node);
   if (style.visibility === "hidden" || style.clipPath.startsWith("inset(50%")) return;
   drawBox(svg, node.getBoundingClientRect(), style, origin);
-  const before = Array.from(node.childNodes);
   // What is lifted above its neighbours is drawn after them.
   const lifted = (child) => (child.nodeType === Node.ELEMENT_NODE ? Number(getComputedStyle(child).zIndex) || 0 : 0);
-  for (const child of before.sort((a, b) => lifted(a) - lifted(b))) drawInto(svg, child, origin);
+  for (const child of Array.from(node.childNodes).sort((a, b) => lifted(a) - lifted(b))) drawInto(svg, child, origin);
 }
 
 function drawBox(svg, box, style, origin) {
@@ -102,7 +101,7 @@ function drawText(svg, node, origin) {
       svg.appendChild(label);
       continue;
     }
-    const window = svgNode("svg", {
+    const frame = svgNode("svg", {
       x: around.left - origin.x,
       y: around.top - origin.y,
       width: Math.max(1, around.width),
@@ -111,7 +110,7 @@ function drawText(svg, node, origin) {
     });
     label.setAttribute("x", left - around.left);
     label.setAttribute("y", line.top - around.top + line.height / 2 + size * 0.35);
-    svg.appendChild(add(window, label));
+    svg.appendChild(add(frame, label));
   }
 }
 

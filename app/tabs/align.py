@@ -15,6 +15,7 @@ from fusion_core.records import Analysis
 from .. import texts, views
 from ..components import AlignmentView, busy, done
 from ..session import Session
+from . import examples
 from .answer import told
 from .sidebar import Settings
 
@@ -43,7 +44,6 @@ class Tab:
 
 def build(session: Session, settings: Settings) -> Tab:
     """Lay out the tab and connect it; the page says when the first text is read."""
-    examples = texts.examples()
     gr.Markdown(INTRO, elem_classes="fl-intro")
     with gr.Row(equal_height=False):
         text = gr.Textbox(
@@ -56,23 +56,13 @@ def build(session: Session, settings: Settings) -> Tab:
             elem_id="text",
         )
         with gr.Column(scale=1, min_width=220):
-            example = gr.Dropdown(
-                list(examples),
-                value=next(iter(examples)),
-                label="Example",
-                elem_id="example",
-                interactive=True,  # no function reads it
-            )
+            example = examples.offer(texts.examples(), text, "example")
             button = gr.Button("Analyse", variant="primary", elem_id="analyse")
     token = gr.Textbox("", visible=False, elem_id="token")
     view = AlignmentView(server_functions=_questions(session), elem_id="align-view")
 
     def analyse(token: str, text: str, *choice: Any) -> Iterator[Any]:
         yield from told(AlignmentView, _analyse(session, token, text, choice))
-
-    def chosen(event: gr.SelectData) -> str:
-        # The event's own value: the dropdown's may still be the one before.
-        return examples[event.value]
 
     def ask(selection: Any) -> Iterator[Any]:
         yield from told(AlignmentView, _characters(session, selection))
@@ -88,8 +78,7 @@ def build(session: Session, settings: Settings) -> Tab:
     }
     # `change` comes once the value is there; a name typed into a multiselect fires no `input`.
     gr.on([button.click, text.submit, *(c.change for c in settings.all)], **run)
-    # Not `input`: a dropdown fires that when it is merely left, and would replace a text.
-    example.select(chosen, None, text, **quiet).success(**run)
+    example.success(**run)
     view.characters(
         ask, view, view, trigger_mode="once", concurrency_id="analyse", concurrency_limit=2, **quiet
     )
@@ -118,9 +107,7 @@ def _questions(session: Session) -> list[Callable[..., Any]]:
 
 
 def _analyse(session: Session, token: str, text: str, choice: tuple[Any, ...]) -> Iterator[Any]:
-    target, sources, *fusion = choice
-    request = session.request(target, sources, text, **Settings.options(fusion))
-    for step in session.analyse(request):
+    for step in session.analyse(Settings.request(session, text, choice)):
         if isinstance(step, str):
             yield AlignmentView(notice=busy(step))
             continue

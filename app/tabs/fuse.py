@@ -66,16 +66,14 @@ def build(session: Session, settings: Settings, shown: gr.Textbox, reading: alig
 
 
 def _study(session: Session, text: str, choice: tuple[Any, ...]) -> Iterator[Any]:
-    target, sources, *fusion = choice
-    request = session.request(target, sources, text, **Settings.options(fusion))
-    for step in session.study(request):
+    for step in session.study(Settings.request(session, text, choice)):
         if isinstance(step, str):
             yield FuseView(notice=busy(step))
             continue
         kept, found = step
         analysis = kept.analysis
-        told = (
+        summary = (
             f"{len(analysis.target.data):,} bytes · fused {analysis.fused_bits_per_byte:.3f} bits "
             f"per byte · target {analysis.target_bits_per_byte:.3f}"
         )
-        yield FuseView(content=json.dumps(fuse_view(analysis, found)), notice=done(told))
+        yield FuseView(content=json.dumps(fuse_view(analysis, found)), notice=done(summary))

@@ -14,6 +14,7 @@ from .. import work_writing, writing
 from ..components import StreamView, busy, done
 from ..components.stream import stopped
 from ..session import Session
+from . import examples
 from .answer import told
 from .sidebar import Settings
 
@@ -79,23 +80,13 @@ def build(
             elem_id="prompt",
         )
         with gr.Column(scale=1, min_width=220):
-            example = gr.Dropdown(
-                list(prompts),
-                value=next(iter(prompts)),
-                label="Example",
-                elem_id="prompt-example",
-                interactive=True,  # no function reads it
-            )
+            examples.offer(prompts, prompt, "prompt-example")
             with gr.Row():
                 start = gr.Button("Write", variant="primary", elem_id="write", min_width=80)
                 stop = gr.Button("Stop", elem_id="stop-writing", min_width=80)
     fields = _fields(session, prompt)
     view = StreamView(elem_id="generate-view")
     _connect(session, settings, fields, view, (start, stop), (resolve, label))
-    example.select(
-        # The event's own value: the dropdown's may still be the one before.
-        _chosen, None, prompt, api_visibility="private", show_progress="hidden"
-    )  # fmt: skip
     linked = {
         "prompt": prompt,
         "writer": fields.operator,
@@ -106,10 +97,6 @@ def build(
         "seed": fields.seed,
     }
     return Tab(linked, fields.trained)
-
-
-def _chosen(event: gr.SelectData) -> str:
-    return writing.prompts()[event.value]
 
 
 def _fields(session: Session, prompt: gr.Textbox) -> Fields:

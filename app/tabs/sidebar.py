@@ -12,6 +12,7 @@ from fusion_core import fuse, vocab, zoo
 
 from ..limits import GIB
 from ..session import Session
+from ..work import Request
 from .answer import whole
 
 
@@ -49,6 +50,16 @@ class Settings:
             "level": level,
             "top_k": whole(top_k),
         }
+
+    @classmethod
+    def request(cls, session: Session, text: str, values: Sequence[Any]) -> Request:
+        """Check what is asked for a text with the values of `all`.
+
+        Raises:
+            FusionError: one sentence that says what to change.
+        """
+        target, sources, *fusion = values
+        return session.request(target, sources, text, **cls.options(fusion))
 
 
 def zoo_names() -> list[str]:

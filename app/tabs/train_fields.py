@@ -54,7 +54,7 @@ def build(limits: Limits) -> Fields:
         info="a time for everything together, or a number of steps",
     )  # fmt: skip
     steps = gr.Number(
-        100, label="Steps of each part", info=f"up to {limits.steps:,}", visible=False,
+        Form.steps, label="Steps of each part", info=f"up to {limits.steps:,}", visible=False,
         elem_id="train-steps",
     )  # fmt: skip
     domains = gr.CheckboxGroup(
@@ -75,16 +75,16 @@ def build(limits: Limits) -> Fields:
         )  # fmt: skip
     with gr.Row():
         lm_weight = gr.Number(
-            0.1, label="λ", info="1: text alone, 0: fused rows alone", step=0.1,
+            Form.lm_weight, label="λ", info="1: text alone, 0: fused rows alone", step=0.1,
             elem_id="train-lambda", min_width=120,
         )  # fmt: skip
         rate = gr.Number(
-            5e-4, label="Learning rate", info="0.0005 suits the zoo", step=1e-4,
+            Form.learning_rate, label="Learning rate", info="0.0005 suits the zoo", step=1e-4,
             elem_id="train-rate", min_width=120,
         )  # fmt: skip
     twin = gr.Checkbox(
-        True, label="Train the twin, too", info="the same run on the text alone, to compare with",
-        elem_id="train-twin",
+        Form.twin, label="Train the twin, too", elem_id="train-twin",
+        info="the same run on the text alone, to compare with",
     )  # fmt: skip
     with gr.Accordion("More settings", open=False, elem_id="train-more"):
         lora = gr.Radio(
@@ -92,10 +92,18 @@ def build(limits: Limits) -> Fields:
         )  # fmt: skip
         with gr.Row():
             batch = gr.Number(
-                4, label="Batch", info="blocks a step", elem_id="train-batch", min_width=120
+                Form.batch_size,
+                label="Batch",
+                info="blocks a step",
+                elem_id="train-batch",
+                min_width=120,
             )
             seed = gr.Number(
-                0, label="Seed", info="of text and order", elem_id="train-seed", min_width=120
+                Form.seed,
+                label="Seed",
+                info="of text and order",
+                elem_id="train-seed",
+                min_width=120,
             )
     preset.change(
         # A link sets the preset without an `input`, and the text beside it stays as it says.

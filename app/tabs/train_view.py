@@ -12,7 +12,7 @@ from typing import Any
 
 from fusion_core.errors import FusionError
 from fusion_core.files import write_whole
-from fusion_core.runs import RunStatus
+from fusion_core.runs import RunStatus, Tail
 
 from .. import curves
 from ..courses import Plan
@@ -29,14 +29,14 @@ class Readings:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._tails: OrderedDict[Path, curves.Tail] = OrderedDict()
+        self._tails: OrderedDict[Path, Tail] = OrderedDict()
 
     def of(self, job: Job) -> dict[str, list[dict[str, Any]]]:
         """Return the metrics of a training's parts."""
         found = {}
         for part in job.parts:
             path = job.folder / part / "metrics.jsonl"
-            tail = self._tails.setdefault(path, curves.Tail(path))
+            tail = self._tails.setdefault(path, Tail(path))
             found[part] = list(tail.more())
         while len(self._tails) > KEPT_TAILS:
             self._tails.popitem(last=False)

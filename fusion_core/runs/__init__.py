@@ -13,12 +13,13 @@ running without that lock was killed, and can be resumed.
 """
 
 from .control import resume, start, stop
-from .folder import STATES, RunStatus, follow, list_runs, metrics, status
+from .folder import STATES, RunStatus, Tail, follow, list_runs, metrics, status
 from .worker import run
 
 __all__ = [
     "STATES",
     "RunStatus",
+    "Tail",
     "follow",
     "list_runs",
     "metrics",

@@ -80,9 +80,48 @@ def status(folder: str | Path) -> RunStatus:
     return found
 
 
+class Tail:
+    """Reads the lines of a growing file once each.
+
+    Attributes:
+        lines: all that have been read of the file that is there now.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Begin at the start of a file, which need not be there yet."""
+        self._path = path
+        self._file = self._read = 0
+        self.lines: list[dict[str, Any]] = []
+
+    def new(self) -> list[dict[str, Any]]:
+        """Return the whole lines since the last look; a file that was replaced is read anew."""
+        try:
+            with self._path.open("rb") as stream:
+                now = os.fstat(stream.fileno())
+                if now.st_ino != self._file or now.st_size < self._read:
+                    self._file, self._read, self.lines = now.st_ino, 0, []
+                stream.seek(self._read)
+                data = stream.read()
+        except OSError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read += len(whole)
+        found = []
+        for part in whole.splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(part))
+        self.lines += found
+        return found
+
+    def more(self) -> list[dict[str, Any]]:
+        """Return all whole lines."""
+        self.new()
+        return self.lines
+
+
 def metrics(folder: str | Path) -> list[dict[str, Any]]:
     """Read a run's metrics; a line that is still being written is left out."""
-    return list(_lines(Path(folder) / METRICS))
+    return Tail(Path(folder) / METRICS).more()
 
 
 def follow(folder: str | Path, every: float = 0.2) -> Iterator[dict[str, Any]]:
@@ -92,12 +131,11 @@ def follow(folder: str | Path, every: float = 0.2) -> Iterator[dict[str, Any]]:
         folder: of the run.
         every: seconds between two looks.
     """
-    folder, read = Path(folder), (0, 0)
+    folder, tail = Path(folder), Tail(Path(folder) / METRICS)
     given: set[tuple[int, bool]] = set()
     while True:
         live = status(folder).live
-        lines, read = _more(folder / METRICS, *read)
-        for values in lines:
+        for values in tail.new():
             what = (values["step"], "loss" in values)
             if what not in given:  # a resumed run writes some once more
                 given.add(what)
@@ -237,28 +275,3 @@ def write_status(folder: Path, now: RunStatus) -> None:
 def line(values: dict[str, Any]) -> bytes:
     """Write a line of metrics."""
     return json.dumps(values).encode() + b"\n"
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    return iter(_more(path, 0, 0)[0])
-
-
-def _more(path: Path, file: int, start: int) -> tuple[list[dict[str, Any]], tuple[int, int]]:
-    """Read the lines behind a byte, or all where it has become another file.
-
-    Returns:
-        The lines, and which file has been read up to which byte.
-    """
-    try:
-        with path.open("rb") as stream:
-            now = os.fstat(stream.fileno()).st_ino
-            stream.seek(start if now == file else 0)
-            at, data = stream.tell(), stream.read()
-    except OSError:
-        return [], (0, 0)
-    whole = data[: data.rfind(b"\n") + 1]
-    found = []
-    for part in whole.splitlines():
-        with suppress(ValueError):
-            found.append(json.loads(part))
-    return found, (now, at + len(whole))

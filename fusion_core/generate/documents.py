@@ -66,17 +66,17 @@ def write_documents(
 
 def _written(model: LoadedModel, seed: str, temperature: float) -> Iterator[str]:
     """Write documents without end."""
-    start, end = model.tokenizer.start_id, model.tokenizer.eos_id
-    if start is None or end is None:
+    start, ends = model.tokenizer.start_id, model.tokenizer.end_ids
+    if start is None or not ends:
         raise ModelFormatError(
             f"{model.name} has no token to begin or end a document with: let other sources write."
         )
     tried = whole = 0
     draws = random.Random(seed)
     while True:
-        for ids in _drawn(model, start, end, draws.getrandbits(62), temperature):
+        for ids in _drawn(model, start, ends, draws.getrandbits(62), temperature):
             tried += 1
-            text = _text(model, ids, end)
+            text = _text(model, ids, ends)
             if text is not None:
                 whole += 1
                 yield text
@@ -89,7 +89,7 @@ def _written(model: LoadedModel, seed: str, temperature: float) -> Iterator[str]
 
 @torch.inference_mode()
 def _drawn(
-    model: LoadedModel, start: int, end: int, seed: int, temperature: float
+    model: LoadedModel, start: int, ends: Sequence[int], seed: int, temperature: float
 ) -> Sequence[np.ndarray]:
     """Draw tokens for several documents at once."""
     longest = min(LONGEST, model.context or LONGEST)
@@ -104,16 +104,16 @@ def _drawn(
             top_k=0,
             top_p=1.0,
             max_length=longest,
-            eos_token_id=end,
-            pad_token_id=end,
+            eos_token_id=list(ends),
+            pad_token_id=ends[0],
         )
     return ids[:, 1:].cpu().numpy()
 
 
-def _text(model: LoadedModel, ids: np.ndarray, end: int) -> str | None:
+def _text(model: LoadedModel, ids: np.ndarray, ends: Sequence[int]) -> str | None:
     """Read a document, if it has an end, is not empty and is text."""
-    ends = np.flatnonzero(ids == end)
-    if not len(ends):
+    ended = np.flatnonzero(np.isin(ids, ends))
+    if not len(ended):
         return None
-    text = model.tokenizer.text_of(ids[: ends[0]].tolist())
+    text = model.tokenizer.text_of(ids[: ended[0]].tolist())
     return text.strip("\n") if text and text.strip() else None

@@ -77,7 +77,7 @@ class Ensemble:
     def speaks(self) -> torch.Tensor:
         """(vocabulary,) bool, the target's tokens that are text or end it."""
         tokenizer = self.target.model.tokenizer
-        text = [bool(b) or i == tokenizer.eos_id for i, b in enumerate(tokenizer.bytes_of)]
+        text = [bool(b) or i in tokenizer.end_ids for i, b in enumerate(tokenizer.bytes_of)]
         return torch.as_tensor(text, device=self.target.model.device)
 
     def forget(self) -> None:

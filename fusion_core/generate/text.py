@@ -112,7 +112,7 @@ def stream(ensemble: Ensemble, prompt: str, sampling: Sampling | None = None) ->
             ids = ids[-(model.context // 2) :]
         row = ensemble.next(ids, data)
         token, probability = _choose(row, ensemble.speaks, sampling, draws)
-        ended = token == model.tokenizer.eos_id
+        ended = token in model.tokenizer.end_ids
         own = b"" if ended else model.tokenizer.bytes_of[token] or b""
         ids, data = [*ids, token], data + own
         text, stopped = shown.add(own)

@@ -1,21 +1,24 @@
 """Named models, and what they expect at each position of a text.
 
-load   name -> `LoadedModel`, safely
-read   texts -> `NextTokenRows`
+files            name -> the files that would be loaded
+checks           network -> is it whole, causal, of which context
+document_tokens  network -> what is read before a document, and what ends it
+load             name -> `LoadedModel`, safely
+read             texts -> `NextTokenRows`
 """
 
+from .checks import context_of
+from .document_tokens import DocumentTokens, record
+from .files import ModelSource, find, weights_bytes
 from .load import (
     DTYPES,
     MAX_BYTES,
     LoadedModel,
-    ModelSource,
-    context,
-    find,
     find_device,
     identity,
     load,
     load_tokenizer,
-    weights_bytes,
+    read_config,
 )
 from .read import BATCH_TOKENS, cut_rows, forward, log_softmax, rows, rows_batch
 
@@ -23,9 +26,10 @@ __all__ = [
     "BATCH_TOKENS",
     "DTYPES",
     "MAX_BYTES",
+    "DocumentTokens",
     "LoadedModel",
     "ModelSource",
-    "context",
+    "context_of",
     "cut_rows",
     "find",
     "find_device",
@@ -34,6 +38,8 @@ __all__ = [
     "load",
     "load_tokenizer",
     "log_softmax",
+    "read_config",
+    "record",
     "rows",
     "rows_batch",
     "weights_bytes",

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from fusion_core import tokens, zoo
+from fusion_core import tokens
 from fusion_core.errors import (
+    FusionError,
     InputError,
     ModelFormatError,
     ModelNotFoundError,
     TooLargeError,
+    is_out_of_memory,
 )
 from fusion_core.tokens import TextTokenizer
+
+from .checks import check_causal, check_complete, context_of
+from .document_tokens import DocumentTokens, choose
+from .files import ModelSource, find, hub_bytes, weight_files, weights_bytes
 
 MAX_BYTES = 32_000_000_000
 """Largest weights that are loaded unless the caller says otherwise."""
 
+WINDOW_CELLS = 1 << 28
+"""Rows times vocabulary of one window of a text: a gigabyte in float32."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_PICKLED = "pickled weights only, which are not loaded: save them as safetensors first."
-_ADAPTER = "adapter, not a whole model: merge it into its base model and save that."
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,8 @@ class LoadedModel:
         network: the `transformers` model, in evaluation mode.
         context: most tokens it reads at once, its start token included; None if unlimited.
         size_bytes: size of its parameters in memory.
+        document_tokens: how its start and end of documents are known; None where it was made in
+            the process.
     """
 
     name: str
@@ -47,61 +52,18 @@ class LoadedModel:
     network: Any
     context: int | None
     size_bytes: int
+    document_tokens: DocumentTokens | None = None
 
     @property
     def device(self) -> torch.device:
         """Device on which the model expects its input."""
         return next(self.network.parameters()).device
 
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model name leads.
-
-    Attributes:
-        name: as typed.
-        path: a local folder, or None for a hub id.
-    """
-
-    name: str
-    path: Path | None
-
     @property
-    def location(self) -> str:
-        """What `from_pretrained` takes."""
-        return str(self.path) if self.path else self.name
-
-
-def find(name: str) -> ModelSource:
-    """Resolve a model name: ``zoo:NAME``, a local folder, or a hub id.
-
-    Raises:
-        ModelNotFoundError: the name is none of these.
-    """
-    if not name or "\0" in name:
-        raise ModelNotFoundError(
-            "A model name is missing: give zoo:NAME, a local folder or a hub id."
-        )
-    if name.startswith(zoo.PREFIX):
-        return ModelSource(name, zoo.path(name.removeprefix(zoo.PREFIX)))
-    try:
-        path = Path(name).expanduser()
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError):  # a name too long; no such user
-        is_folder = is_file = False
-    if is_folder:
-        return ModelSource(name, path)
-    if is_file:
-        raise ModelFormatError(
-            f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
-            "and the tokenizer."
-        )
-    if not _HUB_ID.fullmatch(name) or ".." in name:
-        raise ModelNotFoundError(
-            f"There is no folder {name!r}: give an existing folder, a hub id such as "
-            f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."
-        )
-    return ModelSource(name, None)
+    def window(self) -> int:
+        """Most tokens of a window: what the context and the memory for their rows allow."""
+        rows = max(2, WINDOW_CELLS // self.tokenizer.size)
+        return rows if self.context is None else min(rows, self.context)
 
 
 def load_tokenizer(name: str) -> TextTokenizer:
@@ -113,7 +75,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
     """
     source = find(name)
     if source.path is None:
-        _hub_size(name)  # asks whether the model exists before anything is downloaded
+        hub_bytes(name)  # asks whether the model exists before anything is downloaded
     return tokens.load(source.location, name)
 
 
@@ -123,6 +85,8 @@ def load(
     device: str = "cpu",
     dtype: str | None = None,
     max_bytes: int | None = MAX_BYTES,
+    start: str | None = None,
+    end: str | None = None,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer, safetensors only, no remote code.
 
@@ -134,15 +98,17 @@ def load(
             holds, and the file's own elsewhere.
         max_bytes: largest size of the weights that is accepted, checked before they are read or
             downloaded; None for no limit.
+        start: token that is read before a document, as the vocabulary writes it, or "none"; by
+            default the best of those that it could be, see `document_tokens.choose`.
+        end: token that ends a document and is taught there, or "none".
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
-        ModelFormatError: files are missing, broken or of an unsupported kind.
-        TooLargeError: the weights exceed ``max_bytes``.
-        InputError: the device or dtype is not to be had.
+        ModelFormatError: files are missing, broken or of an unsupported kind; not all weights are
+            there; or the model sees what it is to predict.
+        TooLargeError: the weights exceed ``max_bytes``, or the memory.
+        InputError: the device, dtype or token is not to be had.
     """
-    from transformers import AutoModelForCausalLM
-
     spread = device == "spread"
     where = find_device("auto" if spread else device)
     if dtype is not None and dtype not in DTYPES:
@@ -153,45 +119,100 @@ def load(
             f"{name} has {size / 1e9:.2f} GB of weights, more than the limit of "
             f"{max_bytes / 1e9:.2f} GB: choose a smaller model or raise the limit."
         )
+    read_config(source)
     tokenizer = tokens.load(source.location, name)
     wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
     try:
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            source.location,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=wanted,
-            device_map="auto" if spread else None,
-        )
-        network = (network if spread else network.to(device=where)).eval().requires_grad_(False)
-    except torch.OutOfMemoryError as error:
-        raise TooLargeError(
-            f"{name} does not fit into the memory of {where}: choose a smaller model or another "
-            "device."
-        ) from error
+        network = _network(source, wanted, None if spread else where)
+        positions = check_causal(name, network, tokenizer)
+        chosen = choose(network, tokenizer, folder=source.path, start=start, end=end)
+    except FusionError:
+        raise
     except Exception as error:  # transformers, safetensors and the hub raise many types here
-        raise ModelFormatError(
-            f"{name} cannot be loaded as a causal language model ({type(error).__name__}: "
-            f"{str(error)[:200]}): check config.json and the safetensors files."
-        ) from error
+        raise _fault(name, error, where) from error
     return LoadedModel(
         name=name,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer.with_document_tokens(chosen.start, chosen.ends),
         network=network,
-        context=context(network.config),
+        context=context_of(network.config, positions),
         size_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
+        document_tokens=chosen,
     )
 
 
-def weights_bytes(name: str) -> int:
-    """Return the bytes of a model's safetensors; nothing is loaded or downloaded.
+def read_config(source: ModelSource) -> Any:
+    """Read a model's configuration.
 
     Raises:
-        ModelNotFoundError: the name leads nowhere.
-        ModelFormatError: files are missing, broken or of an unsupported kind.
+        ModelFormatError: it cannot be read, or is of no causal language model that is known here.
     """
-    source = find(name)
-    return _folder_size(source) if source.path else _hub_size(name)
+    from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, __version__
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        values, _ = PretrainedConfig.get_config_dict(source.location)
+        kind = values.get("model_type")
+        if kind not in CONFIG_MAPPING:
+            raise ModelFormatError(
+                f"{source.name} needs code of its own, which is not run: name a model that "
+                "transformers knows by itself."
+                if values.get("auto_map")
+                else f"{source.name} is of the architecture {kind!r}, which transformers "
+                f"{__version__} does not know: install a newer one, or check config.json."
+            )
+        config = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
+    except FusionError:
+        raise
+    except Exception as error:  # transformers and the hub raise many types here
+        raise ModelFormatError(
+            f"The configuration of {source.name} cannot be read ({_said(error)}): check "
+            "config.json."
+        ) from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelFormatError(
+            f"{source.name} is a {kind} model, which predicts no next token: name a causal "
+            "language model."
+        )
+    return config
+
+
+def _network(source: ModelSource, dtype: Any, where: torch.device | None) -> Any:
+    """Load a network whole, on one device or, where that is None, spread over all."""
+    from transformers import AutoModelForCausalLM
+
+    network, info = AutoModelForCausalLM.from_pretrained(
+        source.location,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=dtype,
+        device_map="auto" if where is None else None,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # `check_complete` says it better
+    )
+    check_complete(source.name, network, info)
+    return (network if where is None else network.to(device=where)).eval().requires_grad_(False)
+
+
+def _fault(name: str, error: Exception, where: torch.device) -> FusionError:
+    """Say why a model could not be loaded or tried."""
+    if is_out_of_memory(error):
+        return TooLargeError(
+            f"{name} does not fit into the memory of {where}: choose a smaller model or another "
+            "device."
+        )
+    if isinstance(error, ImportError):
+        return ModelFormatError(
+            f"{name} needs a library that is not installed ({_said(error)}): install it, or name "
+            "another model."
+        )
+    return ModelFormatError(
+        f"{name} cannot be loaded as a causal language model ({_said(error)}): check config.json "
+        "and the safetensors files."
+    )
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def find_device(name: str) -> torch.device:
@@ -227,105 +248,22 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _folder_size(source: ModelSource) -> int:
-    """Return the bytes of a folder's weights, or say what the folder lacks."""
-    folder = source.path
-    assert folder is not None
-    if (folder / "adapter_config.json").is_file():
-        raise ModelFormatError(f"{source.name} holds an {_ADAPTER}")
-    if not (folder / "config.json").is_file():
-        raise ModelFormatError(
-            f"The folder {source.name} has no config.json: name a model folder in the transformers "
-            "format."
-        )
-    try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(
-            f"{source.name}/config.json is not readable JSON: fetch the file again."
-        ) from error
-    files = list(folder.glob("*.safetensors"))
-    if not files:
-        pickled = any(folder.glob("*.bin"))
-        raise ModelFormatError(
-            f"The folder {source.name} has "
-            + (
-                _PICKLED
-                if pickled
-                else "no weights: put model.safetensors there, or use it where a tokenizer will do."
-            )
-        )
-    return sum(f.stat().st_size for f in files)
-
-
-def _hub_size(name: str) -> int:
-    """Return the bytes of a hub model's safetensors, from the hub's metadata."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    try:
-        info = HfApi().model_info(name, files_metadata=True, timeout=20)
-    except GatedRepoError as error:
-        raise ModelNotFoundError(
-            f"{name} is a gated model: accept its terms on the hub and log in with hf auth login."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"There is no local folder and no hub model called {name}: check the spelling, or log "
-            "in if it is private."
-        ) from error
-    except Exception as error:  # offline mode, or whatever the hub's HTTP client raises
-        cached = _cached_size(name)
-        if cached is not None:
-            return cached
-        raise ModelNotFoundError(
-            f"There is no local folder called {name}, and the hub cannot be reached: use one of "
-            f"{', '.join(zoo.PREFIX + n for n in zoo.NAMES)} or a local folder."
-        ) from error
-    files = {f.rfilename: f.size or 0 for f in info.siblings or []}
-    if "adapter_config.json" in files:
-        raise ModelFormatError(f"{name} holds an {_ADAPTER}")
-    weights = [size for file, size in files.items() if file.endswith(".safetensors")]
-    if not weights and any(file.endswith(".bin") for file in files):
-        raise ModelFormatError(f"{name} has {_PICKLED}")
-    return sum(weights)
-
-
-def _cached_size(name: str) -> int | None:
-    """Return the bytes of a hub model's weights in the local cache, or None if it is not there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(name, "config.json")
-    if not isinstance(config, str):
-        return None
-    return sum(f.stat().st_size for f in Path(config).parent.glob("*.safetensors"))
-
-
-def context(config: Any) -> int | None:
-    """Return the most tokens that a model of a configuration reads at once; None if unlimited."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    for field in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        value = getattr(text, field, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
-
-
 def identity(model: LoadedModel) -> dict[str, Any]:
     """Say which model this is, so that what was made with it is not taken for another's.
 
     Returns:
         ``revision`` (commit of a hub model), ``weights`` (sha256 of a local folder's configuration
-        and safetensors), ``tokenizer`` (its content key) and ``dtype``; None for what is not known.
+        and of the weights that are loaded), ``tokenizer`` (its content key), ``start`` and ``ends``
+        (ids around documents) and ``dtype``; None for what is not known.
     """
     try:
-        path = find(model.name).path
+        source = find(model.name)
     except ModelNotFoundError:  # made in the process
-        path = None
+        source = None
     digest = None
-    if path is not None:
+    if source is not None and source.path is not None:
         whole = hashlib.sha256()
-        for file in [path / "config.json", *sorted(path.glob("*.safetensors"))]:
+        for file in [source.path / "config.json", *weight_files(source)]:
             with file.open("rb") as stream:
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
         digest = whole.hexdigest()
@@ -333,5 +271,7 @@ def identity(model: LoadedModel) -> dict[str, Any]:
         "revision": getattr(model.network.config, "_commit_hash", None),
         "weights": digest,
         "tokenizer": model.tokenizer.key,
+        "start": model.tokenizer.start_id,
+        "ends": list(model.tokenizer.end_ids),
         "dtype": str(model.network.dtype).removeprefix("torch."),
     }

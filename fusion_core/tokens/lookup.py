@@ -55,7 +55,7 @@ class Continuations:
         next_byte: (l,) int64, the byte after the known ones.
         others: (o,) int64, tokens that end within the known bytes; where none are known, those that
             have no bytes.
-        end: (1,) or (0,) int64, end of text where no bytes are known.
+        end: (e,) int64, tokens that end the text, where no bytes are known.
     """
 
     candidates: np.ndarray
@@ -72,8 +72,7 @@ class CharacterTable:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         """Sort a vocabulary; the tokenizer itself is not kept."""
         self._index = ByteIndex(enumerate(tokenizer.bytes_of))
-        eos = tokenizer.eos_id
-        self._end = [] if eos is None or eos >= tokenizer.size else [eos]
+        self._end = [i for i in tokenizer.end_ids if i < tokenizer.size]
         silent = (i for i, b in enumerate(tokenizer.bytes_of) if not b)
         self._silent = [i for i in silent if i not in self._end]
         self.given = lru_cache(KEPT_BEGINNINGS)(self._given)

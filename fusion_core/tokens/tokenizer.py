@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any, overload
 
@@ -67,13 +68,13 @@ class TextTokenizer:
         special_ids: ids that stand for no text: control tokens and the unknown token.
         unknown_id: token that stands for what the vocabulary has not, or None.
         is_byte_piece: (size,) bool, ids such as `<0xE6>`, spelled when no other piece fits.
-        start_id: token that a model reads first (BOS, else EOS), or None.
-        eos_id: end of text, or None.
+        start_id: token that a model reads before a document (by default BOS, else EOS), or None.
+        end_ids: tokens that end a document, the one that is taught first; none where it is empty.
         dummy_prefix: the tokenizer puts a space before a text that has none there.
         render: renders messages in the model's chat template, as `apply_chat_template` does; None
             where it has none.
+        added_ids: ids of tokens that are read whole, control tokens and others.
         key: SHA-256 of everything that decides ids and bytes.
-        vocabulary_key: SHA-256 of what each id stands for.
     """
 
     def __init__(
@@ -87,19 +88,17 @@ class TextTokenizer:
     ) -> None:
         """Read a backend; it is from then on owned by this object."""
         self.name = name
-        self.start_id, self.eos_id, self.render = start_id, eos_id, render
+        self.start_id, self.render = start_id, render
+        self.end_ids: tuple[int, ...] = () if eos_id is None else (eos_id,)
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
         self._backend: Any = backend
         serialised = backend.to_str()
-        self.key = hashlib.sha256(f"{serialised}|{start_id}|{eos_id}".encode()).hexdigest()
+        self.key = hashlib.sha256(serialised.encode()).hexdigest()
         self._parts: dict[str, Any] = json.loads(serialised)
         self._spelling = Spelling(self._parts)
         self._read_vocabulary()
-        control = sorted((i, self._strings[i]) for i in self.special_ids)
-        meaning = repr((self.bytes_of, control, eos_id))
-        self.vocabulary_key = hashlib.sha256(meaning.encode()).hexdigest()
         self._inner: Any = None
         self._templated: Any = None
         self._first: dict[tuple[bytes, bool, bool], int] = {}
@@ -132,13 +131,13 @@ class TextTokenizer:
                 self._literal[i] = self._spelling.literal(string)
                 self.is_byte_piece[i] = self._spelling.byte_piece(string) is not None
         special = {i for i, a in added.items() if a["special"]} | {
-            i for i in (self.unknown_id, self.start_id, self.eos_id) if i is not None
+            i for i in (self.unknown_id, self.start_id, *self.end_ids) if i is not None
         }
         self.unused_ids = np.asarray(
             [i for i, s in enumerate(self._strings) if s is None], dtype=np.int64
         )
         self.special_ids = frozenset(i for i in special if i < self.size)
-        self._added_ids = frozenset(added)
+        self.added_ids = frozenset(added)
         self.bytes_of: tuple[bytes | None, ...] = tuple(
             None if self._strings[i] is None or i in self.special_ids else self._literal[i]
             for i in range(self.size)
@@ -150,6 +149,45 @@ class TextTokenizer:
         self._width = np.fromiter(map(len, self._shown), np.int64, self.size)
         self._is_added = np.zeros(self.size, bool)
         self._is_added[[i for i in added if i < self.size]] = True
+
+    @cached_property
+    def vocabulary_key(self) -> str:
+        """SHA-256 of what each id stands for, and of which ids end a document."""
+        control = sorted((i, self._strings[i]) for i in self.special_ids)
+        meaning = repr((self.bytes_of, control, self.end_ids))
+        return hashlib.sha256(meaning.encode()).hexdigest()
+
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends a document where one has to be named, or None."""
+        return self.end_ids[0] if self.end_ids else None
+
+    def with_document_tokens(self, start_id: int | None, end_ids: Sequence[int]) -> TextTokenizer:
+        """Return the same tokenizer with other tokens before and after documents.
+
+        Args:
+            start_id: what is read before a document, or None.
+            end_ids: what ends it, the token that is taught first.
+        """
+        changed = copy(self)
+        changed.start_id, changed.end_ids = start_id, tuple(dict.fromkeys(end_ids))
+        named = {i for i in (start_id, *end_ids) if i is not None}
+        changed.special_ids = self.special_ids | named
+        if named - self.special_ids:
+            changed.bytes_of = tuple(
+                None if i in named else own for i, own in enumerate(self.bytes_of)
+            )
+        for derived in ("vocabulary_key", "ids_of"):
+            changed.__dict__.pop(derived, None)
+        return changed
+
+    def entry(self, token_id: int) -> str:
+        """Return a token as the vocabulary writes it."""
+        return self._strings[token_id] or ""
+
+    def find_entry(self, string: str) -> int | None:
+        """Return the id of an entry as the vocabulary writes it, or None."""
+        return next((i for i, s in enumerate(self._strings) if s == string), None)
 
     def piece(self, token_id: int) -> str:
         r"""Return a token as readable text; bytes that are no text stand as ``\xNN``."""
@@ -255,7 +293,7 @@ class TextTokenizer:
 
     def _opens_with_dummy(self, ids: Sequence[int], data: bytes) -> bool:
         """Tell whether the first token carries a space that is not in the text."""
-        if not self.dummy_prefix or not ids or ids[0] in self._added_ids:
+        if not self.dummy_prefix or not ids or ids[0] in self.added_ids:
             return False
         if self._spelling.byte_level and data[:1] == b" ":
             return False  # its decoder keeps the space, and it adds none before a space
@@ -268,9 +306,9 @@ class TextTokenizer:
         ]
         for j, piece in enumerate(pieces):
             # Some tokenizers put a space after every added token, too.
-            after = self.dummy_prefix and j and ids[j - 1] in self._added_ids
+            after = self.dummy_prefix and j and ids[j - 1] in self.added_ids
             opens = dummy if j == 0 else after and ids[j - 1] != self.unknown_id
-            if opens and piece and piece[:1] == b" " and ids[j] not in self._added_ids:
+            if opens and piece and piece[:1] == b" " and ids[j] not in self.added_ids:
                 pieces[j] = piece[1:]
         return pieces
 
@@ -304,9 +342,9 @@ class TextTokenizer:
     def _copy(self, parts: dict[str, Any]) -> Any:
         if isinstance(self._backend, PythonBackend):
             return self._backend.copy()
-        copy = Tokenizer.from_str(json.dumps(parts))
-        copy.encode_special_tokens = True
-        return copy
+        backend = Tokenizer.from_str(json.dumps(parts))
+        backend.encode_special_tokens = True
+        return backend
 
     def id_of(self, string: bytes) -> int:
         """Return the token that is exactly these bytes (a real piece before a byte piece), or -1.

@@ -174,7 +174,7 @@ class _Size:
             text.vocab_size,
             text.hidden_size,
             text.num_hidden_layers,
-            models.context(config),
+            models.context_of(config),
         )
 
     def adapters(self, config: RunConfig) -> int:

@@ -116,10 +116,9 @@ class PrefixRelation:
                 n = place.get(w)
                 if n is not None and 0 < len(rests[n]) < len(b):
                     pairs.append((n, v))
-        eos = self.source.eos_id, self.target.eos_id
-        if not known and eos[0] is not None and eos[1] is not None:
-            pairs.insert(0, (place[eos[0]], eos[1]))
-            n_first += 1
+        if not known:
+            ends = [(place[w], v) for w in self.source.end_ids for v in self.target.end_ids]
+            pairs, n_first = ends + pairs, n_first + len(ends)
         edges = np.asarray(pairs, np.int64).reshape(-1, 2)
         return Consistency(
             candidates=np.asarray([i for _, i in matching], np.int64),
@@ -154,8 +153,9 @@ class PrefixRelation:
                 share = len(own[w]) / len(target_bytes[v] or b"-")
                 confidence[w] = max(confidence[w], share)
                 reason[w] = MapReason.EXTENDED
-        if self.source.eos_id is not None and self.target.eos_id is not None:
-            confidence[self.source.eos_id], reason[self.source.eos_id] = 1, MapReason.CONTROL
+        if self.target.end_ids:
+            ends = list(self.source.end_ids)
+            confidence[ends], reason[ends] = 1, MapReason.CONTROL
         weights = pairs.first | ~begun[rows]
         shape = (self.source.size, self.target.size)
         return csr("prefix", rows, pairs.edge_target, weights, shape, confidence, reason)

@@ -57,7 +57,8 @@ def cached(
         may not be written) the map is built all the same.
     """
     digest = hashlib.sha256()
-    for part in (FORMAT, strategy, source.key, target.key, *texts):
+    keys = (k for t in (source, target) for k in (t.key, t.vocabulary_key))
+    for part in (FORMAT, strategy, *keys, *texts):
         data = part.encode("utf-8", "surrogatepass")
         digest.update(f"{len(data)}:".encode() + data)
     file = folder() / f"{digest.hexdigest()}.map"

@@ -1,0 +1,169 @@
+"""Is a loaded network what it is taken for: all weights there, causal, of which context?
+
+Whatever is wrong here would give a number, a cache or a trained model that looks right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fusion_core.errors import ModelFormatError
+from fusion_core.tokens import TextTokenizer
+
+PROBE_TOKENS = 16
+"""Tokens of the short text that a network is tried on."""
+
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+HALF_TOLERANCE = 0.05
+"""Share of the logits' spread by which rounding may move them; a later token moves them by 0.5 to
+4 where a random network sees it, and by more where it is trained."""
+
+_OTHER_TASK = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice|Regression)$")
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+def check_complete(name: str, network: Any, info: dict[str, Any]) -> None:
+    """Refuse a network whose weights did not all come from its files, or not all went into it.
+
+    Args:
+        name: what the caller calls the model.
+        network: as it was loaded.
+        info: `from_pretrained`'s loading info; tied weights are not missing in it.
+
+    Raises:
+        ModelFormatError: weights are missing, of other shapes, of another task, or of layers that
+            the configuration does not know.
+    """
+    missing = sorted(info["missing_keys"])
+    shapes = sorted(str(key[0]) for key in info["mismatched_keys"])
+    if missing:
+        raise ModelFormatError(
+            f"{name} lacks {_counted(missing)}, which would be random numbers: save the whole "
+            "causal language model, and the config.json that belongs to it."
+        )
+    if shapes:
+        raise ModelFormatError(
+            f"{name} has {_counted(shapes)} of another shape than its config.json says: fetch the "
+            "config.json that belongs to the weights."
+        )
+    kinds = {_INDEX.sub("*", key) for key in network.state_dict()}
+    more = sorted(k for k in info["unexpected_keys"] if _INDEX.sub("*", k) in kinds)
+    if more:
+        raise ModelFormatError(
+            f"{name} has {_counted(more)} of layers that its config.json leaves out: fetch the "
+            "config.json that belongs to the weights."
+        )
+    other = [a for a in network.config.architectures or () if _OTHER_TASK.search(a)]
+    if other:
+        raise ModelFormatError(
+            f"{name} was trained as {other[0]}, not as a language model: name the model that it "
+            "was made from."
+        )
+
+
+def _counted(keys: list[str]) -> str:
+    more = f" and {len(keys) - 1} more weights" if len(keys) > 1 else ""
+    return f"{keys[0]}{more}"
+
+
+def check_causal(name: str, network: Any, tokenizer: TextTokenizer) -> int | None:
+    """Try a network on a few tokens: a later token must not change an earlier prediction.
+
+    Args:
+        name: what the caller calls the model.
+        network: in evaluation mode.
+        tokenizer: the model's.
+
+    Returns:
+        Rows of its table of positions that a text can use, or None where it has no such table.
+
+    Raises:
+        ModelFormatError: predictions see what follows, or the network cannot read.
+    """
+    length = min(PROBE_TOKENS, max(4, (context_of(network.config) or PROBE_TOKENS) // 2))
+    ids = _probe_ids(network, tokenizer, length)
+    positions = _Positions(length)
+    with torch.inference_mode(), positions:
+        logits = network(input_ids=ids, use_cache=False).logits.float()
+    half = length // 2
+    spread = float(logits.std())
+    moved = float((logits[0, :half] - logits[1, :half]).abs().max())
+    if moved > TOLERANCE.get(network.dtype, HALF_TOLERANCE) * spread:
+        raise ModelFormatError(
+            f"{name} sees the words that it is to predict: its logits change by {moved:.2g} when a "
+            "later word changes. Name a causal language model (for an encoder such as BERT, one "
+            "trained with is_decoder: true in its config.json)."
+        )
+    return positions.usable
+
+
+def _probe_ids(network: Any, tokenizer: TextTokenizer, length: int) -> torch.Tensor:
+    """(2, length) ordinary tokens: two texts that begin alike and go on differently."""
+    rows = network.get_input_embeddings().weight.shape[0]
+    known = [i for i, own in enumerate(tokenizer.bytes_of[:rows]) if own]
+    if len(known) < 2:
+        raise ModelFormatError(
+            f"The tokenizer of {tokenizer.name} has no text tokens that its network knows: check "
+            "that both belong together."
+        )
+    drawn = np.random.default_rng(0).choice(known, (2, length))
+    drawn[1, : length // 2] = drawn[0, : length // 2]
+    return torch.as_tensor(drawn, device=next(network.parameters()).device)
+
+
+class _Positions(TorchDispatchMode):
+    """Watches look-ups for a table that is asked for consecutive rows: that of positions.
+
+    Attributes:
+        usable: rows of the smallest such table, from the first that was asked for; None without.
+    """
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+        self.usable: int | None = None
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        given = _LOOKED_UP.get(str(operation))
+        if given is not None and args[0].dim() == 2:
+            index = args[given]
+            self._see(len(args[0]), index[:1] if isinstance(index, list | tuple) else [index])
+        return operation(*args, **(kwargs or {}))
+
+    def _see(self, rows: int, indices: Iterable[torch.Tensor | None]) -> None:
+        for index in indices:
+            if index is None or index.dtype not in (torch.int64, torch.int32):
+                continue
+            first = index.flatten()[: self._length]
+            if len(first) == self._length and bool((first.diff() == 1).all()):
+                usable = rows - int(first[0])
+                self.usable = usable if self.usable is None else min(self.usable, usable)
+
+
+_LOOKED_UP = {"aten.embedding.default": 1, "aten.index_select.default": 2, "aten.index.Tensor": 1}
+"""Operations that look rows up, and which of their arguments says which."""
+
+
+def context_of(config: Any, positions: int | None = None) -> int | None:
+    """Return the most tokens that a model reads at once; None if unlimited.
+
+    Args:
+        config: of the model; a nested text configuration counts.
+        positions: rows of a table of positions that a text can use, as `check_causal` found them.
+    """
+    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    stated: int | None = None
+    for field in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(text, field, None)
+        if isinstance(value, int) and value > 0:
+            stated = value
+            break
+    return min((n for n in (stated, positions) if n is not None), default=None)

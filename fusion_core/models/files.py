@@ -1,0 +1,200 @@
+"""Which files of a model `transformers` would load, and how large they are; nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusion_core import zoo
+from fusion_core.errors import ModelFormatError, ModelNotFoundError
+
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+_SHARD = re.compile(r"model-[^/]*\.safetensors")
+_PICKLED = "pickled weights only, which are not loaded: save them as safetensors first."
+_ADAPTER = "adapter, not a whole model: merge it into its base model and save that."
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model name leads.
+
+    Attributes:
+        name: as typed.
+        path: a local folder, or None for a hub id.
+    """
+
+    name: str
+    path: Path | None
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` takes."""
+        return str(self.path) if self.path else self.name
+
+
+def find(name: str) -> ModelSource:
+    """Resolve a model name: ``zoo:NAME``, a local folder, or a hub id.
+
+    Raises:
+        ModelNotFoundError: the name is none of these.
+    """
+    if not name or "\0" in name:
+        raise ModelNotFoundError(
+            "A model name is missing: give zoo:NAME, a local folder or a hub id."
+        )
+    if name.startswith(zoo.PREFIX):
+        return ModelSource(name, zoo.path(name.removeprefix(zoo.PREFIX)))
+    try:
+        path = Path(name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError):  # a name too long; no such user
+        is_folder = is_file = False
+    if is_folder:
+        return ModelSource(name, path)
+    if is_file:
+        raise ModelFormatError(
+            f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
+            "and the tokenizer."
+        )
+    if not _HUB_ID.fullmatch(name) or ".." in name:
+        raise ModelNotFoundError(
+            f"There is no folder {name!r}: give an existing folder, a hub id such as "
+            f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."
+        )
+    return ModelSource(name, None)
+
+
+def weights_bytes(name: str) -> int:
+    """Return the bytes of a model's safetensors; nothing is loaded or downloaded.
+
+    Raises:
+        ModelNotFoundError: the name leads nowhere.
+        ModelFormatError: files are missing, broken or of an unsupported kind.
+    """
+    source = find(name)
+    if source.path is None:
+        return hub_bytes(name)
+    _check_folder(source)
+    return sum(f.stat().st_size for f in weight_files(source))
+
+
+def weight_files(source: ModelSource) -> list[Path]:
+    """List the weights of a local folder that would be loaded, and no others that lie beside them.
+
+    Raises:
+        ModelFormatError: there are none, or some are missing.
+    """
+    folder = source.path
+    assert folder is not None
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        pickled = any(folder.glob("*.bin"))
+        raise ModelFormatError(
+            f"The folder {source.name} has "
+            + (
+                _PICKLED
+                if pickled
+                else f"no weights: put {WEIGHTS} there, or its parts with {INDEX}, or use it where "
+                "a tokenizer will do."
+            )
+        )
+    names = sorted(set(_json(source, INDEX).get("weight_map", {}).values()))
+    files = [folder / n for n in names if Path(n).name == n]
+    missing = [n for n in names if folder / n not in files or not (folder / n).is_file()]
+    if missing or not files:
+        raise ModelFormatError(
+            f"{source.name}/{INDEX} names {missing[0] if missing else 'no file'}, which is not "
+            "there: fetch all parts of the weights."
+        )
+    return files
+
+
+def _check_folder(source: ModelSource) -> None:
+    """Refuse a folder that holds no whole model in the `transformers` format."""
+    folder = source.path
+    assert folder is not None
+    if (folder / "adapter_config.json").is_file():
+        raise ModelFormatError(f"{source.name} holds an {_ADAPTER}")
+    if not (folder / "config.json").is_file():
+        raise ModelFormatError(
+            f"The folder {source.name} has no config.json: name a model folder in the transformers "
+            "format."
+        )
+    _json(source, "config.json")
+
+
+def _json(source: ModelSource, name: str) -> dict[str, Any]:
+    assert source.path is not None
+    try:
+        read = json.loads((source.path / name).read_text(encoding="utf-8"))
+        if isinstance(read, dict):
+            return read
+        reason: Exception | None = None
+    except (OSError, ValueError) as error:
+        reason = error
+    raise ModelFormatError(
+        f"{source.name}/{name} is not a readable JSON object: fetch the file again."
+    ) from reason
+
+
+def hub_bytes(name: str) -> int:
+    """Return the bytes of a hub model's safetensors, from the hub's metadata.
+
+    Raises:
+        ModelNotFoundError: there is no such model, or the hub cannot be reached.
+        ModelFormatError: its weights are of an unsupported kind.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        info = HfApi().model_info(name, files_metadata=True, timeout=20)
+    except GatedRepoError as error:
+        raise ModelNotFoundError(
+            f"{name} is a gated model: accept its terms on the hub and log in with hf auth login."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"There is no local folder and no hub model called {name}: check the spelling, or log "
+            "in if it is private."
+        ) from error
+    except Exception as error:  # offline mode, or whatever the hub's HTTP client raises
+        cached = _cached_bytes(name)
+        if cached is not None:
+            return cached
+        raise ModelNotFoundError(
+            f"There is no local folder called {name}, and the hub cannot be reached: use one of "
+            f"{', '.join(zoo.PREFIX + n for n in zoo.NAMES)} or a local folder."
+        ) from error
+    files = {f.rfilename: f.size or 0 for f in info.siblings or []}
+    if "adapter_config.json" in files:
+        raise ModelFormatError(f"{name} holds an {_ADAPTER}")
+    weights = loaded_of(files)
+    if not weights and any(file.endswith(".bin") for file in files):
+        raise ModelFormatError(f"{name} has {_PICKLED}")
+    return sum(files[file] for file in weights)
+
+
+def loaded_of(files: Iterable[str]) -> list[str]:
+    """Choose the weights among the paths of a hub's repository that would be loaded."""
+    names = list(files)
+    return [WEIGHTS] if WEIGHTS in names else [n for n in names if _SHARD.fullmatch(n)]
+
+
+def _cached_bytes(name: str) -> int | None:
+    """Return the bytes of a hub model's weights in the local cache, or None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    weights = loaded_of(f.name for f in folder.glob("*.safetensors"))
+    return sum((folder / file).stat().st_size for file in weights)

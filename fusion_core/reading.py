@@ -99,7 +99,7 @@ class JointText:
         self.has_start = [m.tokenizer.start_id is not None for m in readers]
         ends = [e.end[e.text_tokens] for e in self.encodings]
         self._common = np.union1d(reduce(np.intersect1d, ends), [0, len(self.data)])
-        self.windows = windows(self.encodings, [m.context for m in readers], config.overlap)
+        self.windows = windows(self.encodings, [m.window for m in readers], config.overlap)
         self.scored = [self._scored(w) for w in self.windows]
         self.scored_bytes = sum(min(high, len(self.data)) - low for low, high in self.scored)
         if self.scored_bytes <= 0:
@@ -160,8 +160,10 @@ class JointText:
 
     def _at_once(self) -> int:
         """Tell how many windows are read together: as many as make one batch."""
-        longest = max(len(e.text_tokens) for e in self.encodings)
-        return max(1, models.BATCH_TOKENS * len(self.windows) // longest)
+        return min(
+            max(1, models.batch_tokens(model) * len(self.windows) // len(encoding.text_tokens))
+            for model, encoding in zip(self.readers, self.encodings, strict=True)
+        )
 
     def keep(self, readings: Sequence[Reading]) -> None:
         """Take the readings of all windows, read elsewhere."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from fusion_core import models
-from fusion_core.errors import ModelFormatError
 from fusion_core.models import LoadedModel
 
 BACK = 4
@@ -27,6 +27,9 @@ class Reader:
         self._ids: list[int] = []
         self._cache: Any = None
         self._rows: dict[int, torch.Tensor] = {}
+        taken = inspect.signature(model.network.forward).parameters
+        # The logits of a long prompt at once would be the largest thing in memory.
+        self._last_rows = {"logits_to_keep": KEPT_ROWS} if "logits_to_keep" in taken else {}
 
     def row(self, ids: Sequence[int], back: int = 0) -> torch.Tensor:
         """Read tokens of the text, and return the row after all of them, or ``back`` before.
@@ -79,14 +82,11 @@ class Reader:
         if self._cache is None:
             same = 0
         batch = torch.as_tensor([read[same:]], device=self.model.device)
-        try:
-            out = self.model.network(input_ids=batch, past_key_values=self._cache, use_cache=True)
-        except (IndexError, RuntimeError, ValueError) as error:
-            self._cache, self._ids = None, []
-            raise ModelFormatError(
-                f"{self.model.name} failed to read the text ({type(error).__name__}: "
-                f"{str(error)[:200]}): check that its tokenizer and weights belong together."
-            ) from error
+        old, self._cache, self._ids = self._cache, None, []
+        with models.reading(self.model, len(read)):
+            out = self.model.network(
+                input_ids=batch, past_key_values=old, use_cache=True, **self._last_rows
+            )
         self._cache, self._ids = getattr(out, "past_key_values", None), read
         logits = out.logits[0, -KEPT_ROWS:]
         probs = models.log_softmax(self.model, logits).exp()

@@ -20,15 +20,27 @@ from .load import (
     load_tokenizer,
     read_config,
 )
-from .read import BATCH_TOKENS, cut_rows, forward, log_softmax, rows, rows_batch
+from .read import (
+    BATCH_CELLS,
+    BATCH_TOKENS,
+    batch_tokens,
+    cut_rows,
+    forward,
+    log_softmax,
+    reading,
+    rows,
+    rows_batch,
+)
 
 __all__ = [
+    "BATCH_CELLS",
     "BATCH_TOKENS",
     "DTYPES",
     "MAX_BYTES",
     "DocumentTokens",
     "LoadedModel",
     "ModelSource",
+    "batch_tokens",
     "context_of",
     "cut_rows",
     "find",
@@ -39,6 +51,7 @@ __all__ = [
     "load_tokenizer",
     "log_softmax",
     "read_config",
+    "reading",
     "record",
     "rows",
     "rows_batch",

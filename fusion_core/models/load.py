@@ -180,7 +180,7 @@ def _network(source: ModelSource, dtype: Any, where: torch.device | None) -> Any
     """Load a network whole, on one device or, where that is None, spread over all."""
     from transformers import AutoModelForCausalLM
 
-    network, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         source.location,
         trust_remote_code=False,
         use_safetensors=True,
@@ -189,6 +189,7 @@ def _network(source: ModelSource, dtype: Any, where: torch.device | None) -> Any
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # `check_complete` says it better
     )
+    network, info = loaded
     check_complete(source.name, network, info)
     return (network if where is None else network.to(device=where)).eval().requires_grad_(False)
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from fusion_core.config import Cut, check_temperature
-from fusion_core.errors import InputError, ModelFormatError, TooLargeError
+from fusion_core.errors import (
+    FusionError,
+    InputError,
+    ModelFormatError,
+    TooLargeError,
+    is_out_of_memory,
+)
 from fusion_core.records import DenseRows, Encoding, NextTokenRows, SparseRows
 
 from .load import LoadedModel
 
 BATCH_TOKENS = 4096
 """Tokens that are read at once, padding included."""
+
+BATCH_CELLS = 1 << 28
+"""Tokens times vocabulary that are read at once: a gigabyte of logits in float32."""
 
 CHUNK_CELLS = 1 << 26
 """Rows times vocabulary that are normalised at once."""
@@ -67,19 +77,25 @@ def rows_batch(
             "text into windows."
         )
     out: list[NextTokenRows | None] = [None] * len(encodings)
-    for batch in _batches([len(r) for r in read]):
+    for batch in _batches([len(r) for r in read], batch_tokens(model)):
         logits = forward(model, [read[i] for i in batch])
         for place, i in enumerate(batch):
             own = logits[place, : len(read[i])]
-            out[i] = _rows(model, encodings[i], ids[i], own, temperature, cut)
+            with reading(model, len(read[i])):
+                out[i] = _rows(model, encodings[i], ids[i], own, temperature, cut)
     return [r for r in out if r is not None]
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Gather texts of like length, so that little is padded."""
+def batch_tokens(model: LoadedModel) -> int:
+    """Return how many tokens a model reads at once, as its vocabulary allows."""
+    return max(1, min(BATCH_TOKENS, BATCH_CELLS // model.tokenizer.size))
+
+
+def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Gather texts of like length, so that little is padded; ``most`` tokens in each."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > BATCH_TOKENS:
+        if batch and lengths[batch[0]] * (len(batch) + 1) > most:
             yield batch
             batch = []
         batch.append(i)
@@ -99,17 +115,32 @@ def forward(model: LoadedModel, read: Sequence[np.ndarray]) -> torch.Tensor:
     for place, own in enumerate(read):
         padded[place, : len(own)] = own
     batch = torch.as_tensor(padded, device=model.device)
-    try:
+    with reading(model, padded.size):
         return model.network(input_ids=batch, use_cache=False).logits
-    except torch.OutOfMemoryError as error:
-        raise TooLargeError(
-            f"{model.name} ran out of memory on {padded.size} tokens: read shorter texts or choose "
-            "another device."
-        ) from error
-    except (IndexError, RuntimeError, ValueError) as error:
+
+
+@contextmanager
+def reading(model: LoadedModel, n_tokens: int) -> Iterator[None]:
+    """Say what really happened where a network fails.
+
+    Raises:
+        TooLargeError: memory is short.
+        ModelFormatError: the network cannot read the ids.
+    """
+    try:
+        yield
+    except FusionError:
+        raise
+    except Exception as error:  # networks raise many types
+        if is_out_of_memory(error):
+            raise TooLargeError(
+                f"{model.name} ran out of memory on {n_tokens} tokens: read shorter texts, choose "
+                "a smaller model or another device."
+            ) from error
         raise ModelFormatError(
-            f"{model.name} failed to read the text ({type(error).__name__}: {str(error)[:200]}): "
-            "check that its tokenizer and weights belong together."
+            f"{model.name} failed to read {n_tokens} tokens ({type(error).__name__}: "
+            f"{str(error)[:200]}): read a shorter text; where short ones fail, too, check that its "
+            "tokenizer and weights belong together."
         ) from error
 
 
@@ -129,7 +160,10 @@ def _rows(
     generator = torch.Generator(logits.device)
     if cut is not None and cut.samples:
         generator.manual_seed(zlib.crc32(ids.tobytes(), cut.seed))
-    parts: list[torch.Tensor | SparseRows] = []
+    # Whole rows are written where they stay: a second copy of all would be the largest thing here.
+    whole = (len(ids) + 1 if cut is None else 0, model.tokenizer.size)
+    dense, done = logits.new_empty(whole, dtype=torch.float32), 0
+    parts: list[SparseRows] = []
     for first in range(0, len(logits), step):
         logprobs = log_softmax(model, logits[first : first + step])
         own = observed[first + mute : first + mute + len(logprobs)]
@@ -141,11 +175,15 @@ def _rows(
         if mute and first == 0:
             nothing = log_softmax(model, torch.zeros_like(logprobs[:1]))
             logprobs = torch.cat([nothing, logprobs])
-        parts.append(logprobs if cut is None else cut_rows(logprobs, cut, temperature, generator))
+        if cut is None:
+            dense[done : done + len(logprobs)] = logprobs
+            done += len(logprobs)
+        else:
+            parts.append(cut_rows(logprobs, cut, temperature, generator))
     picked[-1] = torch.nan
     return NextTokenRows(
         model=model.name,
-        rows=_joined(parts, temperature),
+        rows=_joined(parts, temperature) if parts else DenseRows(dense, temperature),
         observed=observed,
         observed_logprob=picked,
         boundary=np.concatenate([[0], encoding.end[encoding.text_tokens]]).astype(np.int64),
@@ -174,18 +212,14 @@ def log_softmax(model: LoadedModel, logits: torch.Tensor) -> torch.Tensor:
     return logprobs
 
 
-def _joined(parts: list[torch.Tensor | SparseRows], temperature: float) -> DenseRows | SparseRows:
-    dense = [p for p in parts if isinstance(p, torch.Tensor)]
-    if dense:
-        return DenseRows(dense[0] if len(dense) == 1 else torch.cat(dense), temperature)
-    sparse = [p for p in parts if isinstance(p, SparseRows)]
-    width = max(p.ids.shape[1] for p in sparse)
+def _joined(parts: Sequence[SparseRows], temperature: float) -> SparseRows:
+    width = max(p.ids.shape[1] for p in parts)
     pad = torch.nn.functional.pad
     return SparseRows(
-        torch.cat([pad(p.ids, (0, width - p.ids.shape[1]), value=-1) for p in sparse]),
-        torch.cat([pad(p.probs, (0, width - p.probs.shape[1])) for p in sparse]),
-        torch.cat([p.tail for p in sparse]),
-        sparse[0].vocab_size,
+        torch.cat([pad(p.ids, (0, width - p.ids.shape[1]), value=-1) for p in parts]),
+        torch.cat([pad(p.probs, (0, width - p.probs.shape[1])) for p in parts]),
+        torch.cat([p.tail for p in parts]),
+        parts[0].vocab_size,
         temperature,
     )
 

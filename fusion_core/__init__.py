@@ -3,6 +3,7 @@
 The rooms, in the order in which they may import one another (a test reads the imports):
 
     errors < records < config              data and checks only
+    numerics                               sums over large vocabularies
     files                                  written whole or not at all
 
     the stages

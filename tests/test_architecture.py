@@ -30,6 +30,7 @@ STAGES = {
 LEVEL = dict.fromkeys(STAGES, 3) | {
     "__init__": -1,
     "errors": 0,
+    "numerics": 0,
     "records": 1,
     "config": 2,
     "files": 2,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fusion_core.errors import InputError
+from fusion_core.numerics import index_sum
 from fusion_core.records import FusedRows, NextTokenRows, ProjectedRows, RowKind, SparseRows
 
 from .laid_out import Union, Whole, largest, sparsify
@@ -56,7 +57,7 @@ def carried_ce(projected: ProjectedRows, target: NextTokenRows) -> tuple[torch.T
     if carried.is_sparse:
         (row, token), mass = carried._indices(), carried._values()
         hits = torch.nonzero(token == observed.index_select(0, row))[:, 0]
-        p = torch.zeros_like(projected.kept).index_add_(0, row[hits], mass[hits])
+        p = index_sum(len(projected.kept), row[hits], mass[hits])
     else:
         p = carried.gather(1, observed[:, None])[:, 0]
     own = target.dense.at(torch.arange(len(observed), device=observed.device), observed)
@@ -193,19 +194,19 @@ def fuse_sparse(
     columns, tails = [], []
     for part, at, (_, probs) in zip(rows, places[1:], listed[1:], strict=True):
         known = torch.zeros_like(row, dtype=torch.bool).index_fill_(0, at, True)
-        room = 1 - prior.new_zeros(m).index_add_(0, row, torch.where(known, prior, 0))
+        room = 1 - index_sum(m, row, torch.where(known, prior, 0))
         share = torch.where(room > 0, part.tail / room.clamp(min=1e-9), 0).clamp(max=1)
         least = part.probs.amin(1)  # what is not listed is not more probable than what is
         guess = torch.minimum(share[row] * prior, least[row])
         q = torch.where(known, 0, guess).index_copy(0, at, probs)
         columns.append(q)
-        tails.append((1 - prior.new_zeros(m).index_add_(0, row, q)).clamp(min=0))
+        tails.append((1 - index_sum(m, row, q)).clamp(min=0))
     q, tail = torch.stack(columns, dim=1), torch.stack(tails, dim=1)
     fused = (weights[row] * q).sum(1)
     if OPERATORS[operator].geometric:
         product = (weights[row] * q.log()).sum(1).exp()
         bucket = (weights * tail.log()).sum(1).exp()
-        total = bucket + prior.new_zeros(m).index_add_(0, row, product)
+        total = bucket + index_sum(m, row, product)
         agree = total > 0
         fused = torch.where(agree[row], product / total[row].clamp(min=1e-30), fused)
     top, ids = largest(row, token, fused, m, min(top_k, size))

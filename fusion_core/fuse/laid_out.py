@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from fusion_core.numerics import index_sum, log_softmax
 from fusion_core.records import NextTokenRows, ProjectedRows, SparseRows
 
 
@@ -74,7 +75,7 @@ class Whole:
             for j, rows in enumerate(self._projected):
                 logs.addcmul_(weights[:, j : j + 1], rows.probs(self._own).log())
             agree = logs.amax(dim=1, keepdim=True) > -torch.inf
-            fused = torch.where(agree, torch.softmax(logs, dim=1), fused)
+            fused = torch.where(agree, log_softmax(logs).exp_(), fused)
         self._fused = fused.clamp_(min=0)
         p = fused.gather(1, self._observed[:, None])[:, 0]
         return sparsify(fused, self._top_k, self._temperature), p
@@ -111,7 +112,7 @@ class Union:
         self._row, self._token = self._key // self._size, self._key % self._size
         places = place[m * ahead :].split([len(v) for _, v in parts])
         mass = [
-            own.new_zeros(len(self._key)).index_add_(0, at, values)
+            index_sum(len(self._key), at, values)
             for at, (_, values) in zip(places, parts, strict=True)
         ]
         self._prior = own.reshape(-1).index_select(0, self._key).exp()
@@ -123,7 +124,7 @@ class Union:
 
     def _sums(self, values: torch.Tensor) -> torch.Tensor:
         """Add up values (n, …) a row: (m, …)."""
-        return values.new_zeros(self._m, *values.shape[1:]).index_add_(0, self._row, values)
+        return index_sum(self._m, self._row, values)
 
     def entropies(self) -> torch.Tensor:
         """(m, S) nats."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from fusion_core import numerics
 from fusion_core.config import Cut, check_temperature
 from fusion_core.errors import (
     FusionError,
@@ -171,7 +172,7 @@ def _rows(
             1, own.clamp(min=0)[:, None]
         )[:, 0]
         if temperature != 1:
-            logprobs = torch.log_softmax(logprobs / temperature, dim=-1)
+            logprobs = numerics.log_softmax(logprobs / temperature)
         if mute and first == 0:
             nothing = log_softmax(model, torch.zeros_like(logprobs[:1]))
             logprobs = torch.cat([nothing, logprobs])
@@ -203,7 +204,7 @@ def log_softmax(model: LoadedModel, logits: torch.Tensor) -> torch.Tensor:
     if len(model.tokenizer.unused_ids):
         unused = torch.as_tensor(model.tokenizer.unused_ids, device=known.device)
         known = known.index_fill(1, unused, -torch.inf)
-    logprobs = torch.log_softmax(known, dim=-1)
+    logprobs = numerics.log_softmax(known)
     if bool(torch.isnan(logprobs[:, 0]).any()):  # one of them makes all of its row so
         raise ModelFormatError(
             f"{model.name} gives logits that are no numbers: load it in another dtype such as "

@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fusion_core.numerics import index_sum
 from fusion_core.records import Alignment, Encoding, NextTokenRows, ProjectedRows, RowKind
 from fusion_core.vocab import Consistency, Mapping
 
@@ -88,10 +89,10 @@ def carry_row(
         x.to(own.device) for x in (lists.candidates, lists.source, lists.target)
     )
     mass, prior = given[candidates], own[goes]
-    room = torch.zeros_like(mass).index_add_(0, source, prior)
+    room = index_sum(len(mass), source, prior)
     mapped = torch.where(room > TINY, mass, 0)
     share = (mapped / room.clamp(min=TINY))[source] * prior
-    return torch.zeros_like(own).index_add_(0, goes, share), mapped.sum(), mass.sum()
+    return index_sum(len(own), goes, share), mapped.sum(), mass.sum()
 
 
 def target_rows(target: NextTokenRows) -> ProjectedRows:

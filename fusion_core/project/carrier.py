@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fusion_core.numerics import index_sum
 from fusion_core.records import (
     Alignment,
     DenseRows,
@@ -181,8 +182,8 @@ class Carrier:
             probs = given.logprobs[at[whose], token].exp()
             elsewhere, other = table.of_kind(table.other_key, self._group[rows])
             rest = given.logprobs[at[elsewhere], other].exp()
-            total = torch.zeros_like(self._total)
-            total.index_add_(0, rows[whose], probs).index_add_(0, rows[elsewhere], rest)
+            counted = torch.cat([rows[whose], rows[elsewhere]])
+            total = index_sum(len(self._total), counted, torch.cat([probs, rest]))
             self._total[rows] = total[rows]
             return rows[whose], token, probs
         ids, probs = given.ids[at], given.probs[at]
@@ -197,8 +198,7 @@ class Carrier:
         key = self._group.index_select(0, inside) * self._source_size + token.index_select(0, some)
         agrees = find(table.key, key)[1]
         counts = agrees | find(table.other_key, key)[1]
-        total = torch.zeros_like(self._total)
-        total.index_add_(0, inside, torch.where(counts, mass, 0))
+        total = index_sum(len(self._total), inside, torch.where(counts, mass, 0))
         partly = rows[self._group[rows] > 0]
         self._total[partly] = total[partly] + given.tail[self._row[partly]]
         keep = torch.ones_like(row, dtype=torch.bool).index_copy_(0, some, agrees)
@@ -250,10 +250,10 @@ class Carrier:
             to = row.index_select(0, whose)
             if table.weight is not None:
                 mass = probs.index_select(0, whose) * table.weight.index_select(0, pair)
-                mapped = torch.zeros_like(probs).index_add_(0, whose, mass)
+                mapped = index_sum(len(probs), whose, mass)
             else:
                 prior = self._target.at(to, goes)
-                room = torch.zeros_like(probs).index_add_(0, whose, prior)
+                room = index_sum(len(probs), whose, prior)
                 mapped = torch.where(room > TINY, probs, 0)
                 mass = (mapped / room.clamp(min=TINY)).index_select(0, whose) * prior
             flow = _Flow(to, token.index_select(0, whose), goes, mass)
@@ -263,7 +263,7 @@ class Carrier:
                 parts = (row[same], token[same], token[same], probs[same])
                 flow = _Flow(*(torch.cat([a, b]) for a, b in zip(flow, parts, strict=True)))
         if kept is not None:
-            kept.index_add_(0, row, mapped).clamp_(max=1)
+            kept.add_(index_sum(len(kept), row, mapped)).clamp_(max=1)
         return flow
 
     def _transported(self, row: torch.Tensor, token: torch.Tensor, probs: torch.Tensor) -> _Flow:
@@ -282,7 +282,7 @@ class Carrier:
         same = self._group[flow.row] == 0
         at, token = flow.row[same], flow.target[same]
         prior = self._target.at(at, token)
-        taken = torch.zeros_like(own_share).index_add_(0, at, prior)
+        taken = index_sum(len(own_share), at, prior)
         room = 1 - taken
         spread = (self._group == 0) & (room > 1e-6)
         share = torch.where(spread, own_share / room.clamp(min=1e-6), own_share)
@@ -309,7 +309,7 @@ class Carrier:
         keys, order = (first + ids).masked_fill(ids < 0, -1).reshape(-1).sort()
         place, found = find(keys, flow.row * size + flow.target)
         slot, mass, source = order[place[found]], flow.mass[found], flow.source[found]
-        total = mass.new_zeros(m * k).index_add_(0, slot, mass)
+        total = index_sum(m * k, slot, mass)
         ranked = mass.argsort(descending=True, stable=True)
         ranked = ranked[slot[ranked].argsort(stable=True)]
         slot, mass, source = slot[ranked], mass[ranked], source[ranked]

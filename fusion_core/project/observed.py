@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fusion_core.numerics import index_sum
 from fusion_core.records import Encoding, ProjectedRows
 
 from .pairs import find
@@ -67,7 +68,7 @@ def chain_rule(
     keys = torch.cat([taken, goal]).unique()
     row, token = keys // size, keys % size
     values = probs_at(projected, own, row, token)
-    room = 1 - torch.zeros_like(known).index_add_(0, row, values)
+    room = 1 - index_sum(len(known), row, values)
     applies = torch.zeros_like(known, dtype=torch.bool)
     applies[sure] = room[sure] > ROOM
     scale = torch.where(applies, (1 - known) / room.clamp(min=ROOM), 1.0)

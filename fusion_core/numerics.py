@@ -1,0 +1,26 @@
+"""Sums over vocabularies that stay right where these are large.
+
+Over 262,144 tokens `torch.log_softmax` is off by up to 6e-5 on a CPU, and `index_add_` by 5e-4:
+both add one number after another in float32. `torch.sum` adds in pairs and is right to 5e-7.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Normalise (n, vocabulary) logits: nats, whose exponentials sum to 1 within 1e-6.
+
+    Args:
+        logits: float32; -inf stands for no probability.
+    """
+    shifted = logits - logits.amax(dim=-1, keepdim=True)
+    return shifted.sub_(shifted.exp().sum(dim=-1, keepdim=True).log_())
+
+
+def index_sum(size: int, index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Add up values (k, …) by their index (k,): (size, …), each sum in double precision."""
+    wide = torch.float32 if values.device.type == "mps" else torch.float64  # which it has not
+    sums = torch.zeros(size, *values.shape[1:], dtype=wide, device=values.device)
+    return sums.index_add_(0, index, values.to(wide)).to(values.dtype)

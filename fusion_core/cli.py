@@ -110,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     def add_device(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N, mps, auto or spread")
         sub.add_argument("--dtype", help=", ".join(models.DTYPES))
+        whose = "each model" if sub.prog.endswith("evaluate") else "the target"
+        for what, when in (("start", "before"), ("end", "after")):
+            sub.add_argument(
+                f"--{what}",
+                help=f"token that {whose} reads {when} documents, or none; of any other model by "
+                f"its name: NAME?{what}=TOKEN",
+            )
         sub.add_argument(
             "--max-gb", type=float, default=models.MAX_BYTES / 1e9, help="refuse larger weights"
         )
@@ -280,9 +287,15 @@ def _load(options: argparse.Namespace, names: Sequence[str]) -> list[models.Load
     if not options.max_gb > 0:
         raise InputError(f"--max-gb must be more than 0, not {options.max_gb}.")
     limit = int(options.max_gb * 1e9)
-    return [
-        models.load(n, device=options.device, dtype=options.dtype, max_bytes=limit) for n in names
-    ]
+    loaded: list[models.LoadedModel] = []
+    for name in names:
+        named = {}
+        if options.command == "evaluate" or not loaded:  # the target comes first
+            named = {"start": options.start, "end": options.end}
+        loaded.append(
+            models.load(name, device=options.device, dtype=options.dtype, max_bytes=limit, **named)
+        )
+    return loaded
 
 
 def _tokenizers(names: Sequence[str]) -> list[TextTokenizer]:
@@ -437,7 +450,10 @@ def _evaluate(options: argparse.Namespace) -> tuple[Report, Callable[[Report], s
     if options.text_file is not None:
         texts = documents.read_documents(options.text_file)
     readers = _load(options, options.model)
-    if texts is None:
-        return {"models": suite.toy(readers, progress=_progress())}, evaluate_table
-    scores = pipeline.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
-    return {"models": {m: s | {"tasks": {}} for m, s in scores.items()}}, evaluate_table
+    scores = (
+        suite.toy(readers, progress=_progress())
+        if texts is None
+        else pipeline.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
+    )
+    report = {m.name: {"tasks": {}} | scores[m.name] | m.around_documents for m in readers}
+    return {"models": report}, evaluate_table

@@ -150,6 +150,11 @@ def evaluate_table(report: Report) -> str:
     lines = []
     for name, score in report["models"].items():
         lines.append(f"{score['bits_per_byte']:.4f} bits per byte over {score['bytes']:,}  {name}")
+        ends = " or ".join(score["end"]) or "nothing"
+        lines.append(
+            f"  documents begin with {score['start'] or 'nothing'} ({score['how']}) and end with "
+            f"{ends}"
+        )
         lines += [
             f"  {task:<12} {s['bits_per_byte']:.4f} bits per byte, {s['accuracy']:.0%} of questions"
             for task, s in score["tasks"].items()

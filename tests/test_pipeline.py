@@ -224,9 +224,8 @@ def test_native_ce_is_the_chain_rule(testdata) -> None:
 
 
 def test_progress_is_told_for_every_window(tiny_models, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "fusion_core.models.read.BATCH_TOKENS", 1
-    )  # otherwise windows are read together
+    # otherwise windows are read together
+    monkeypatch.setattr("fusion_core.models.read.BATCH_TOKENS", 1)
     told: list[tuple[str, float]] = []
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
     analysis = pipeline.analyse(

@@ -9,7 +9,7 @@ read             texts -> `NextTokenRows`
 
 from .checks import context_of
 from .document_tokens import DocumentTokens, record
-from .files import ModelSource, find, weights_bytes
+from .files import ModelSource, find, split_name, weights_bytes
 from .load import (
     DTYPES,
     MAX_BYTES,
@@ -55,5 +55,6 @@ __all__ = [
     "record",
     "rows",
     "rows_batch",
+    "split_name",
     "weights_bytes",
 ]

@@ -27,36 +27,65 @@ class ModelSource:
     Attributes:
         name: as typed.
         path: a local folder, or None for a hub id.
+        location: what `from_pretrained` takes, a folder or a hub id.
+        start: token before documents that the name asks for, or None.
+        end: token after documents that the name asks for, or None.
     """
 
     name: str
     path: Path | None
-
-    @property
-    def location(self) -> str:
-        """What `from_pretrained` takes."""
-        return str(self.path) if self.path else self.name
+    location: str
+    start: str | None = None
+    end: str | None = None
 
 
 def find(name: str) -> ModelSource:
     """Resolve a model name: ``zoo:NAME``, a local folder, or a hub id.
 
+    Each may be followed by ``?start=TOKEN``, ``?end=TOKEN`` or ``?start=TOKEN&end=TOKEN``, which
+    name the tokens that the model reads before and after documents.
+
     Raises:
         ModelNotFoundError: the name is none of these.
     """
+    plain, asked = split_name(name)
+    found = _find(plain)
+    return ModelSource(name, found, str(found) if found else plain, **asked)
+
+
+def split_name(name: str) -> tuple[str, dict[str, str]]:
+    """Part a model's name from the document tokens that it asks for.
+
+    Raises:
+        ModelNotFoundError: what follows the name is something else.
+    """
+    plain, mark, asked = name.partition("?")
+    if not mark:
+        return name, {}
+    pairs = [part.partition("=") for part in re.split("&(?=start=|end=)", asked)]
+    values = {key: value for key, _, value in pairs}
+    if len(values) < len(pairs) or not set(values) <= {"start", "end"} or not all(values.values()):
+        raise ModelNotFoundError(
+            f"{name!r} is no model name: write NAME, or NAME?start=TOKEN&end=TOKEN to name the "
+            "tokens before and after documents."
+        )
+    return plain, values
+
+
+def _find(name: str) -> Path | None:
     if not name or "\0" in name:
         raise ModelNotFoundError(
             "A model name is missing: give zoo:NAME, a local folder or a hub id."
         )
     if name.startswith(zoo.PREFIX):
-        return ModelSource(name, zoo.path(name.removeprefix(zoo.PREFIX)))
+        return zoo.path(name.removeprefix(zoo.PREFIX))
     try:
         path = Path(name).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError):  # a name too long; no such user
         is_folder = is_file = False
     if is_folder:
-        return ModelSource(name, path)
+        return path
     if is_file:
         raise ModelFormatError(
             f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
@@ -67,7 +96,7 @@ def find(name: str) -> ModelSource:
             f"There is no folder {name!r}: give an existing folder, a hub id such as "
             f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."
         )
-    return ModelSource(name, None)
+    return None
 
 
 def weights_bytes(name: str) -> int:
@@ -79,7 +108,7 @@ def weights_bytes(name: str) -> int:
     """
     source = find(name)
     if source.path is None:
-        return hub_bytes(name)
+        return hub_bytes(source.location)
     _check_folder(source)
     return sum(f.stat().st_size for f in weight_files(source))
 

@@ -60,6 +60,20 @@ class LoadedModel:
         return next(self.network.parameters()).device
 
     @property
+    def around_documents(self) -> dict[str, Any]:
+        """What it reads before documents and what ends them, as the vocabulary writes it.
+
+        ``start`` (None for nothing), ``end`` (a list, the one that is taught first) and ``how`` the
+        start was chosen, see `DocumentTokens`.
+        """
+        start, entry = self.tokenizer.start_id, self.tokenizer.entry
+        return {
+            "start": None if start is None else entry(start),
+            "end": [entry(i) for i in self.tokenizer.end_ids],
+            "how": self.document_tokens.how if self.document_tokens else "named",
+        }
+
+    @property
     def window(self) -> int:
         """Most tokens of a window: what the context and the memory for their rows allow."""
         rows = max(2, WINDOW_CELLS // self.tokenizer.size)
@@ -75,7 +89,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
     """
     source = find(name)
     if source.path is None:
-        hub_bytes(name)  # asks whether the model exists before anything is downloaded
+        hub_bytes(source.location)  # asks whether the model exists before anything is downloaded
     return tokens.load(source.location, name)
 
 
@@ -91,7 +105,7 @@ def load(
     """Load a causal language model and its tokenizer, safetensors only, no remote code.
 
     Args:
-        name: ``zoo:NAME``, a local folder in the `transformers` format, or a hub id.
+        name: ``zoo:NAME``, a local folder in the `transformers` format, or a hub id; see `find`.
         device: "cpu", "cuda", "cuda:1", "mps", "auto" (CUDA, else MPS, else CPU), or "spread" (over
             all devices and the CPU's memory, for models larger than one device).
         dtype: "float32", "bfloat16" or "float16"; by default float32 on the CPU, whatever the file
@@ -99,7 +113,8 @@ def load(
         max_bytes: largest size of the weights that is accepted, checked before they are read or
             downloaded; None for no limit.
         start: token that is read before a document, as the vocabulary writes it, or "none"; by
-            default the best of those that it could be, see `document_tokens.choose`.
+            default what the name asks for, else the best of those that it could be, see
+            `document_tokens.choose`.
         end: token that ends a document and is taught there, or "none".
 
     Raises:
@@ -125,7 +140,13 @@ def load(
     try:
         network = _network(source, wanted, None if spread else where)
         positions = check_causal(name, network, tokenizer)
-        chosen = choose(network, tokenizer, folder=source.path, start=start, end=end)
+        chosen = choose(
+            network,
+            tokenizer,
+            folder=source.path,
+            start=start or source.start,
+            end=end or source.end,
+        )
     except FusionError:
         raise
     except Exception as error:  # transformers, safetensors and the hub raise many types here

@@ -132,7 +132,7 @@ class JointText:
         if low == window.start:
             for encoding, has_start in zip(self.encodings, self.has_start, strict=True):
                 own = encoding.text_tokens
-                after = own[encoding.start[own] >= window.start]
+                after = own[encoding.end[own] > window.start]  # those without width apart
                 if not has_start and len(after):
                     low = max(low, int(encoding.end[after[0]]))
         low = int(self._common[np.searchsorted(self._common, low)])

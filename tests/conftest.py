@@ -66,6 +66,15 @@ def testdata() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_models() -> Path:
+    """Folder of real pretrained models: smollm2-135m and gemma3-270m."""
+    folder = os.environ.get("FUSELAB_REAL")
+    if not folder:
+        pytest.skip("FUSELAB_REAL is not set: it names a folder of real pretrained models")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
 def real_tokenizer(testdata: Path) -> Callable[[str], TextTokenizer]:
     """Load a tokenizer of the test data, once a run."""
     return cache(lambda name: tokens.load(testdata / "tokenizers" / name, name))

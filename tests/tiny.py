@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from fusion_core.tokens import TextTokenizer
 
 CORPUS = (
     "the cat sat on the mat and the dog ran to the park",
@@ -74,6 +77,16 @@ def byte_bpe(size: int = 300, **options: Any) -> PreTrainedTokenizerFast:
     given = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<pad>"}
     backend = Tokenizer.from_str(_byte_bpe(size))
     return PreTrainedTokenizerFast(tokenizer_object=backend, **given | options)
+
+
+@cache
+def large_vocabulary(letters: str, longest: int, size: int = 262_144) -> TextTokenizer:
+    """Make a tokenizer of all strings of some letters, up to a length and a size."""
+    strings = ("".join(s) for n in range(1, longest + 1) for s in product(letters, repeat=n))
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((s, -(len(s) ** 0.5)) for s in strings)][:size]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=0))
+    backend.add_special_tokens(["</s>"])
+    return TextTokenizer(backend, f"large-{len(letters)}", start_id=1, eos_id=1)
 
 
 def config(kind: str, vocab_size: int = 300, **more: Any) -> Any:

@@ -45,6 +45,9 @@ PROBE = (
 )
 """Short documents on which candidates are tried."""
 
+LONGEST = 48
+"""Most tokens of them that are read."""
+
 CLEARLY = 0.03
 """Share of its cross-entropy by which another candidate must be better than the stated one. With
 SmolLM2-135M-Instruct, whose BOS opens a turn of a chat, the separator is better by 0.14; with
@@ -82,6 +85,7 @@ def choose(
     network: Any,
     tokenizer: TextTokenizer,
     *,
+    context: int | None = None,
     folder: Path | None = None,
     start: str | None = None,
     end: str | None = None,
@@ -91,6 +95,7 @@ def choose(
     Args:
         network: in evaluation mode.
         tokenizer: with what its configuration names.
+        context: most tokens that the network reads at once.
         folder: of the model, where what it was trained with may be recorded.
         start: an entry of the vocabulary, or `NONE`; None finds it.
         end: the same of what ends a document.
@@ -106,7 +111,7 @@ def choose(
     elif kept is not None:
         begins, how = kept.start, kept.how
     else:
-        nats = _tried(network, tokenizer, _candidates(tokenizer, ends))
+        nats = _tried(network, tokenizer, _candidates(tokenizer, ends), context or LONGEST)
         if nats and min(x for _, x in nats) > KNOWS * math.log(tokenizer.size):
             nats = ()
         begins, how = _best(tokenizer.start_id, nats), "measured" if nats else "stated"
@@ -163,15 +168,13 @@ def _candidates(tokenizer: TextTokenizer, ends: Sequence[int]) -> list[int | Non
 
 @torch.inference_mode()
 def _tried(
-    network: Any, tokenizer: TextTokenizer, candidates: Sequence[int | None]
+    network: Any, tokenizer: TextTokenizer, candidates: Sequence[int | None], context: int
 ) -> tuple[tuple[int | None, float], ...]:
     """Measure each candidate: nats a token after the first of every document, which all predict."""
     texts = [e.ids[e.text_tokens] for e in tokenizer.encode_batch(list(PROBE))]
     rows = network.get_input_embeddings().weight.shape[0]
-    context = network.config.get_text_config()
-    room = getattr(context, "max_position_embeddings", None)
-    longest = max(2, min(48, room // 2 if isinstance(room, int) else 48))
-    texts = [t[:longest] for t in texts if len(t) > 1 and (t[:longest] < rows).all()]
+    texts = [t[: min(LONGEST, context - 1)] for t in texts]
+    texts = [t for t in texts if len(t) > 1 and (t < rows).all()]
     usable = [c for c in candidates if c is None or c < rows]
     if not texts or len(usable) < 2:
         return ()

@@ -139,10 +139,11 @@ def load(
     wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
     try:
         network = _network(source, wanted, None if spread else where)
-        positions = check_causal(name, network, tokenizer)
+        context = context_of(network.config, check_causal(name, network, tokenizer))
         chosen = choose(
             network,
             tokenizer,
+            context=context,
             folder=source.path,
             start=start or source.start,
             end=end or source.end,
@@ -155,7 +156,7 @@ def load(
         name=name,
         tokenizer=tokenizer.with_document_tokens(chosen.start, chosen.ends),
         network=network,
-        context=context_of(network.config, positions),
+        context=context,
         size_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
         document_tokens=chosen,
     )

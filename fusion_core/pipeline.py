@@ -81,7 +81,7 @@ def mappings(
 
     Raises:
         InputError: no source, a model named twice, an unknown strategy, operator or level.
-        ModelFormatError: a vocabulary spells no spaces, and another one is to be carried to or from.
+        ModelFormatError: vocabularies differ, and one spells no spaces.
     """
     if not sources:
         raise InputError("There is no source: name at least one.")

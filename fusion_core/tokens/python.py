@@ -84,7 +84,10 @@ class PythonBackend:
     def to_str(self) -> str:
         """Describe the tokenizer as a file would, its vocabulary by its hash."""
         own = self._tokenizer
-        added = [(i, str(t), getattr(t, "special", False)) for i, t in self.get_added_tokens_decoder().items()]
+        added = [
+            (i, str(t), getattr(t, "special", False))
+            for i, t in self.get_added_tokens_decoder().items()
+        ]
         content = json.dumps(sorted(self.get_vocab().items()))
         if hasattr(own, "sp_model"):
             content += own.sp_model.serialized_model_proto().hex()

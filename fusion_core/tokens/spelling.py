@@ -23,7 +23,7 @@ BYTE_OF = _byte_alphabet()
 CHAR_OF = {b: c for c, b in BYTE_OF.items()}
 
 _NO_BYTE = 0x100
-_BYTES_AS_LATIN = {b: _NO_BYTE for b in range(256)} | {ord(c): b for c, b in BYTE_OF.items()}
+_BYTES_AS_LATIN = dict.fromkeys(range(256), _NO_BYTE) | {ord(c): b for c, b in BYTE_OF.items()}
 """Translates entries in the byte alphabet to the characters 0 to 255."""
 
 _HEX = "0123456789abcdefABCDEF"

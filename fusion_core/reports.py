@@ -55,8 +55,8 @@ def _encoding(encoding: Encoding) -> Report:
     }
 
 
-SHOWN_RANGES = 5
-"""Lost stretches of a text that a table shows."""
+SHOWN_RANGES, SHOWN_CHARACTERS = 5, 20
+"""Lost stretches of a text that a table shows, and how much of each."""
 
 
 def align_table(report: Report) -> str:
@@ -87,11 +87,13 @@ def _losses(encoding: Report) -> list[str]:
     lost, name = encoding["lost"], encoding["model"]
     if not lost:
         return [f"{name}: no byte of the text is lost, but tokens spell characters that it has not"]
-    ranges = zip(lost[:SHOWN_RANGES], encoding["lost_text"], strict=False)
-    shown = [f"{text!r} at {start}" for (start, _), text in ranges]
-    more = ["..."] * (len(lost) > SHOWN_RANGES)
+    shown = [
+        f"{text[:SHOWN_CHARACTERS]!r}{'...' if len(text) > SHOWN_CHARACTERS else ''} at {start}"
+        for (start, _), text in zip(lost, encoding["lost_text"], strict=True)
+    ]
+    shown[SHOWN_RANGES:] = ["..."] * (len(lost) > SHOWN_RANGES)
     n_bytes = sum(end - start for start, end in lost)
-    return [f"{name}: bytes of the text that are lost: {n_bytes:,} ({', '.join([*shown, *more])})"]
+    return [f"{name}: bytes of the text that are lost: {n_bytes:,} ({', '.join(shown)})"]
 
 
 Piece = Callable[[int], str]

@@ -113,7 +113,7 @@ def stream(ensemble: Ensemble, prompt: str, sampling: Sampling | None = None) ->
         row = ensemble.next(ids, data)
         token, probability = _choose(row, ensemble.speaks, sampling, draws)
         ended = token == model.tokenizer.eos_id
-        own = b"" if ended else model.tokenizer.bytes_of[token] or b""
+        own = b"" if ended else model.tokenizer.adds(ids, token)
         ids, data = [*ids, token], data + own
         text, stopped = shown.add(own)
         end = "stop" if stopped else "end of text" if ended else ""

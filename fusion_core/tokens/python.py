@@ -123,6 +123,10 @@ class PythonBackend:
         """Encode texts one after the other."""
         return [self.encode(t, add_special_tokens) for t in texts]
 
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Write tokens as a text, as the tokenizer itself does."""
+        return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
     def copy(self) -> PythonBackend:
         """Return another backend of the same tokenizer."""
         return PythonBackend(self._tokenizer)

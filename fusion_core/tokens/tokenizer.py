@@ -22,6 +22,9 @@ from .spelling import CHAR_OF, MARKER, Spelling, is_text, text_prefix
 ENTRIES_LOOKED_AT, WORDS_PROBED = 2000, 32
 """Entries, about, among which words are sought that show how spaces are spelled; words read."""
 
+TOKENS_BEFORE = 8
+"""Tokens that are decoded before one, to see what it adds."""
+
 MAX_SPELLINGS = 2_000_000
 """Spellings of byte strings that a tokenizer remembers before it starts afresh."""
 
@@ -177,7 +180,8 @@ class TextTokenizer:
             i for i in (self.unknown_id, self.start_id, self.eos_id) if i is not None
         }
         self.special_ids = frozenset(i for i in special if i < self.size)
-        unused = [i for i, s in enumerate(self._strings) if s is None]
+        holes = None in self._strings  # rare, and looking for them takes time
+        unused = [i for i, s in enumerate(self._strings) if s is None] if holes else []
         self.unused_ids = np.asarray(unused, dtype=np.int64)
         own: list[bytes | None] = list(self._literal)
         for i in (*unused, *self.special_ids):
@@ -287,11 +291,28 @@ class TextTokenizer:
             The text, without a dummy prefix; None where the bytes are no UTF-8.
         """
         own = [i for i in ids if i < self.size and i not in self.special_ids]
+        if not self.spells_spaces:
+            return self._decoded(own)
         pieces = self._own_bytes(own, self._opens_with_dummy(own, b""))
         try:
             return b"".join(p or b"" for p in pieces).decode("utf-8")
         except UnicodeDecodeError:
             return None
+
+    def adds(self, before: Sequence[int], token: int) -> bytes:
+        """Return what a token adds to a text that ends in other tokens.
+
+        That is the token's own bytes, with the space that its place implies where none spells it.
+        """
+        own = self.bytes_of[token] or b""
+        if self.spells_spaces or not own:
+            return own
+        head = [i for i in before[-TOKENS_BEFORE:] if self.bytes_of[i]]
+        more = self._decoded([*head, token]).count(" ") - self._decoded(head).count(" ")
+        return b" " + own if more > 0 else own
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return self._backend.decode(list(ids), skip_special_tokens=False)
 
     def _opens_with_dummy(self, ids: Sequence[int], data: bytes) -> bool:
         """Tell whether the first token carries a space that is not in the text."""

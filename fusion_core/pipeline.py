@@ -152,8 +152,8 @@ def check_spaces(*tokenizers: TextTokenizer) -> None:
         if not tokenizer.spells_spaces:
             raise ModelFormatError(
                 f"The tokens of {tokenizer.name} do not spell the spaces between words, so that "
-                "its rows cannot be compared with or carried to another vocabulary: fuse it with "
-                "models of the same vocabulary, train it with mode clm, or name another model."
+                "its rows cannot be compared with or carried to another vocabulary: align it, fuse "
+                "it with models of the same vocabulary, train it with mode clm, or name another."
             )
 
 

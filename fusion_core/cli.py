@@ -455,5 +455,4 @@ def _evaluate(options: argparse.Namespace) -> tuple[Report, Callable[[Report], s
         if texts is None
         else pipeline.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
     )
-    report = {m.name: {"tasks": {}} | scores[m.name] | m.around_documents for m in readers}
-    return {"models": report}, evaluate_table
+    return {"models": {m: {"tasks": {}} | s for m, s in scores.items()}}, evaluate_table

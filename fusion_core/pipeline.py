@@ -14,7 +14,7 @@ from . import characters, fuse, vocab
 from . import evaluate as scoring
 from .align import METHODS, by_bytes
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
-from .errors import InputError
+from .errors import InputError, ModelFormatError
 from .gather import Gathering, carried_rows, carry
 from .models import LoadedModel
 from .reading import JointText, Progress, joint_texts
@@ -39,12 +39,17 @@ def mapping(
         target: the target's vocabulary.
         strategy: name in `vocab.STRATEGIES`.
         corpus: texts for strategies that count.
+
+    Raises:
+        ModelFormatError: the vocabularies differ, and one spells no spaces.
     """
     counts = vocab.strategy(strategy).counts
+    by_bytes = strategy == "prefix" and source.spells_spaces
     if source.vocabulary_key == target.vocabulary_key and (
-        source.key == target.key or strategy != "prefix"
+        source.key == target.key or not by_bytes
     ):
         return None
+    check_spaces(source, target)
     key = (source.key, target.key, strategy, hash(tuple(corpus)) if counts else 0)
     with _mappings_lock:
         found = _mappings.get(key)
@@ -76,6 +81,7 @@ def mappings(
 
     Raises:
         InputError: no source, a model named twice, an unknown strategy, operator or level.
+        ModelFormatError: vocabularies differ, and one spells no spaces.
     """
     if not sources:
         raise InputError("There is no source: name at least one.")
@@ -135,6 +141,22 @@ def check_names(*names: str) -> None:
             raise InputError(f"{name} is named twice: name every model once.")
 
 
+def check_spaces(*tokenizers: TextTokenizer) -> None:
+    """Refuse vocabularies that say by other means than bytes where words begin or end.
+
+    Raises:
+        ModelFormatError: a vocabulary's tokens spell no space between words, so that by their bytes
+            "the cat" and "thecat" are the same.
+    """
+    for tokenizer in tokenizers:
+        if not tokenizer.spells_spaces:
+            raise ModelFormatError(
+                f"The tokens of {tokenizer.name} do not spell the spaces between words, so that "
+                "its rows cannot be compared with or carried to another vocabulary: align it, fuse "
+                "it with models of the same vocabulary, train it with mode clm, or name another."
+            )
+
+
 def bits_per_byte(
     readers: Sequence[LoadedModel],
     documents: Sequence[str],
@@ -145,15 +167,29 @@ def bits_per_byte(
     """Score models on documents; all are scored on the same bytes.
 
     Returns:
-        For each model's name: ``bits_per_byte`` and ``bytes``.
+        For each model's name: ``bits_per_byte`` and ``bytes``; ``lossless``, whether its tokens
+        reproduce the documents, and ``lost_share``, the share of the documents' bytes that they do
+        not: these cost the model less than they should, or nothing; and what it read before and
+        after documents, see `LoadedModel.around_documents`.
     """
-    totals, n_bytes = [0.0] * len(readers), 0
+    totals, lost = np.zeros(len(readers)), np.zeros(len(readers), np.int64)
+    exact = np.ones(len(readers), bool)
+    n_bytes = n_read = 0
     for text in joint_texts(readers, documents, FusionConfig(overlap=overlap), progress):
-        totals = [a + b for a, b in zip(totals, text.nats(), strict=True)]
+        totals += text.nats()
+        lost += [e.lost_bytes for e in text.encodings]
+        exact &= [e.lossless for e in text.encodings]
         n_bytes += text.scored_bytes
+        n_read += len(text.data)
     return {
-        m.name: {"bits_per_byte": scoring.bits(nats, n_bytes), "bytes": n_bytes}
-        for m, nats in zip(readers, totals, strict=True)
+        m.name: {
+            "bits_per_byte": scoring.bits(float(totals[j]), n_bytes),
+            "bytes": n_bytes,
+            "lossless": bool(exact[j]),
+            "lost_share": int(lost[j]) / n_read if n_read else 0.0,
+        }
+        | m.around_documents
+        for j, m in enumerate(readers)
     }
 
 
@@ -186,8 +222,10 @@ def next_characters(
 
     Raises:
         InputError: a model is named twice, the text is empty, or a position lies outside it.
+        ModelFormatError: a model's vocabulary spells no spaces.
     """
     check_names(*(m.name for m in readers))
+    check_spaces(*(m.tokenizer for m in readers))
     size = len(utf8(text, limit=MAX_TEXT_BYTES))
     wanted = np.unique(np.asarray(positions, np.int64))
     if not len(wanted) or wanted[0] < 0 or wanted[-1] > size:

@@ -51,12 +51,21 @@ def _encoding(encoding: Encoding) -> Report:
         ],
         "lossless": encoding.lossless,
         "lost": [list(r) for r in encoding.lost],
+        "lost_text": [encoding.data[s:e].decode("utf-8", "replace") for s, e in encoding.lost],
     }
 
 
+SHOWN_RANGES, SHOWN_CHARACTERS = 5, 20
+"""Lost stretches of a text that a table shows, and how much of each."""
+
+
 def align_table(report: Report) -> str:
-    """Show the groups of every source."""
-    lines = []
+    """Show what each tokenizer loses of the text, and the groups of every source."""
+    lines = [
+        line
+        for encoding in (report["target"], *(s["encoding"] for s in report["sources"]))
+        for line in _losses(encoding)
+    ]
     target = report["target"]["tokens"]
     for source in report["sources"]:
         own = source["encoding"]["tokens"]
@@ -69,6 +78,22 @@ def align_table(report: Report) -> str:
             right = " ".join(repr(t["text"]) for t in own[s0:s1])
             lines.append(f"  {t1 - t0}:{s1 - s0}  {left}  <-  {right}")
     return "\n".join(lines)
+
+
+def _losses(encoding: Report) -> list[str]:
+    """Say which bytes of the text an encoding does not reproduce."""
+    if encoding["lossless"]:
+        return []
+    lost, name = encoding["lost"], encoding["model"]
+    if not lost:
+        return [f"{name}: no byte of the text is lost, but tokens spell characters that it has not"]
+    shown = [
+        f"{text[:SHOWN_CHARACTERS]!r}{'...' if len(text) > SHOWN_CHARACTERS else ''} at {start}"
+        for (start, _), text in zip(lost, encoding["lost_text"], strict=True)
+    ]
+    shown[SHOWN_RANGES:] = ["..."] * (len(lost) > SHOWN_RANGES)
+    n_bytes = sum(end - start for start, end in lost)
+    return [f"{name}: bytes of the text that are lost: {n_bytes:,} ({', '.join(shown)})"]
 
 
 Piece = Callable[[int], str]
@@ -155,6 +180,11 @@ def evaluate_table(report: Report) -> str:
             f"  documents begin with {score['start'] or 'nothing'} ({score['how']}) and end with "
             f"{ends}"
         )
+        if not score["lossless"]:
+            lines.append(
+                f"  its tokens leave out {score['lost_share']:.1%} of the text's bytes, which "
+                "flatters it: not comparable with models that read every byte"
+            )
         lines += [
             f"  {task:<12} {s['bits_per_byte']:.4f} bits per byte, {s['accuracy']:.0%} of questions"
             for task, s in score["tasks"].items()

@@ -34,12 +34,11 @@ def toy(
         progress: told of every domain.
 
     Returns:
-        For each model's name: ``bits_per_byte`` and ``bytes`` over all documents, and ``tasks``
-        with ``bits_per_byte`` and ``accuracy`` a domain.
+        For each model's name the figures of `pipeline.bits_per_byte` over all documents, and
+        ``tasks`` with ``bits_per_byte`` and ``accuracy`` a domain.
     """
     tasks: dict[str, dict[str, dict[str, float]]] = {m.name: {} for m in readers}
-    nats = {m.name: 0.0 for m in readers}
-    n_bytes = 0
+    read: dict[str, list[dict]] = {m.name: [] for m in readers}
     for done, domain in enumerate(corpus.DOMAINS):
         if progress:
             progress(f"reading {domain}", done / len(corpus.DOMAINS))
@@ -52,14 +51,21 @@ def toy(
             )
             for name, choice in answers.items():
                 right[name] += choice == question.answer
-        n_bytes += next(iter(scores.values()))["bytes"]
         for name, score in scores.items():
-            nats[name] += score["bits_per_byte"] * score["bytes"]
+            read[name].append(score)
             tasks[name][domain] = {
                 "bits_per_byte": score["bits_per_byte"],
                 "accuracy": right[name] / questions if questions else float("nan"),
             }
-    return {
-        name: {"bits_per_byte": nats[name] / n_bytes, "bytes": n_bytes, "tasks": tasks[name]}
-        for name in tasks
+    return {name: _over_all(read[name]) | {"tasks": tasks[name]} for name in tasks}
+
+
+def _over_all(scores: Sequence[dict]) -> dict:
+    """Bring the figures of `pipeline.bits_per_byte` of several domains together."""
+    n_bytes = sum(s["bytes"] for s in scores)
+    means = {
+        name: sum(s[name] * s["bytes"] for s in scores) / n_bytes
+        for name in ("bits_per_byte", "lost_share")
     }
+    lossless = all(s["lossless"] for s in scores)
+    return scores[0] | means | {"bytes": n_bytes, "lossless": lossless}

@@ -1,4 +1,4 @@
-"""One architecture of `transformers` from its rows to the model that it becomes, against the library.
+"""One architecture of `transformers`, from its rows to the model that it becomes.
 
 A tiny random model is saved and loaded as any other. Its rows are held against the library's own
 logits: of a text alone, of texts in a padded batch, and token by token from the cache. Then it is

@@ -70,6 +70,11 @@ class Encoding:
         return len(self.ids)
 
     @property
+    def lost_bytes(self) -> int:
+        """Number of the text's bytes that the ids do not reproduce."""
+        return sum(end - start for start, end in self.lost)
+
+    @property
     def text_tokens(self) -> np.ndarray:
         """(m,) int64, indices of the tokens that are not special."""
         return np.flatnonzero(~self.special)

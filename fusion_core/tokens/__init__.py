@@ -4,6 +4,7 @@ The one room that knows how tokenizers spell bytes: the word-start marker of Sen
 byte alphabet of GPT-2, byte pieces, `##`, dummy prefixes. What a tokenizer does is read from its
 own parts (model, normaliser, pre-tokenizer, decoder) and from what it answers, never from its name.
 
+    parts      tokenizer -> what it is made of, and copies with changed parts
     spelling   vocabulary entries -> bytes
     python     tokenizers without a Rust form, behind the same calls
     tokenizer  `TextTokenizer`: texts -> encodings, byte strings -> spellings

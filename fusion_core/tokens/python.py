@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .spelling import BYTE_OF, CHAR_OF, RAW_BYTES
+from .spelling import BYTE_OF, CHAR_OF, MARKER, RAW_BYTES
 
 _PROBE = "é1"
 _SEPARATORS = ("\n", "(", "0", ".", "“", "a")
+_ENDINGS = {"end_of_word_suffix": "</w>", "continuing_suffix": "@@"}
 
 
 @dataclass(frozen=True)
@@ -47,38 +48,55 @@ class PythonBackend:
         """Return entry -> id, added tokens included."""
         return self._tokenizer.get_vocab()
 
-    def to_str(self) -> str:
-        """Describe the tokenizer in the parts of a `tokenizers` file, with its content's hash."""
+    def get_added_tokens_decoder(self) -> dict[int, Any]:
+        """Return id -> added token."""
+        return self._tokenizer.added_tokens_decoder
+
+    def parts(self) -> dict[str, Any]:
+        """Describe the tokenizer in the parts of a `tokenizers` file."""
         own = self._tokenizer
-        added = [
-            {"id": i, "content": str(t), "special": getattr(t, "special", False)}
-            for i, t in own.added_tokens_decoder.items()
-        ]
         model: dict[str, Any] = {"type": "Python", "unk_token": own.unk_token}
         decoder: dict[str, Any] | None = None
-        content = json.dumps(sorted(self.get_vocab().items()))
         pieces = own.convert_ids_to_tokens(self._ids(_PROBE, False))
         if pieces == [chr(b) for b in _PROBE.encode()]:
             decoder = {"type": RAW_BYTES}
         elif hasattr(own, "sp_model"):
-            decoder = {"type": "ByteFallback"}
-            content += own.sp_model.serialized_model_proto().hex()
+            marks = {"type": "Replace", "pattern": {"String": MARKER}, "content": " "}
+            decoder = {"type": "Sequence", "decoders": [marks, {"type": "ByteFallback"}]}
         elif hasattr(own, "wordpiece_tokenizer"):
             model |= {"type": "WordPiece", "continuing_subword_prefix": "##"}
         elif "".join(pieces) == "".join(CHAR_OF[b] for b in _PROBE.encode()) and set(
             "".join(pieces)
         ) <= set(BYTE_OF):
             decoder = {"type": "ByteLevel"}
-        parts = {
-            "model": model,
-            "decoder": decoder,
-            "normalizer": None,
-            "pre_tokenizer": None,
+        else:
+            model |= {name: mark for name, mark in _ENDINGS.items() if self._drops(mark)}
+        return {"model": model, "decoder": decoder, "normalizer": None, "pre_tokenizer": None}
+
+    def _drops(self, mark: str) -> bool:
+        """Tell whether a mark at a token's end says only whether its word goes on."""
+        try:
+            text = self._tokenizer.convert_tokens_to_string([f"a{mark}", "b"])
+        except Exception:  # of any kind: a tokenizer that knows no such tokens
+            return False
+        return text.replace(" ", "") == "ab"
+
+    def to_str(self) -> str:
+        """Describe the tokenizer as a file would, its vocabulary by its hash."""
+        own = self._tokenizer
+        added = [
+            (i, str(t), getattr(t, "special", False))
+            for i, t in self.get_added_tokens_decoder().items()
+        ]
+        content = json.dumps(sorted(self.get_vocab().items()))
+        if hasattr(own, "sp_model"):
+            content += own.sp_model.serialized_model_proto().hex()
+        told = {
             "added_tokens": added,
             "class": type(own).__name__,
             "content": hashlib.sha256(content.encode()).hexdigest(),
         }
-        return json.dumps(parts, sort_keys=True)
+        return json.dumps(self.parts() | told, sort_keys=True)
 
     def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
         return self._tokenizer(
@@ -104,6 +122,10 @@ class PythonBackend:
     ) -> list[PythonReading]:
         """Encode texts one after the other."""
         return [self.encode(t, add_special_tokens) for t in texts]
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Write tokens as a text, as the tokenizer itself does."""
+        return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def copy(self) -> PythonBackend:
         """Return another backend of the same tokenizer."""

@@ -1,18 +1,15 @@
-"""How vocabularies spell bytes, and the serialised parts of a tokenizer that tell which way it is.
-
-The parts are those of a `tokenizers` file: model, normaliser, pre-tokenizer, decoder.
-"""
+"""How vocabularies spell bytes: vocabulary entries -> what they stand for."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
-MARKER = "▁"
-"""What SentencePiece vocabularies write for a space."""
+from .parts import holds, space_mark
 
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+MARKER = "▁"
+"""What SentencePiece vocabularies write for a space, and published code where it knows no other."""
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -25,54 +22,62 @@ def _byte_alphabet() -> dict[str, int]:
 BYTE_OF = _byte_alphabet()
 CHAR_OF = {b: c for c, b in BYTE_OF.items()}
 
+_NO_BYTE = 0x100
+_BYTES_AS_LATIN = dict.fromkeys(range(256), _NO_BYTE) | {ord(c): b for c, b in BYTE_OF.items()}
+"""Translates entries in the byte alphabet to the characters 0 to 255."""
+
+_HEX = "0123456789abcdefABCDEF"
+_BYTE_PIECES = {f"<0x{a}{b}>": int(a + b, 16) for a, b in product(_HEX, _HEX)}
+
+RAW_BYTES = "Latin1"
+"""Decoder type of vocabularies whose entries are single bytes, written as the characters 0 to 255;
+`tokenizers` has none of its own."""
+
 
 class Spelling:
     """The rule by which one vocabulary's entries stand for bytes.
 
     Attributes:
         byte_level: entries are written in the byte alphabet of GPT-2.
-        continuing: what marks an entry that continues a word (WordPiece), or None.
+        byte_pieces: entries such as ``<0xE6>``, where there are any, and their bytes.
+        mark: what entries have for a space.
     """
 
     def __init__(self, parts: dict[str, Any]) -> None:
         """Read the rule from a tokenizer's parts."""
-        model = parts["model"]
-        self.byte_level = holds(parts["decoder"], "ByteLevel") or holds(
-            parts["pre_tokenizer"], "ByteLevel"
-        )
-        self._byte_pieces = model.get("byte_fallback") or holds(parts["decoder"], "ByteFallback")
-        self.continuing: str | None = (
-            model.get("continuing_subword_prefix") if model["type"] == "WordPiece" else None
-        )
-        self._suffix = model.get("end_of_word_suffix") or ""
-        self._raw = holds(parts["decoder"], RAW_BYTES)
+        model, decoder = parts["model"], parts["decoder"]
+        self.byte_level = holds(decoder, "ByteLevel") or holds(parts["pre_tokenizer"], "ByteLevel")
+        spelled = model.get("byte_fallback") or holds(decoder, "ByteFallback")
+        self.byte_pieces = _BYTE_PIECES if spelled else {}
+        self.mark = space_mark(parts)
+        self._raw = holds(decoder, RAW_BYTES)
+        self._continues = model.get("continuing_subword_prefix") or ""
+        self._suffixes = [
+            model[k] for k in ("end_of_word_suffix", "continuing_suffix") if model.get(k)
+        ]
 
-    def byte_piece(self, string: str) -> int | None:
-        """Return the byte that an entry such as ``<0xE6>`` stands for, or None."""
-        match = _BYTE_PIECE.fullmatch(string) if self._byte_pieces else None
-        return int(match[1], 16) if match else None
-
-    def literal(self, string: str) -> bytes:
-        """Return the bytes of a vocabulary entry that is no added token."""
-        if self.byte_level:
-            if all(c in BYTE_OF for c in string):
-                return bytes(BYTE_OF[c] for c in string)
-            return string.encode("utf-8", "surrogatepass")
+    def literals(self, strings: Sequence[str]) -> list[bytes]:
+        """Return the bytes of vocabulary entries that are neither added tokens nor byte pieces."""
+        if self._continues:
+            strings = [s.removeprefix(self._continues) for s in strings]
+        for suffix in self._suffixes:
+            strings = [s.removesuffix(suffix) for s in strings]
         if self._raw:
-            return string.encode("latin-1", "ignore")
-        byte = self.byte_piece(string)
-        if byte is not None:
-            return bytes([byte])
-        if self.continuing and string.startswith(self.continuing):
-            string = string[len(self.continuing) :]
-        elif self._suffix:
-            string = string.removesuffix(self._suffix)
-        return string.replace(MARKER, " ").encode("utf-8", "surrogatepass")
+            return [s.encode("latin-1", "ignore") for s in strings]
+        own = list(map(_of_byte_alphabet if self.byte_level else _utf8, strings))
+        mark = self.mark.encode()
+        return own if mark == b" " else [b.replace(mark, b" ") for b in own]
 
 
-RAW_BYTES = "Latin1"
-"""Decoder type of vocabularies whose entries are single bytes, written as the characters 0 to 255;
-`tokenizers` has none of its own."""
+def _of_byte_alphabet(string: str) -> bytes:
+    try:
+        return string.translate(_BYTES_AS_LATIN).encode("latin-1")
+    except UnicodeEncodeError:  # a character that is not of the alphabet
+        return _utf8(string)
+
+
+def _utf8(string: str) -> bytes:
+    return string.encode("utf-8", "surrogatepass")
 
 
 def is_text(string: bytes) -> bool:
@@ -90,25 +95,3 @@ def text_prefix(string: bytes) -> str:
         return string.decode("utf-8")
     except UnicodeDecodeError as error:
         return string[: error.start].decode("utf-8")
-
-
-def holds(part: Any, kind: str) -> bool:
-    """Tell whether a serialised tokenizer part is, or contains, a component of this type."""
-    if isinstance(part, dict):
-        return part.get("type") == kind or any(holds(v, kind) for v in part.values())
-    return isinstance(part, list) and any(holds(v, kind) for v in part)
-
-
-def without_prefix(part: Any) -> Any:
-    """Return a normaliser or pre-tokenizer that adds no space before the text."""
-    if not isinstance(part, dict):
-        return part
-    changed: dict[str, Callable[[], Any]] = {
-        "Prepend": lambda: None,
-        "Metaspace": lambda: part | {"prepend_scheme": "never"},
-        "ByteLevel": lambda: part | {"add_prefix_space": False},
-    }
-    if part["type"] == "Sequence":
-        key = "normalizers" if "normalizers" in part else "pretokenizers"
-        return part | {key: [p for p in map(without_prefix, part[key]) if p is not None]}
-    return changed.get(part["type"], lambda: part)()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import cached_property
@@ -17,8 +16,15 @@ from fusion_core.errors import ModelFormatError
 from fusion_core.records import Encoding
 from fusion_core.spans import locate
 
+from .parts import copy_of, parts_of, without_prefix
 from .python import PythonBackend
-from .spelling import CHAR_OF, MARKER, Spelling, is_text, text_prefix, without_prefix
+from .spelling import CHAR_OF, MARKER, Spelling, is_text, text_prefix
+
+ENTRIES_LOOKED_AT, WORDS_PROBED = 2000, 32
+"""Entries, about, among which words are sought that show how spaces are spelled; words read."""
+
+TOKENS_BEFORE = 8
+"""Tokens that are decoded before one, to see what it adds."""
 
 MAX_SPELLINGS = 2_000_000
 """Spellings of byte strings that a tokenizer remembers before it starts afresh."""
@@ -71,10 +77,12 @@ class TextTokenizer:
         start_id: token that a model reads before a document (by default BOS, else EOS), or None.
         end_ids: tokens that end a document, the one that is taught first; none where it is empty.
         dummy_prefix: the tokenizer puts a space before a text that has none there.
+        spells_spaces: a space between words belongs to some token. Where none has it (``</w>``,
+            WordPiece, `@@`, words cut at white space), tokens' bytes say too little to carry rows
+            over by.
         render: renders messages in the model's chat template, as `apply_chat_template` does; None
             where it has none.
         added_ids: ids of tokens that are read whole, control tokens and others.
-        key: SHA-256 of everything that decides ids and bytes.
     """
 
     def __init__(
@@ -94,68 +102,98 @@ class TextTokenizer:
         backend.no_padding()
         backend.encode_special_tokens = True
         self._backend: Any = backend
-        serialised = backend.to_str()
-        self.key = hashlib.sha256(serialised.encode()).hexdigest()
-        self._parts: dict[str, Any] = json.loads(serialised)
+        self._parts = parts_of(backend)
         self._spelling = Spelling(self._parts)
         self._read_vocabulary()
         self._inner: Any = None
         self._templated: Any = None
         self._first: dict[tuple[bytes, bool, bool], int] = {}
-        self.dummy_prefix = self._prefixes_a_space()
+        self.dummy_prefix, self.spells_spaces = self._spaces()
 
-    def _prefixes_a_space(self) -> bool:
-        """Spell one character that the vocabulary has, and look for a space before it."""
-        known = (b for b in self.bytes_of if b and not b.isspace() and is_text(b))
-        probe = min(known, key=lambda b: (b != b"a", len(b), b), default=b"a")
-        reading = self._backend.encode(probe.decode(), add_special_tokens=False)
-        return b"".join(self._literal[i] for i in reading.ids) == b" " + probe
-
-    def _read_vocabulary(self) -> None:
-        vocab = self._backend.get_vocab(with_added_tokens=True)
-        if not vocab:
-            raise ModelFormatError(f"The tokenizer of {self.name} has an empty vocabulary.")
-        added = {a["id"]: a for a in self._parts["added_tokens"]}
-        model = self._parts["model"]
-        unknown = model.get("unk_token")
-        self.unknown_id: int | None = vocab.get(unknown) if unknown else model.get("unk_id")
-        self.size = max(vocab.values()) + 1
-        self._strings: list[str | None] = [None] * self.size
-        self._literal = [b""] * self.size
-        self.is_byte_piece = np.zeros(self.size, bool)
-        for string, i in vocab.items():
-            self._strings[i] = string
-            if i in added:
-                self._literal[i] = added[i]["content"].encode()
-            else:
-                self._literal[i] = self._spelling.literal(string)
-                self.is_byte_piece[i] = self._spelling.byte_piece(string) is not None
-        special = {i for i, a in added.items() if a["special"]} | {
-            i for i in (self.unknown_id, self.start_id, *self.end_ids) if i is not None
-        }
-        self.unused_ids = np.asarray(
-            [i for i, s in enumerate(self._strings) if s is None], dtype=np.int64
-        )
-        self.special_ids = frozenset(i for i in special if i < self.size)
-        self.added_ids = frozenset(added)
-        self.bytes_of: tuple[bytes | None, ...] = tuple(
-            None if self._strings[i] is None or i in self.special_ids else self._literal[i]
-            for i in range(self.size)
-        )
-        # What a token adds to a text that is reproduced: the unknown token nothing.
-        self._shown = list(self._literal)
-        if self.unknown_id is not None:
-            self._shown[self.unknown_id] = b""
-        self._width = np.fromiter(map(len, self._shown), np.int64, self.size)
-        self._is_added = np.zeros(self.size, bool)
-        self._is_added[[i for i in added if i < self.size]] = True
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of everything that decides ids and bytes."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
     @cached_property
     def vocabulary_key(self) -> str:
         """SHA-256 of what each id stands for, and of which ids end a document."""
         control = sorted((i, self._strings[i]) for i in self.special_ids)
         meaning = repr((self.bytes_of, control, self.end_ids))
-        return hashlib.sha256(meaning.encode()).hexdigest()
+        if not self.spells_spaces:  # then equal bytes may or may not begin a word
+            meaning += repr(self._strings)
+        return hashlib.sha256(meaning.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _spaces(self) -> tuple[bool, bool]:
+        """Read some of the vocabulary's own words, and look for the spaces before and between.
+
+        Returns:
+            Whether a space stands before a text, and whether tokens spell a space between words.
+        """
+        words = self._words()
+        alone = self._spelled(words)
+        known = [(w, s) for w, s in zip(words, alone, strict=True) if s.lstrip(b" ") == w.encode()]
+        twice = self._spelled([f"{w} {w}" for w, _ in known])
+        # What is unknown, a space for one, has a token of its own all the same.
+        unknown = b"" if self.unknown_id is None else self._literal[self.unknown_id]
+        shown = [
+            f"{w} {w}".encode() in s or bool(unknown and unknown in s)
+            for (w, _), s in zip(known, twice, strict=True)
+        ]
+        dummy = bool(known) and known[0][1].startswith(b" ")
+        return dummy, 2 * sum(shown) >= len(shown)
+
+    def _words(self) -> list[str]:
+        """List short entries that are text without white space, plain words first."""
+        some = range(0, self.size, max(1, self.size // ENTRIES_LOOKED_AT))
+        own = ((self.bytes_of[i] or b"").strip(b" ") for i in some if i not in self.added_ids)
+        texts = {b.decode() for b in own if b and is_text(b)}
+        words = (t for t in texts if not any(map(str.isspace, t)))
+        return sorted(words, key=lambda t: (not t.isalpha(), len(t), t))[:WORDS_PROBED]
+
+    def _spelled(self, texts: Sequence[str]) -> list[bytes]:
+        """Join the tokens of each text, as they are written."""
+        read = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [b"".join(self._literal[i] for i in r.ids) for r in read]
+
+    def _read_vocabulary(self) -> None:
+        vocab = self._backend.get_vocab(with_added_tokens=True)
+        if not vocab:
+            raise ModelFormatError(f"The tokenizer of {self.name} has an empty vocabulary.")
+        added = self._backend.get_added_tokens_decoder()
+        model = self._parts["model"]
+        unknown = model.get("unk_token")
+        self.unknown_id: int | None = vocab.get(unknown) if unknown else model.get("unk_id")
+        self.size = max(vocab.values()) + 1
+        self._strings: list[str | None] = [None] * self.size
+        for string, i in vocab.items():
+            self._strings[i] = string
+        self._literal = self._spelling.literals([s or "" for s in self._strings])
+        self.is_byte_piece = np.zeros(self.size, bool)
+        for string, byte in self._spelling.byte_pieces.items():
+            i = vocab.get(string, -1)
+            if i >= 0 and i not in added:
+                self._literal[i] = bytes([byte])
+                self.is_byte_piece[i] = True
+        self.added_ids = frozenset(i for i in added if i < self.size)
+        for i in self.added_ids:
+            self._literal[i] = str(added[i]).encode()
+        special = {i for i, token in added.items() if token.special} | {
+            i for i in (self.unknown_id, self.start_id, *self.end_ids) if i is not None
+        }
+        self.special_ids = frozenset(i for i in special if i < self.size)
+        holes = None in self._strings  # rare, and looking for them takes time
+        unused = [i for i, s in enumerate(self._strings) if s is None] if holes else []
+        self.unused_ids = np.asarray(unused, dtype=np.int64)
+        own: list[bytes | None] = list(self._literal)
+        for i in (*unused, *self.special_ids):
+            own[i] = None
+        self.bytes_of: tuple[bytes | None, ...] = tuple(own)
+        # What a token adds to a text that is reproduced: the unknown token nothing.
+        self._shown = list(self._literal)
+        if self.unknown_id is not None:
+            self._shown[self.unknown_id] = b""
+        self._width = np.fromiter(map(len, self._shown), np.int64, self.size)
 
     @property
     def eos_id(self) -> int | None:
@@ -201,7 +239,9 @@ class TextTokenizer:
 
     @property
     def _marker(self) -> str:
-        return CHAR_OF[0x20] if self._spelling.byte_level else MARKER
+        if self._spelling.byte_level:
+            return CHAR_OF[0x20]
+        return MARKER if self._spelling.mark == " " else self._spelling.mark
 
     @cached_property
     def _bare(self) -> list[str]:
@@ -285,11 +325,28 @@ class TextTokenizer:
             The text, without a dummy prefix; None where the bytes are no UTF-8.
         """
         own = [i for i in ids if i < self.size and i not in self.special_ids]
+        if not self.spells_spaces:
+            return self._decoded(own)
         pieces = self._own_bytes(own, self._opens_with_dummy(own, b""))
         try:
             return b"".join(p or b"" for p in pieces).decode("utf-8")
         except UnicodeDecodeError:
             return None
+
+    def adds(self, before: Sequence[int], token: int) -> bytes:
+        """Return what a token adds to a text that ends in other tokens.
+
+        That is the token's own bytes, with the space that its place implies where none spells it.
+        """
+        own = self.bytes_of[token] or b""
+        if self.spells_spaces or not own:
+            return own
+        head = [i for i in before[-TOKENS_BEFORE:] if self.bytes_of[i]]
+        more = self._decoded([*head, token]).count(" ") - self._decoded(head).count(" ")
+        return b" " + own if more > 0 else own
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return self._backend.decode(list(ids), skip_special_tokens=False)
 
     def _opens_with_dummy(self, ids: Sequence[int], data: bytes) -> bool:
         """Tell whether the first token carries a space that is not in the text."""
@@ -335,16 +392,14 @@ class TextTokenizer:
     def _with_control(self) -> Any:
         """Return the tokenizer as it reads control tokens that are written in a text."""
         if self._templated is None:
-            self._templated = self._copy(self._parts)
+            self._templated = self._copy()
             self._templated.encode_special_tokens = False
         return self._templated
 
-    def _copy(self, parts: dict[str, Any]) -> Any:
+    def _copy(self, **changed: Any) -> Any:
         if isinstance(self._backend, PythonBackend):
             return self._backend.copy()
-        backend = Tokenizer.from_str(json.dumps(parts))
-        backend.encode_special_tokens = True
-        return backend
+        return copy_of(self._backend, **changed)
 
     def id_of(self, string: bytes) -> int:
         """Return the token that is exactly these bytes (a real piece before a byte piece), or -1.
@@ -413,7 +468,7 @@ class TextTokenizer:
             head = text.encode()
             if self._spelling.byte_level and not is_text(string):
                 spelled[i] = self._spell_bytes(string)
-            elif self._spelling.continuing:
+            elif not self.spells_spaces:
                 queues[False].append((i, text.lstrip(" "), head))
             elif self.dummy_prefix and not self._spelling.byte_level and text[:1] == " ":
                 # A dummy prefix is the same piece as a space: spelling the rest with one also
@@ -435,7 +490,7 @@ class TextTokenizer:
 
     def _agreeing(self, ids: Sequence[int], string: bytes) -> list[int]:
         """Return the tokens up to the first that is not made of the string's next bytes."""
-        if self._spelling.continuing:
+        if not self.spells_spaces:
             string = string.lstrip(b" ")
         place = 0
         for n, i in enumerate(ids):
@@ -461,6 +516,5 @@ class TextTokenizer:
                 self._inner = self._backend.within_text()
             elif self.dummy_prefix:
                 changed = ("normalizer", "pre_tokenizer")
-                parts = {p: without_prefix(self._parts[p]) for p in changed}
-                self._inner = self._copy(self._parts | parts)
+                self._inner = self._copy(**{p: without_prefix(self._parts[p]) for p in changed})
         return self._inner

@@ -82,7 +82,10 @@ def check(kind: str, folder: Path) -> Checked:
             model = models.load(name)
         except ModelFormatError as error:
             return Checked(size, refused=str(error).replace(f"{name} ", "").partition(":")[0])
-        found = [rows_alone(model), rows_in_a_batch(model), rows_from_the_cache(model)]
+        try:
+            found = [rows_alone(model), rows_in_a_batch(model), rows_from_the_cache(model)]
+        except ModelFormatError as error:  # the library itself fails
+            return Checked(size, refused=str(error).replace(f"{name} ", "").partition(": read")[0])
         assert max(found) < TOLERANCE, f"{kind}: {found}"
         (folder / "trained").mkdir()
         trained = check_training(name, folder / "trained")

@@ -45,10 +45,14 @@ SMALL: dict[str, Any] = {
 """Sizes under the names that configurations have for them."""
 
 DECODERS = {"is_decoder": True, "pad_token_id": 1}
+HYBRID = {"layer_types": ["linear_attention", "full_attention"]}
 SPECIAL: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bert", "bert-generation", "electra", "megatron-bert", "ernie"), DECODERS),
     **dict.fromkeys(("roberta", "camembert", "data2vec-text", "xlm-roberta"), DECODERS),
     **dict.fromkeys(("roberta-prelayernorm", "xlm-roberta-xl", "rembert", "roformer"), DECODERS),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text"), HYBRID),
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
     "gptj": {"rotary_dim": 8},
     "codegen": {"rotary_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},

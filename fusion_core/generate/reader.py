@@ -73,21 +73,22 @@ class Reader:
     @torch.inference_mode()
     def _forward(self, read: list[int], same: int) -> None:
         """Read the tokens after the first ``same``, which the cache may have."""
+        network = self.model.network
         surplus = len(self._ids) - same
-        if surplus and self._cache is not None:
-            try:
-                self._cache.crop(-surplus)
-            except (AttributeError, NotImplementedError, RuntimeError, ValueError):
-                self._cache, same = None, 0  # states that cannot be cut: read all of it again
-        if self._cache is None:
-            same = 0
-        batch = torch.as_tensor([read[same:]], device=self.model.device)
         old, self._cache, self._ids = self._cache, None, []
         with models.reading(self.model, len(read)):
-            out = self.model.network(
-                input_ids=batch, past_key_values=old, use_cache=True, **self._last_rows
-            )
-        self._cache, self._ids = getattr(out, "past_key_values", None), read
+            support = models.cache_support(network, self.model.tokenizer)
+            if old is None or (surplus and not support.crops):
+                old, same = None, 0  # states that cannot be cut: read all of it again
+            elif surplus:
+                old.crop(-surplus)
+            batch = torch.as_tensor([read[same:]], device=self.model.device)
+            if support.step:
+                out = models.read_on(network, batch, old, support.step, **self._last_rows)
+                self._cache = getattr(out, "past_key_values", None)
+            else:
+                out = network(input_ids=batch, use_cache=False, **self._last_rows)
+        self._ids = read
         logits = out.logits[0, -KEPT_ROWS:]
         probs = models.log_softmax(self.model, logits).exp()
         first = len(read) - len(probs) + 1

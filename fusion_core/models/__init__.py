@@ -7,7 +7,7 @@ load             name -> `LoadedModel`, safely
 read             texts -> `NextTokenRows`
 """
 
-from .checks import context_of
+from .checks import CacheSupport, cache_support, context_of, read_on
 from .document_tokens import DocumentTokens, record
 from .files import ModelSource, find, split_name, weights_bytes
 from .load import (
@@ -37,10 +37,12 @@ __all__ = [
     "BATCH_TOKENS",
     "DTYPES",
     "MAX_BYTES",
+    "CacheSupport",
     "DocumentTokens",
     "LoadedModel",
     "ModelSource",
     "batch_tokens",
+    "cache_support",
     "context_of",
     "cut_rows",
     "find",
@@ -51,6 +53,7 @@ __all__ = [
     "load_tokenizer",
     "log_softmax",
     "read_config",
+    "read_on",
     "reading",
     "record",
     "rows",

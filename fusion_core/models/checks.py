@@ -1,4 +1,4 @@
-"""Is a loaded network what it is taken for: all weights there, causal, of which context?
+"""Is a loaded network what it is taken for: all weights there, causal, of which context and cache?
 
 Whatever is wrong here would give a number, a cache or a trained model that looks right.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -101,6 +103,96 @@ def check_causal(name: str, network: Any, tokenizer: TextTokenizer) -> int | Non
             "trained with is_decoder: true in its config.json)."
         )
     return positions.usable
+
+
+@dataclass(frozen=True)
+class CacheSupport:
+    """What a network's cache can be used for.
+
+    Attributes:
+        step: most tokens that may follow a cache at once; 0 where what follows one is not read as
+            it is without.
+        crops: the cache can be cut back to fewer tokens.
+    """
+
+    step: int
+    crops: bool
+
+
+ANY = 1 << 30
+"""A step without a limit."""
+
+_supports: WeakKeyDictionary[Any, CacheSupport] = WeakKeyDictionary()
+
+
+def cache_support(network: Any, tokenizer: TextTokenizer) -> CacheSupport:
+    """Try a network's cache, once: read a few tokens from it and without, and compare.
+
+    Recurrent layers may read one token a step only, or have no state that could be cut; some caches
+    are wrong.
+
+    Args:
+        network: in evaluation mode.
+        tokenizer: the model's.
+    """
+    found = _supports.get(network)
+    if found is None:
+        length = min(PROBE_TOKENS, max(4, (context_of(network.config) or PROBE_TOKENS) // 2))
+        ids = _probe_ids(network, tokenizer, length)
+        steps = (s for s in (ANY, 1) if _reads_on(network, ids[:1], s))
+        step = next(steps, 0)
+        found = CacheSupport(step, bool(step) and _crops(network, ids, step))
+        _supports[network] = found
+    return found
+
+
+def read_on(network: Any, ids: torch.Tensor, cache: Any, step: int, **options: Any) -> Any:
+    """Read tokens (1, n) after those of a cache, as many at once as it takes.
+
+    Returns:
+        The last call's output, its logits those of all calls.
+    """
+    parts = ids.split(max(1, step) if cache is not None else ids.shape[1], dim=1)
+    logits = []
+    for part in parts:
+        out = network(input_ids=part, past_key_values=cache, use_cache=True, **options)
+        cache = getattr(out, "past_key_values", None)
+        logits.append(out.logits)
+    out.logits = torch.cat(logits, dim=1)
+    return out
+
+
+@torch.inference_mode()
+def _reads_on(network: Any, ids: torch.Tensor, step: int) -> bool:
+    half = ids.shape[1] // 2
+    whole = network(input_ids=ids, use_cache=False).logits
+    try:
+        first = read_on(network, ids[:, :half], None, step)
+        if getattr(first, "past_key_values", None) is None:
+            return False
+        then = read_on(network, ids[:, half:], first.past_key_values, step)
+    except Exception:  # networks raise many types where they cannot
+        return False
+    return _same(torch.cat([first.logits, then.logits], dim=1), whole, network.dtype)
+
+
+@torch.inference_mode()
+def _crops(network: Any, ids: torch.Tensor, step: int) -> bool:
+    """Read the first text, go back to where the second one differs, and read on there."""
+    half = ids.shape[1] // 2
+    whole = network(input_ids=ids[1:], use_cache=False).logits
+    try:
+        cache = read_on(network, ids[:1], None, step).past_key_values
+        cache.crop(half - ids.shape[1])
+        then = read_on(network, ids[1:, half:], cache, step).logits
+    except Exception:
+        return False
+    return _same(then, whole[:, half:], network.dtype)
+
+
+def _same(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    off = (ours.float() - expected.float()).abs().max()
+    return bool(off <= TOLERANCE.get(dtype, HALF_TOLERANCE) * expected.float().std())
 
 
 def _probe_ids(network: Any, tokenizer: TextTokenizer, length: int) -> torch.Tensor:

@@ -456,6 +456,17 @@ def test_documents_that_sources_write_end_there_too(tmp_path: Path) -> None:
     assert max(len(t) for t in texts) < 300, "none runs on behind its end"
 
 
+@pytest.mark.parametrize("penalty", [{"repetition_penalty": 9.0}, {"min_p": 0.5}, {"top_k": 1}])
+def test_documents_are_drawn_from_the_rows_alone(tmp_path: Path, penalty: dict[str, Any]) -> None:
+    # published generation_config.json files ask for such, which would bias what is drawn
+    model = with_ends(tmp_path / "m", "llama", [0, 300])
+    likely(model, 300)
+    plain = generate.write_documents([model], 300, seed=1)
+    model.network.generation_config.update(do_sample=True, **penalty)
+    assert generate.write_documents([model], 300, seed=1) == plain
+    assert all(getattr(model.network.generation_config, k) == v for k, v in penalty.items())
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3_text"])
 def test_the_mass_of_every_end_reaches_the_targets_ends(tmp_path: Path, kind: str) -> None:
     source = with_ends(tmp_path / "s", kind, [0, 300])

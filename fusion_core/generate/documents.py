@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +96,7 @@ def _drawn(
     """Draw tokens for several documents at once."""
     longest = min(LONGEST, model.context or LONGEST)
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), _without_defaults(model.network):
         torch.manual_seed(seed)
         ids = model.network.generate(
             torch.full((AT_ONCE, 1), start, device=model.device),
@@ -108,6 +110,21 @@ def _drawn(
             pad_token_id=ends[0],
         )
     return ids[:, 1:].cpu().numpy()
+
+
+@contextmanager
+def _without_defaults(network: Any) -> Iterator[None]:
+    """Draw from a model's own rows, without the penalties that its generation_config.json may ask.
+
+    The library takes them over whatever is passed to it.
+    """
+    from transformers import GenerationConfig
+
+    own, network.generation_config = network.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        network.generation_config = own
 
 
 def _text(model: LoadedModel, ids: np.ndarray, ends: Sequence[int]) -> str | None:

@@ -27,7 +27,9 @@ Piece = Callable[[int], str]
 
 def short_name(model: str) -> str:
     """Return a model's name as it fits a lane: without its folder and its ``zoo:``."""
-    return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1].removeprefix("zoo:") or model
+    plain, mark, asked = model.partition("?")
+    short = plain.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1].removeprefix("zoo:")
+    return f"{short}{mark}{asked}" if short else model
 
 
 def pages(analysis: Analysis) -> list[int]:

@@ -245,6 +245,7 @@ class Gathering:
                 "level": config.level,
                 "top_k": config.top_k,
                 "windows": len(read.windows),
+                "documents": {m.name: m.around_documents for m in read.readers},
                 "seconds": seconds,
             },
         )

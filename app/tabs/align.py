@@ -137,4 +137,15 @@ def _summary(analysis: Analysis) -> str:
         f"· best source {views.short_name(best.encoding.model)} {best.bits_per_byte:.2f} bits/byte "
         f"· target {analysis.target_bits_per_byte:.2f} · fused {analysis.fused_bits_per_byte:.2f}"
         + (", chosen knowing each token" if sees else "")
+        + _starts(details["documents"])
     )
+
+
+def _starts(documents: dict[str, dict[str, Any]]) -> str:
+    """Say what is read before the text, where a model's tokenizer does not say it alone."""
+    told = [
+        f"{views.short_name(name)} reads {around['start'] or 'nothing'} first ({around['how']})"
+        for name, around in documents.items()
+        if around["how"] != "stated"
+    ]
+    return "".join(f" · {t}" for t in told)

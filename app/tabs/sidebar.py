@@ -106,7 +106,9 @@ def build(session: Session) -> Settings:
     download = f", {limits.model_bytes // GIB} GB a model" if limits.model_bytes else ""
     gr.Markdown(
         f"Texts up to {limits.text_bytes:,} bytes, {limits.sources} sources, "
-        f"{limits.memory_bytes // GIB} GB of models in memory{download}. Runs on {session.device}.",
+        f"{limits.memory_bytes // GIB} GB of models in memory{download}. Runs on {session.device}. "
+        "What a model reads before and after documents is measured; `NAME?start=TOKEN&end=TOKEN` "
+        "names others.",
         elem_classes="fl-limits",
     )
     copy = gr.Button("Copy link to this view", size="sm", elem_id="copy-link")

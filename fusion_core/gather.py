@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from . import evaluate as scoring
-from . import fuse, vocab
+from . import fuse, models, vocab
 from .align import by_bytes
-from .config import FusionConfig
+from .config import Cut, FusionConfig
 from .origins import origins
 from .project import Carrier, chain_rule, target_rows
 from .reading import JointText, Progress, Reading
@@ -144,8 +144,7 @@ class Gathering:
                 top = fuse.top_rows(rows, target, self._carried_top_k)
                 self._rows.put_sparse(where, top, f"carried.{j}", pick)
         if self._carried_top_k:
-            own = fuse.sparsify(target.dense.probs[pick], self._carried_top_k, config.temperature)
-            self._rows.put_sparse(where, own, "own")
+            self._rows.put_sparse(where, self._top(target), "own", pick)
             if not self._view:
                 entropies = fuse.entropies(carried[: len(carriers)], target)
                 self._rows.put(where, entropies[pick], "entropies")
@@ -179,7 +178,7 @@ class Gathering:
             probs = kept.probs[:, :k]
             tail = kept.tail + kept.probs[:, k:].sum(1)
             return SparseRows(kept.ids[:, :k], probs, tail, kept.vocab_size, kept.temperature)
-        return fuse.sparsify(rows.rows.probs, k, rows.rows.temperature)
+        return models.cut_rows(rows.rows.logprobs, Cut(top_k=k), rows.rows.temperature)
 
     def fused(self) -> FusedRows:
         """Return the fused rows of the whole text."""
@@ -278,7 +277,7 @@ def carried_rows(
     rows = reading.rows[0]
     return chain_rule(
         carrier.rows,
-        rows.dense.probs[: len(carrier.rows.kept)],
+        rows.dense,
         rows.observed[:-1],
         scoring.native_ce(target, encoding, reading.rows[source]),
         target,

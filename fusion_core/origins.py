@@ -36,20 +36,20 @@ def origins(
         in the source's place gave; they sum to the fused probability.
     """
     ids = fused.rows.ids
-    own = target.dense.probs[: len(ids)]
+    own = target.dense
     row = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
     real = ids >= 0
     by_own, part, token, share = [], [], [], []
     for j, rows in enumerate(carried):
-        value = own.new_zeros(ids.shape)
+        value = rows.kept.new_zeros(ids.shape)
         value[real] = probs_at(rows, own, row[real], ids[real])
-        mine = rows.own_share[:, None] * own.gather(1, ids.clamp(min=0)) * real
+        mine = rows.own_share[:, None] * own.at(row, ids.clamp(min=0)) * real
         if j < len(carriers):
             found = carriers[j].origins(ids, NAMED)
         else:
             found = (
                 torch.full((*ids.shape, NAMED), -1, device=ids.device),
-                own.new_zeros((*ids.shape, NAMED)),
+                rows.kept.new_zeros((*ids.shape, NAMED)),
             )
         by_own.append(mine)
         part.append(value - mine)

@@ -257,7 +257,7 @@ def test_the_chain_rule_equals_plain_python(tiny_models, strategy: str, top_k: i
         native = evaluate.native_ce(et, es, rs)
         own, observed = rt.dense.probs[:-1], rt.observed[:-1]
         ruled = project.chain_rule(
-            before.rows, own, observed, native, et, target.tokenizer.ids_of
+            before.rows, rt.dense, observed, native, et, target.tokenizer.ids_of
         ).probs(own)
         assert torch.allclose(ruled.sum(1), torch.ones(len(ruled)), atol=1e-5)
         spelled = b" " + et.data

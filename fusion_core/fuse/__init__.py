@@ -9,7 +9,7 @@ geometric mean. Two rooms:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from fusion_core.errors import InputError
 from fusion_core.numerics import index_sum
 from fusion_core.records import FusedRows, NextTokenRows, ProjectedRows, RowKind, SparseRows
 
-from .laid_out import Union, Whole, largest, sparsify
+from .laid_out import Union, Whole, largest
 from .operators import LABEL_FREE, LEVELS, OPERATORS, Operator, check
 
 __all__ = [
@@ -31,9 +31,11 @@ __all__ = [
     "entropies",
     "fuse",
     "fuse_sparse",
-    "sparsify",
     "top_rows",
 ]
+
+PART_CELLS = 1 << 25
+"""Rows times vocabulary that are fused at once, where rows are laid out over it: several copies."""
 
 WHOLE_CELLS = 1 << 21
 """Rows times vocabulary up to which sparse rows are laid out: sorting them takes longer."""
@@ -102,10 +104,41 @@ def fuse(
     if not projected:
         raise InputError("There is nothing to fuse: name at least one source.")
     chosen = OPERATORS[operator]
+    by_text = sequence_ce if chosen.score == "ce" and level == "sequence" else None
+    return FusedRows.joined(
+        [
+            _fused(some, own, chosen, by_text, top_k, operator_temperature, entropy)
+            for some, own in _parts(projected, target)
+        ]
+    )
+
+
+def _parts(
+    projected: Sequence[ProjectedRows], target: NextTokenRows
+) -> Iterator[tuple[Sequence[ProjectedRows], NextTokenRows]]:
+    """Cut rows that will be laid out into parts of which memory can hold several copies."""
+    m, step = len(projected[0].kept), max(1, PART_CELLS // target.rows.vocab_size)
+    if m <= step or all(p.carried.is_sparse for p in projected):
+        yield projected, target
+        return
+    for first in range(0, m, step):
+        last = min(first + step, m)
+        yield [p.part(first, last) for p in projected], target.part(first, last + 1)
+
+
+def _fused(
+    projected: Sequence[ProjectedRows],
+    target: NextTokenRows,
+    chosen: Operator,
+    sequence_ce: Sequence[float] | None,
+    top_k: int,
+    operator_temperature: float,
+    entropy: bool,
+) -> FusedRows:
     m = len(projected[0].kept)
     rows = _laid_out(projected, target, top_k)
     ce = torch.stack([carried_ce(p, target)[0] for p in projected], dim=1)
-    if chosen.score == "ce" and level == "sequence":
+    if sequence_ce is not None:
         scores = ce.new_tensor(list(sequence_ce)).expand(m, -1)
     else:
         scores = rows.entropies() if chosen.score == "entropy" else ce
@@ -125,7 +158,8 @@ def fuse(
 
 def entropies(projected: Sequence[ProjectedRows], target: NextTokenRows) -> torch.Tensor:
     """Return (m, S) nats, the entropies of S sources' carried-over rows."""
-    return _laid_out(projected, target, 1).entropies()
+    parts = _parts(projected, target)
+    return torch.cat([_laid_out(some, own, 1).entropies() for some, own in parts])
 
 
 def top_rows(projected: ProjectedRows, target: NextTokenRows, k: int) -> SparseRows:
@@ -136,8 +170,12 @@ def top_rows(projected: ProjectedRows, target: NextTokenRows, k: int) -> SparseR
         target: the target's own m + 1 rows.
         k: tokens to keep.
     """
-    ones = projected.kept.new_ones(len(projected.kept), 1)
-    return _laid_out([projected], target, k).combine(ones, False)[0]
+    return SparseRows.joined(
+        [
+            _laid_out(some, own, k).combine(some[0].kept.new_ones(len(some[0].kept), 1), False)[0]
+            for some, own in _parts([projected], target)
+        ]
+    )
 
 
 def _laid_out(

@@ -46,7 +46,7 @@ class Whole:
     ) -> None:
         m = len(projected[0].kept)
         self._projected, self._top_k = projected, top_k
-        self._own, self._observed = target.dense.probs[:m], target.observed[:m]
+        self._own, self._observed = target.dense.logprobs[:m].exp(), target.observed[:m]
         self._temperature = target.dense.temperature
         self._fused = self._own
 

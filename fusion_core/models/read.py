@@ -184,7 +184,7 @@ def _rows(
     picked[-1] = torch.nan
     return NextTokenRows(
         model=model.name,
-        rows=_joined(parts, temperature) if parts else DenseRows(dense, temperature),
+        rows=SparseRows.joined(parts) if parts else DenseRows(dense, temperature),
         observed=observed,
         observed_logprob=picked,
         boundary=np.concatenate([[0], encoding.end[encoding.text_tokens]]).astype(np.int64),
@@ -211,18 +211,6 @@ def log_softmax(model: LoadedModel, logits: torch.Tensor) -> torch.Tensor:
             "float32, or check its weights."
         )
     return logprobs
-
-
-def _joined(parts: Sequence[SparseRows], temperature: float) -> SparseRows:
-    width = max(p.ids.shape[1] for p in parts)
-    pad = torch.nn.functional.pad
-    return SparseRows(
-        torch.cat([pad(p.ids, (0, width - p.ids.shape[1]), value=-1) for p in parts]),
-        torch.cat([pad(p.probs, (0, width - p.probs.shape[1])) for p in parts]),
-        torch.cat([p.tail for p in parts]),
-        parts[0].vocab_size,
-        temperature,
-    )
 
 
 def cut_rows(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fusion_core.numerics import index_sum
-from fusion_core.records import Encoding, ProjectedRows
+from fusion_core.records import DenseRows, Encoding, ProjectedRows
 
 from .pairs import find
 
@@ -22,7 +22,7 @@ ROOM = 1e-6
 
 def chain_rule(
     projected: ProjectedRows,
-    own: torch.Tensor,
+    own: DenseRows,
     observed: torch.Tensor,
     native_nats: np.ndarray,
     target: Encoding,
@@ -36,7 +36,7 @@ def chain_rule(
 
     Args:
         projected: m carried-over rows.
-        own: (m, target vocabulary), the target's own rows.
+        own: the target's own rows, the first m of them.
         observed: (m,) int64, the tokens that followed.
         native_nats: (m,) of `evaluate.native_ce`; nan where the rule does not apply.
         target: the target's tokens.
@@ -57,11 +57,11 @@ def chain_rule(
             same = ids_of.get(ahead[:n], ())
             at += [i] * len(same)
             dropped += same
-    device = own.device
+    device = projected.kept.device
     sure = torch.as_tensor(rows, device=device)
     known = torch.zeros_like(projected.kept)
-    known[sure] = torch.as_tensor(np.exp(-native_nats[rows]), device=device).to(own.dtype)
-    size = own.shape[1]
+    known[sure] = torch.as_tensor(np.exp(-native_nats[rows]), device=device).to(known.dtype)
+    size = own.vocab_size
     taken = torch.as_tensor(at, dtype=torch.int64, device=device) * size
     taken = taken + torch.as_tensor(dropped, dtype=torch.int64, device=device)
     goal = sure * size + observed[sure]
@@ -92,13 +92,13 @@ def chain_rule(
 
 
 def probs_at(
-    projected: ProjectedRows, own: torch.Tensor, row: torch.Tensor, token: torch.Tensor
+    projected: ProjectedRows, own: DenseRows, row: torch.Tensor, token: torch.Tensor
 ) -> torch.Tensor:
     """Look up probabilities of carried-over rows.
 
     Args:
         projected: m rows.
-        own: (m, target vocabulary), the target's own rows.
+        own: the target's own rows, the first m of them.
         row: (n,) int64.
         token: (n,) int64; no pair of row and token stands twice.
 
@@ -106,12 +106,12 @@ def probs_at(
         (n,) probabilities.
     """
     if projected.carried.is_sparse:
-        size = own.shape[1]
+        size = own.vocab_size
         index, mass = projected.carried._indices(), projected.carried._values()
         keys, order = (row * size + token).sort()
         place, found = find(keys, index[0] * size + index[1])
-        carried = torch.zeros_like(token, dtype=own.dtype)
+        carried = torch.zeros_like(token, dtype=mass.dtype)
         carried.index_add_(0, order[place[found]], mass[found])
     else:
         carried = projected.carried[row, token]
-    return carried + projected.own_share[row] * own[row, token]
+    return carried + projected.own_share[row] * own.at(row, token)

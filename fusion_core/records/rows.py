@@ -7,6 +7,7 @@ predicts text token i. Row i stands at the byte where input token i ends; row 0 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -59,11 +60,16 @@ class DenseRows:
         # p log p is 0 where p is.
         return -torch.cat([(x.exp() * x.clamp(min=-1e4)).sum(1) for x in parts])
 
+    def part(self, first: int, last: int) -> DenseRows:
+        """Return rows [first, last), without a copy."""
+        return DenseRows(self.logprobs[first:last], self.temperature)
+
     def at(self, row: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        """Return probabilities of tokens (n,) of rows (n,), without those of all others."""
+        """Return probabilities of tokens (…) of rows (…), without those of all others."""
         # One index is many times quicker than two.
         flat = row * self.vocab_size + token
-        return self.logprobs.reshape(-1).index_select(0, flat).exp_()
+        found = self.logprobs.reshape(-1).index_select(0, flat.reshape(-1))
+        return found.exp_().view_as(flat)
 
     def to(self, device: torch.device) -> DenseRows:
         """Return the rows on a device."""
@@ -101,6 +107,19 @@ class SparseRows:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.ids)
+
+    @staticmethod
+    def joined(parts: Sequence[SparseRows]) -> SparseRows:
+        """Put the rows of several, at least one, one after another."""
+        width = max(p.ids.shape[1] for p in parts)
+        pad = torch.nn.functional.pad
+        return SparseRows(
+            torch.cat([pad(p.ids, (0, width - p.ids.shape[1]), value=-1) for p in parts]),
+            torch.cat([pad(p.probs, (0, width - p.probs.shape[1])) for p in parts]),
+            torch.cat([p.tail for p in parts]),
+            parts[0].vocab_size,
+            parts[0].temperature,
+        )
 
     def to(self, device: torch.device) -> SparseRows:
         """Return the rows on a device."""
@@ -151,6 +170,17 @@ class NextTokenRows:
         """(n + 1, vocabulary) float32 nats, of whole rows; errors are those of `dense`."""
         return self.dense.logprobs
 
+    def part(self, first: int, last: int) -> NextTokenRows:
+        """Return whole rows [first, last), without a copy of them."""
+        own = slice(first, last)
+        return NextTokenRows(
+            self.model,
+            self.dense.part(first, last),
+            self.observed[own],
+            self.observed_logprob[own],
+            self.boundary[own],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class ProjectedRows:
@@ -182,6 +212,24 @@ class ProjectedRows:
             self.carried.ndim == 2 and all(len(x) == m for x in fields),
             f"ProjectedRows of {self.source}: {tuple(self.carried.shape)=} but fields of "
             f"{[len(x) for x in fields]}",
+        )
+
+    def part(self, first: int, last: int) -> ProjectedRows:
+        """Return rows [first, last)."""
+        own, carried = slice(first, last), self.carried
+        if carried.is_sparse:
+            (row, token), mass = carried._indices(), carried._values()
+            here = (row >= first) & (row < last)
+            carried = torch.sparse_coo_tensor(
+                torch.stack([row[here] - first, token[here]]),
+                mass[here],
+                (last - first, carried.shape[1]),
+                check_invariants=False,
+            )
+        else:
+            carried = carried[own]
+        return ProjectedRows(
+            self.source, carried, self.own_share[own], self.kept[own], self.kind[own]
         )
 
     def probs(self, own: torch.Tensor) -> torch.Tensor:
@@ -241,6 +289,16 @@ class FusedRows:
         check(
             all(len(x) == m for x in fields) and self.weights.shape[1] == len(self.sources),
             f"FusedRows: {m=} rows but fields of {[len(x) for x in fields]}",
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[FusedRows]) -> FusedRows:
+        """Put the rows of several, at least one, one after another."""
+        names = ("weights", "winner", "kept", "ce", "entropy", "observed_logprob")
+        return FusedRows(
+            SparseRows.joined([p.rows for p in parts]),
+            parts[0].sources,
+            **{n: torch.cat([getattr(p, n) for p in parts]) for n in names},
         )
 
 

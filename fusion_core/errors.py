@@ -7,8 +7,29 @@
     └── TooLargeError         a text or a model exceeds a stated limit
 
 Every message is one sentence that says what was looked for and what to do.
-The command line prints it and exits with status 2; the app shows it and keeps its state.
+The command line prints it and exits with status 2; the app shows it and keeps its state. Memory
+that runs out has no type of its own: `is_out_of_memory` knows it by its many names, and
+`SHORT_OF_MEMORY` is what a face says then.
 """
+
+from __future__ import annotations
+
+import errno
+
+SHORT_OF_MEMORY = (
+    "Memory is short for this: read shorter texts, choose smaller models or a smaller batch_size, "
+    "or close other programs."
+)
+
+_SAID = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "std::bad_alloc",
+    "_status_alloc_failed",
+)
+"""What a RuntimeError of torch says where memory ran out, in lower case: CPU, CUDA, MPS, cuBLAS."""
 
 
 class FusionError(Exception):
@@ -33,3 +54,23 @@ class ModelFormatError(FusionError):
 
 class TooLargeError(FusionError):
     """A text or a model exceeds a stated limit."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell memory that ran out from other faults, on any device, without loading torch.
+
+    numpy and pyarrow derive their own from MemoryError; torch has a class for devices, found by
+    name, and on a CPU raises a bare RuntimeError. What was raised *from* such an error counts, what
+    merely came up while it was handled does not.
+    """
+    seen: set[int] = set()
+    now: BaseException | None = error
+    while now is not None and id(now) not in seen:
+        seen.add(id(now))
+        named = any(kind.__name__ == "OutOfMemoryError" for kind in type(now).__mro__)
+        full = isinstance(now, OSError) and now.errno == errno.ENOMEM
+        told = isinstance(now, RuntimeError) and any(s in str(now).lower() for s in _SAID)
+        if isinstance(now, MemoryError) or named or full or told:
+            return True
+        now = now.__cause__
+    return False

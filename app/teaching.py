@@ -11,10 +11,10 @@ import numpy as np
 
 from fusion_core import corpus, documents
 from fusion_core.config import utf8
-from fusion_core.errors import FusionError, InputError, TooLargeError
+from fusion_core.errors import FusionError, InputError, TooLargeError, size_of
 
 from .forms import DOMAINS, Form
-from .limits import Limits, size_of
+from .limits import Limits
 
 OWN_TEXT = "your text"
 DATA = "data.jsonl"

@@ -8,8 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from fusion_core.errors import size_of
+
 from ..forms import DOMAINS, PRESETS, Form
-from ..limits import Limits, size_of
+from ..limits import Limits
 from ..session import Session
 from .answer import whole
 from .sidebar import Settings

@@ -103,4 +103,4 @@ def refuse(request: Request, error: Exception) -> JSONResponse:
     """
     if traceback.extract_tb(error.__traceback__)[-1].name != "construct_args":
         raise error
-    return JSONResponse({"error": str(error)}, status_code=422)
+    return JSONResponse({"error": str(error).partition(" Please click")[0]}, status_code=422)

@@ -113,7 +113,7 @@ def build(limits: Limits) -> Fields:
         preset, steps, queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     preset.input(
-        lambda name: PRESETS[name].kilobytes,
+        lambda name: PRESETS[name or FIRST].kilobytes,
         preset, kilobytes, queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     return Fields(

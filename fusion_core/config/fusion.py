@@ -79,8 +79,8 @@ class FusionConfig:
             value = getattr(self, name)
             if not (is_whole(value) and value >= 1) and (name == "top_k" or value is not None):
                 raise InputError(
-                    f"{name} must be a whole number of at least 1, not {shown(value)}: choose how many "
-                    "tokens of a row to keep."
+                    f"{name} must be a whole number of at least 1, not {shown(value)}: choose how "
+                    "many tokens of a row to keep."
                 )
         share = self.source_top_p
         if share is not None and not (is_number(share) and 0 < share <= 1):
@@ -103,8 +103,8 @@ class FusionConfig:
             )
         if not (is_number(self.overlap) and 0 <= self.overlap <= 0.75):
             raise InputError(
-                f"overlap must lie between 0 and 0.75, not {shown(self.overlap)}: choose the share of a "
-                "window to read again."
+                f"overlap must lie between 0 and 0.75, not {shown(self.overlap)}: choose the share "
+                "of a window to read again."
             )
 
     @property

@@ -199,8 +199,8 @@ def check_memory(config: RunConfig) -> None:
 def _refuse(needed: int, free: int) -> None:
     if needed > free:
         raise InputError(
-            f"The training needs about {size_of(needed)} of memory, but {size_of(free)} are free: choose "
-            "lora, a smaller batch_size or block_size, or smaller models."
+            f"The training needs about {size_of(needed)} of memory, but {size_of(free)} are free: "
+            "choose lora, a smaller batch_size or block_size, or smaller models."
         )
 
 

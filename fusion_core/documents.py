@@ -24,6 +24,11 @@ LONGEST = 32_768
 PARQUET_ROWS = 64
 """Rows of a Parquet file that are read at a time."""
 
+PARQUET_TEXT = {
+    "string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null",
+}  # fmt: skip
+"""What a column of texts may hold, as itself or in a dictionary; bytes are read as UTF-8."""
+
 SHUFFLED = 10_000
 """Documents of a stream among which the next one is drawn."""
 
@@ -176,7 +181,7 @@ def _text_of(record: Any, where: str) -> str:
     """
     if not isinstance(record, dict) or "text" not in record:
         has = f"it has {shown(list(record))}" if isinstance(record, dict) else "it is no object"
-        raise InputError(f'{where} has no "text" ({has}): call the text of every document so.')
+        raise InputError(f'{where} has no "text" ({has}): name the column text.')
     text = record["text"]
     if isinstance(text, bytes):
         return decoded(text, f'The "text" of {where}')
@@ -290,26 +295,15 @@ def _parquet(path: str | Path, limit: int) -> Iterator[str]:
 
 def _check_column(schema: Any, file: Path) -> None:
     """Refuse a table that has no column ``text``, or one that holds something else."""
-    from pyarrow import types
-
     if "text" not in schema.names:
         raise InputError(
-            f"{file} has no column text, but {', '.join(map(shown, schema.names))}: rename the one "
-            "that holds the documents."
+            f"{file} has no text column, but {shown(schema.names)}: rename the one that holds the "
+            "documents."
         )
     kind = schema.field("text").type
-    if types.is_dictionary(kind):
+    if str(kind).startswith("dictionary"):
         kind = kind.value_type
-    known = (
-        "string",
-        "large_string",
-        "string_view",
-        "binary",
-        "large_binary",
-        "binary_view",
-        "null",
-    )
-    if not any(getattr(types, f"is_{name}")(kind) for name in known):
+    if str(kind) not in PARQUET_TEXT:
         raise InputError(
             f"The column text of {file} holds {str(kind)[:60]}, not text: write the documents "
             "into it as strings."

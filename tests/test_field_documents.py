@@ -24,6 +24,12 @@ MARK = "\ufeff"
 LONG = "A first document that is long enough to be cut in two parts.\n" * 4
 
 
+@pytest.fixture(autouse=True)
+def short_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library sleeps for seconds when a stream of Parquet ends."""
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1)
+
+
 def one_sentence(caught: Any) -> str:
     said = str(caught.value)
     assert "\n" not in said and said.endswith(".") and "Traceback" not in said

@@ -86,9 +86,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def sentence(error: BaseException) -> str | None:
     """Say what a person can do about an error; None for a fault of FuseLab's own."""
-    if isinstance(error, FusionError):
-        return str(error)
-    return SHORT_OF_MEMORY if is_out_of_memory(error) else None
+    known = isinstance(error, FusionError)
+    # A model that could not be read for want of memory is not broken, whatever wrapped the error.
+    if (not known or isinstance(error, ModelFormatError)) and is_out_of_memory(error):
+        return SHORT_OF_MEMORY
+    return str(error) if known else None
 
 
 def shown(value: Any) -> str:

@@ -16,6 +16,7 @@
     components           drawings that Gradio has no component for
     tabs                 one file a tab: layout and handlers
     links                settings and text in the address
+    arguments            what is posted is checked before anything is done with it
     api                  the same for programs
     ui                   puts the tabs together
 

@@ -14,9 +14,10 @@ from typing import Any
 import gradio as gr
 
 from fusion_core import models, pipeline, reports, runs
-from fusion_core.errors import FusionError
+from fusion_core.errors import sentence
 
 from . import cards, courses, work_training, work_writing, writing
+from .arguments import refused
 from .forms import DOMAINS as FORM_DOMAINS
 from .forms import Form
 from .jobs import Jobs, new_key
@@ -27,7 +28,7 @@ DOMAINS = list(FORM_DOMAINS)
 
 
 def connect(session: Session, jobs: Jobs) -> None:
-    """Add the endpoints to the page that is being built."""
+    """Add the endpoints to the `arguments.Page` that is being built."""
     groups = {
         "analyse": _reading(session),
         "generate": [_writing(session)],
@@ -44,14 +45,20 @@ def connect(session: Session, jobs: Jobs) -> None:
 
 
 def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
-    """Turn what a caller did wrong into an answer; a fault of ours stays one."""
+    """Turn what a caller did wrong into an answer; a fault of ours stays one.
+
+    Arguments have been checked by the `arguments.Page` on which the endpoint is.
+    """
 
     @wraps(function)
     def answer(*args: Any, **kwargs: Any) -> Report:
         try:
             return reports.finite(function(*args, **kwargs))
-        except FusionError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:
+            said = sentence(error)
+            if said is None:
+                raise
+            raise refused(said) from error
 
     return answer
 

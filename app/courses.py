@@ -10,12 +10,12 @@ from pathlib import Path
 from fusion_core import models
 from fusion_core.config import FusionConfig, RunConfig
 from fusion_core.config.parts import Lora, Objective
-from fusion_core.errors import InputError, TooLargeError
+from fusion_core.errors import InputError, TooLargeError, size_of
 from fusion_core.train import Estimate
 
 from . import teaching
 from .forms import PRESETS, Form, check
-from .limits import Limits, size_of
+from .limits import Limits
 from .teaching import Texts
 from .views import short_name
 

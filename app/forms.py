@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusion_core import corpus
-from fusion_core.errors import InputError
+from fusion_core.config.parts import is_number, is_whole, one_of
+from fusion_core.errors import InputError, shown
 
 from .limits import Limits
 
@@ -61,12 +62,11 @@ def check(form: Form, limits: Limits) -> None:
     Raises:
         FusionError: one sentence that says what to change.
     """
-    if form.preset not in PRESETS:
-        raise InputError(f"There is no preset {form.preset!r}: choose {', '.join(PRESETS)}.")
+    one_of("preset", form.preset, tuple(PRESETS))
     if PRESETS[form.preset].seconds is None:
         _whole("Steps", form.steps, 1, limits.steps)
-    if unknown := [d for d in form.domains if d not in DOMAINS]:
-        raise InputError(f"There is no toy domain {unknown[0]!r}: choose {', '.join(DOMAINS)}.")
+    for domain in form.domains:
+        one_of("toy domain", domain, tuple(DOMAINS))
     if form.domains:
         _whole("KB of toy text", form.kilobytes, 1, limits.data_bytes // 1000)
     _whole("Batch", form.batch_size, 1, LARGEST_BATCH)
@@ -78,18 +78,12 @@ def check(form: Form, limits: Limits) -> None:
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-    if not good:
+    if not (is_whole(value) and low <= value <= high):
         raise InputError(
-            f"{name} must be a whole number from {low:,} to {high:,}, not {_said(value)}."
+            f"{name} must be a whole number from {low:,} to {high:,}, not {shown(value)}."
         )
 
 
 def _number(name: str, value: Any, low: float, high: float) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    if not good:
-        raise InputError(f"{name} must be a number from {low:g} to {high:g}, not {_said(value)}.")
-
-
-def _said(value: Any) -> str:
-    return "nothing" if value is None else str(value)[:40]
+    if not (is_number(value) and low <= value <= high):
+        raise InputError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}.")

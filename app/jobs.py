@@ -95,8 +95,9 @@ class Jobs:
         """Refuse another training of a visitor who has as many as are allowed.
 
         Raises:
-            InputError: there are.
+            InputError: there are, or this is no visitor's key.
         """
+        self._visitor(key)
         most = self.limits.trainings
         if len(self.list(key)) >= most:
             raise InputError(f"You have {most} runs, which is the limit: delete one of them first.")

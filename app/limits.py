@@ -69,14 +69,3 @@ def on_zero_gpu() -> bool:
 def runs_root() -> Path:
     """Return the folder of all visitors' trainings: ``FUSELAB_RUNS``, or ``runs``."""
     return Path(os.environ.get("FUSELAB_RUNS") or "runs")
-
-
-def size_of(n_bytes: float) -> str:
-    """Write a number of bytes for a reader."""
-    if n_bytes < 1000:
-        return f"{n_bytes:,.0f} bytes"
-    for unit in ("kB", "MB", "GB"):
-        n_bytes /= 1000
-        if n_bytes < 1000 or unit == "GB":
-            break
-    return f"{n_bytes:,.1f} {unit}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from fusion_core import models, pipeline
 from fusion_core.config import FusionConfig, utf8
-from fusion_core.errors import FusionError, InputError
+from fusion_core.errors import FusionError, InputError, shown
 from fusion_core.records import Analysis
 
 from . import cards, gpu, views, work
@@ -52,6 +52,17 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def text_of(what: str, value: Any) -> str:
+    """Return a text that a visitor gave; nothing is an empty one.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(value, str | None):
+        raise InputError(f"{what} must be text, not {shown(value)}.")
+    return value or ""
+
+
 class Session:
     """One process's state, shared by its visitors."""
 
@@ -82,8 +93,12 @@ class Session:
         Raises:
             FusionError: one sentence that says what to change.
         """
-        target = (target or "").strip()
-        names = tuple(s.strip() for s in sources or () if s and s.strip())
+        target = text_of("target", target).strip()
+        if not isinstance(sources, list | tuple | None):
+            raise InputError(f"sources must be a list of names, not {shown(sources)}.")
+        names = tuple(
+            s.strip() for s in (text_of("sources", x) for x in sources or ()) if s.strip()
+        )
         if not target:
             raise InputError("There is no target: choose the model that is to learn.")
         if not names:
@@ -106,7 +121,7 @@ class Session:
         Raises:
             FusionError: one sentence that says what to change.
         """
-        text = text or ""
+        text = text_of("text", text)
         utf8(text, limit=self.limits.text_bytes)
         first, *others = self.names(target, sources)
         return Request(first, tuple(others), text, FusionConfig(**options))

@@ -16,9 +16,7 @@ from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from fusion_core import models
-from fusion_core.errors import FusionError
-
-from .limits import size_of
+from fusion_core.errors import FusionError, size_of
 
 PROGRESS_SECONDS = 0.5
 """How often a visitor is told what is being done."""

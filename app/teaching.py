@@ -11,10 +11,10 @@ import numpy as np
 
 from fusion_core import corpus, documents
 from fusion_core.config import utf8
-from fusion_core.errors import FusionError, InputError, TooLargeError
+from fusion_core.errors import FusionError, InputError, TooLargeError, size_of
 
 from .forms import DOMAINS, Form
-from .limits import Limits, size_of
+from .limits import Limits
 
 OWN_TEXT = "your text"
 DATA = "data.jsonl"
@@ -74,31 +74,9 @@ def _own(form: Form, limits: Limits) -> list[str]:
 
 def _documents(path: Path, name: str, limits: Limits) -> list[str]:
     try:
-        if path.suffix.lower() == ".parquet":
-            _check_parquet(path, limits)
         return documents.read_documents(path, limit=limits.data_bytes)
     except FusionError as error:
         raise type(error)(str(error).replace(str(path), name)) from None
-
-
-def _check_parquet(path: Path, limits: Limits) -> None:
-    """Refuse a small file that unfolds to a large text; batches keep the memory small."""
-    import pyarrow.parquet
-
-    room = limits.data_bytes
-    try:
-        if path.stat().st_size > room:
-            return  # which reading refuses
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(64, columns=["text"]):
-            room -= batch.nbytes
-            if room < 0:
-                break
-    except Exception:  # reading it says what is wrong
-        return
-    if room < 0:
-        raise TooLargeError(
-            f"{path} has more than the limit of {limits.data_bytes:,} bytes: split it."
-        )
 
 
 def hold_out(own: list[str], seed: int) -> tuple[list[str], list[str]]:

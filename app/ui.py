@@ -8,6 +8,7 @@ import gradio as gr
 
 from . import api
 from . import links as links_
+from .arguments import Page, refuse
 from .jobs import Jobs
 from .session import Session
 from .tabs import align, fuse, generate, learn, sidebar, train
@@ -95,7 +96,7 @@ def build(session: Session | None = None) -> gr.Blocks:
         session: the state to use; a new one by default.
     """
     session = session or Session()
-    with gr.Blocks(title="FuseLab", analytics_enabled=False, fill_width=True) as demo:
+    with Page(title="FuseLab", analytics_enabled=False, fill_width=True) as demo:
         with gr.Sidebar(width=300):
             settings = sidebar.build(session)
         gr.Markdown("# FuseLab\nSee how language models read one text, and fuse what they know.",
@@ -147,4 +148,5 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "ssr_mode": False,
         "mcp_server": True,
+        "app_kwargs": {"exception_handlers": {TypeError: refuse}},
     }

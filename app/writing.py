@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from fusion_core import pipeline
+from fusion_core import errors, pipeline
 from fusion_core.config import utf8
-from fusion_core.errors import FusionError, InputError
+from fusion_core.config.parts import is_number
+from fusion_core.errors import InputError, shown
 from fusion_core.generate import Sampling, Step, check
 
 from .glyphs import visible
-from .session import Session
+from .session import Session, text_of
 from .views import short_name
 
 PAUSE = 0.15
@@ -129,13 +130,13 @@ def request(
     Raises:
         FusionError: one sentence that says what to change.
     """
-    prompt = prompt or ""
+    prompt, operator = text_of("prompt", prompt), text_of("operator", operator)
     if not prompt:
         raise InputError("The prompt is empty: type what the models are to continue.")
     utf8(prompt, limit=session.limits.text_bytes)
     first, *others = session.names(target, sources)
     pipeline.check_names(first, *others, *(name for _, name in trained))
-    check(operator or "")
+    check(operator)
     most = session.limits.new_tokens
     sampling = Sampling(
         max_new_tokens=_whole("New tokens", new_tokens, 1, most),
@@ -150,20 +151,22 @@ def request(
 
 
 def _whole(what: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
-        value = "missing" if value is None else f"{value}"
-    elif low <= value <= high:
-        return int(value)
-    raise InputError(
-        f"{what} must be a whole number from {low:,} to {high:,}, and is {value}: change it."
-    )
+    if not (is_number(value) and value == value // 1 and low <= value <= high):
+        raise InputError(
+            f"{what} must be a whole number from {low:,} to {high:,}, and is {_is(value)}: "
+            "change it."
+        )
+    return int(value)
 
 
 def _number(what: str, value: Any, wanted: str) -> float:
-    if isinstance(value, int | float) and math.isfinite(value):
-        return float(value)
-    value = "missing" if value is None else f"{value}"
-    raise InputError(f"{what} must be a number {wanted}, and is {value}: change it.")
+    if not is_number(value):
+        raise InputError(f"{what} must be a number {wanted}, and is {_is(value)}: change it.")
+    return float(value)
+
+
+def _is(value: Any) -> str:
+    return "missing" if value is None else shown(value)
 
 
 def columns(asked: WriteRequest) -> tuple[Column, ...]:
@@ -264,8 +267,11 @@ def in_turn(
             end, sentence = "", ""
             try:
                 step = next(writer)
-            except FusionError as error:
-                end, sentence = "failed", str(error)
+            except Exception as error:
+                said = errors.sentence(error)
+                if said is None:
+                    raise
+                end, sentence = "failed", said
             else:
                 steps.append((column, described(step, labels[column])))
                 counts[column] += 1

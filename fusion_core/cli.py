@@ -24,7 +24,7 @@ import numpy as np
 from . import build, documents, fuse, generate, models, pipeline, runs, suite, train, vocab
 from .align import METHODS
 from .config import MAX_TEXT_BYTES, FusionConfig, RunConfig, utf8
-from .errors import FusionError, InputError
+from .errors import InputError, sentence
 from .reading import Progress
 from .reports import (
     Report,
@@ -63,14 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(finite(report), ensure_ascii=False, allow_nan=False))
         else:
             print(table(report))
-    except FusionError as error:
-        print(f"fusion_core: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
         print("fusion_core: interrupted.", file=sys.stderr)
         return 130
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        print(f"fusion_core: {said}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -284,8 +287,8 @@ def _look_up(names: Sequence[str]) -> None:
 def _load(options: argparse.Namespace, names: Sequence[str]) -> list[models.LoadedModel]:
     """Load models after all their names have been looked up."""
     _look_up(names)
-    if not options.max_gb > 0:
-        raise InputError(f"--max-gb must be more than 0, not {options.max_gb}.")
+    if not 0 < options.max_gb < 1e9:
+        raise InputError(f"--max-gb must be more than 0, not {options.max_gb}: 32 is usual.")
     limit = int(options.max_gb * 1e9)
     loaded: list[models.LoadedModel] = []
     for name in names:

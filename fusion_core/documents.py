@@ -7,11 +7,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .config import MAX_TEXT_BYTES, utf8
-from .errors import FusionError, InputError, TooLargeError
+from .config import BYTE_ORDER_MARK, MAX_TEXT_BYTES, decoded, may_be_dataset, utf8
+from .errors import FusionError, InputError, TooLargeError, is_out_of_memory, shown
 from .files import write_whole
 
 IN_MEMORY = 1 << 30
@@ -20,10 +21,17 @@ IN_MEMORY = 1 << 30
 LONGEST = 32_768
 """Bytes of a document above which training cuts it."""
 
+PARQUET_ROWS = 64
+"""Rows of a Parquet file that are read at a time."""
+
+PARQUET_TEXT = {
+    "string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null",
+}  # fmt: skip
+"""What a column of texts may hold, as itself or in a dictionary; bytes are read as UTF-8."""
+
 SHUFFLED = 10_000
 """Documents of a stream among which the next one is drawn."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*\r?$\n?", re.MULTILINE)
 
 
@@ -52,21 +60,28 @@ def read_text(path: str | Path, *, limit: int = MAX_TEXT_BYTES) -> str:
             f"{path} has more than the limit of {limit:,} bytes: shorten it or cut it into "
             "documents."
         )
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 (byte {error.start} is {data[error.start]:#04x}): save it as "
-            "UTF-8."
-        ) from error
+    return decoded(data, path)
+
+
+def _without_mark(path: str | Path, limit: int = MAX_TEXT_BYTES) -> str:
+    """Read a text file without the byte-order mark at its start.
+
+    Raises:
+        InputError: as in `read_text`, or most of it are zero bytes.
+        TooLargeError: as in `read_text`.
+    """
+    text = read_text(path, limit=limit).removeprefix(BYTE_ORDER_MARK)
+    if text.count("\0") * 4 > len(text):  # every second one of Latin letters in UTF-16
+        raise InputError(f"{path} looks like UTF-16 without its mark: save it as UTF-8.")
+    return text
 
 
 def read_documents(path: str | Path, *, limit: int = IN_MEMORY) -> list[str]:
-    """Read a file of documents.
+    """Read a file of documents; a byte-order mark at its start is no part of them.
 
     ``.txt``: documents are separated by lines that are only ``<|endoftext|>``, or, where there are
     none, by blank lines. ``.jsonl``: one object with a ``text`` a line. ``.parquet``: a ``text``
-    column. Empty documents are left out.
+    column of strings, or of bytes that are UTF-8. Empty documents and nulls are left out.
 
     Raises:
         InputError: the file cannot be read, is of another kind, or holds no document.
@@ -78,7 +93,7 @@ def read_documents(path: str | Path, *, limit: int = IN_MEMORY) -> list[str]:
     elif kind == ".jsonl":
         texts = list(_json_lines(path, limit))
     elif kind in {".txt", ".md", ""}:
-        text = read_text(path, limit=limit)
+        text = _without_mark(path, limit)
         parts = SEPARATOR.split(text)
         if len(parts) == 1:
             parts = re.split(r"\r?\n(?:[ \t]*\r?\n)+", text)
@@ -119,7 +134,7 @@ def load_documents(
     builder = {".jsonl": "json", ".parquet": "parquet"}.get(kind)
     if path.exists() and (size <= held or builder is None):
         return read_documents(path, limit=held)
-    if not path.exists() and not _HUB_ID.fullmatch(name):
+    if not path.exists() and not may_be_dataset(name):
         return read_documents(path)  # which says what is missing
     texts: list[str] = []
     room = min(at_most, IN_MEMORY)
@@ -137,20 +152,42 @@ def _streamed(builder: str, file: str | None, seed: int) -> Iterator[str]:
     """Draw documents from what is too large to be held, or far away."""
     import datasets
 
-    shown = file or builder
+    name = file or builder
     try:
         stream = datasets.load_dataset(builder, data_files=file, split="train", streaming=True)
         for record in stream.shuffle(seed=seed, buffer_size=SHUFFLED):
-            text = record["text"]
-            if isinstance(text, str) and text.strip():
+            text = _text_of(record, name)
+            if text.strip():
                 yield text
     except FusionError:
         raise
     except Exception as error:  # the library and the hub raise many types here
+        if is_out_of_memory(error):
+            raise
+        what = f"{file} cannot be read as documents"
+        if file is None:
+            what = f"There is no file {builder}, and no hub dataset of this name can be read"
         raise InputError(
-            f"{shown} cannot be read as documents ({type(error).__name__}: {str(error)[:200]}): "
-            "give a .txt, .jsonl or .parquet file, or a hub dataset with a column text."
+            f"{what} ({type(error).__name__}: {str(error)[:200]}): give a .txt, .jsonl or .parquet "
+            "file, or a hub dataset with a column text."
         ) from error
+
+
+def _text_of(record: Any, where: str) -> str:
+    """Return the text of a record, which may be bytes; "" where it is null.
+
+    Raises:
+        InputError: there is none, or it is of another kind.
+    """
+    if not isinstance(record, dict) or "text" not in record:
+        has = f"it has {shown(list(record))}" if isinstance(record, dict) else "it is no object"
+        raise InputError(f'{where} has no "text" ({has}): name the column text.')
+    text = record["text"]
+    if isinstance(text, bytes):
+        return decoded(text, f'The "text" of {where}')
+    if not isinstance(text, str | None):
+        raise InputError(f'The "text" of {where} must be text, not {shown(text)}.')
+    return text or ""
 
 
 def pieces(texts: Iterable[str], longest: int = LONGEST) -> list[str]:
@@ -197,8 +234,8 @@ def read_messages(path: str | Path) -> list[dict[str, str]]:
         InputError: the file cannot be read, or holds no list of objects.
     """
     try:
-        messages = json.loads(read_text(path))
-    except ValueError as error:
+        messages = json.loads(_without_mark(path))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: give a list of messages.") from error
     if not isinstance(messages, list) or not messages:
         raise InputError(
@@ -208,38 +245,69 @@ def read_messages(path: str | Path) -> list[dict[str, str]]:
 
 
 def _json_lines(path: str | Path, limit: int) -> Iterator[str]:
-    lines = read_text(path, limit=limit).removeprefix("\ufeff").split("\n")
+    lines = _without_mark(path, limit).split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{path}, line {number}, is no JSON: mend or remove the line."
             ) from error
-        if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-            raise InputError(f'{path}, line {number}, has no "text": every line needs one.')
-        yield record["text"]
+        yield _text_of(record, f"{path}, line {number}")
 
 
 def _parquet(path: str | Path, limit: int) -> Iterator[str]:
-    import pandas as pd
+    """Read the column ``text`` of a Parquet file, or of all files in a folder of them."""
+    from pyarrow.parquet import ParquetFile
 
+    place = Path(path)
+    too_large = TooLargeError(f"{path} has more than the limit of {limit:,} bytes: split it.")
+    room = limit
     try:
-        if Path(path).stat().st_size > limit:
-            raise TooLargeError(f"{path} has more than the limit of {limit:,} bytes: split it.")
-        column = pd.read_parquet(path, columns=["text"])["text"]
-    except TooLargeError:
+        files = sorted(place.rglob("*.parquet")) if place.is_dir() else [place]
+        if sum(file.stat().st_size for file in files) > limit:
+            raise too_large
+        for file in files:
+            table = ParquetFile(file)
+            _check_column(table.schema_arrow, file)
+            # A small file may unfold to a large text: a few rows at a time keep the memory small.
+            for batch in table.iter_batches(PARQUET_ROWS, columns=["text"]):
+                for value in batch.column(0).to_pylist():
+                    text = _text_of({"text": value}, str(file))
+                    room -= len(text.encode(errors="surrogatepass"))
+                    if room < 0:
+                        raise too_large
+                    yield text
+    except FusionError:
         raise
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}: give an existing one.") from error
-    except Exception as error:  # pyarrow raises its own types for broken files and missing columns
+    except Exception as error:  # pyarrow raises its own types for broken files
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"{path} cannot be read as a Parquet file with a text column ({type(error).__name__}): "
             "check the file."
         ) from error
-    yield from (t for t in column if isinstance(t, str))
+
+
+def _check_column(schema: Any, file: Path) -> None:
+    """Refuse a table that has no column ``text``, or one that holds something else."""
+    if "text" not in schema.names:
+        raise InputError(
+            f"{file} has no text column, but {shown(schema.names)}: rename the one that holds the "
+            "documents."
+        )
+    kind = schema.field("text").type
+    if str(kind).startswith("dictionary"):
+        kind = kind.value_type
+    if str(kind) not in PARQUET_TEXT:
+        raise InputError(
+            f"The column text of {file} holds {str(kind)[:60]}, not text: write the documents "
+            "into it as strings."
+        )
 
 
 def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:

@@ -136,7 +136,7 @@ def test_a_wrong_setting_of_a_run_is_named(change: dict[str, Any], said: str) ->
         (b"", "no mapping"),
         (b"- a\n", "no mapping"),
         (b"a: [", "cannot be read as YAML"),
-        (b"\xff\xfe", "cannot be read as YAML"),
+        (b"\xff\xfe", "is UTF-16, not UTF-8"),
         (b"data: x\n", "target is missing"),
         (b"!!python/object/apply:os.system ['true']", "cannot be read as YAML"),
         (b"target: " + b"[" * 100_000, "cannot be read as YAML"),

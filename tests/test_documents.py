@@ -98,7 +98,7 @@ def test_a_large_file_is_drawn_from(tmp_path: Path, kind: str) -> None:
 
 def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     for name, said in (
-        ("no-one/no-such-dataset", "no-one/no-such-dataset cannot be read as documents"),
+        ("no-one/no-such-dataset", "no file no-one/no-such-dataset, and no hub dataset"),
         (str(tmp_path / "none.jsonl"), "cannot be read"),
         ("no file", "cannot be read"),
     ):

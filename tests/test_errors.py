@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from fusion_core.errors import FusionError, ModelFormatError, is_out_of_memory
+from fusion_core.errors import (
+    SHORT_OF_MEMORY,
+    FusionError,
+    InputError,
+    ModelFormatError,
+    TooLargeError,
+    is_out_of_memory,
+    sentence,
+)
 
 SHORTAGE = """
 import resource, sys
@@ -99,3 +107,30 @@ def test_what_was_raised_from_it_counts_and_what_came_up_meanwhile_does_not() ->
     one.__cause__, other.__cause__ = other, one
     assert is_out_of_memory(wrapped)
     assert not is_out_of_memory(meanwhile) and not is_out_of_memory(one)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "said"),
+    [
+        (ModelFormatError("m cannot be read: check it."), MemoryError(), SHORT_OF_MEMORY),
+        (
+            ModelFormatError("m cannot be read: check it."),
+            ValueError(),
+            "m cannot be read: check it.",
+        ),
+        (
+            TooLargeError("m does not fit: choose lora."),
+            MemoryError(),
+            "m does not fit: choose lora.",
+        ),
+        (InputError("a\nb"), None, "a b"),
+        (MemoryError(), None, SHORT_OF_MEMORY),
+        (KeyError("ours"), None, None),
+    ],
+    ids=repr,
+)
+def test_a_face_says_what_helps(
+    error: Exception, cause: Exception | None, said: str | None
+) -> None:
+    error.__cause__ = cause
+    assert sentence(error) == said

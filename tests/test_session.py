@@ -13,6 +13,7 @@ from app import shelf as shelves
 from app.limits import Limits
 from app.session import Session
 from app.shelf import Shelf
+from fusion_core import errors
 from fusion_core.errors import FusionError, InputError
 
 
@@ -211,10 +212,20 @@ def test_what_has_come_of_a_download_is_counted(tmp_path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("size", "words"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2.8e6, "2.8 MB"), (7e12, "7,000.0 GB")],
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1500, "1.5 kB"),
+        (2.8e6, "2.8 MB"),
+        (812_345, "812 kB"),
+        (1.44e9, "1.44 GB"),
+        (1.41e9, "1.41 GB"),
+        (12e9, "12.0 GB"),
+        (7e12, "7,000 GB"),
+    ],
 )
 def test_sizes_are_written_for_readers(size: float, words: str) -> None:
-    assert limits.size_of(size) == words
+    assert errors.size_of(size) == words
 
 
 def test_what_is_asked_twice_at_a_time_is_worked_out_once(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fusion_core.errors import FusionError
+from fusion_core import errors
 
 from ..components import Panel, failed
 
@@ -15,8 +15,8 @@ _log = logging.getLogger(__name__)
 
 def sentence(error: Exception) -> str:
     """Say what was wrong; a fault of ours goes to the log with its traceback."""
-    if isinstance(error, FusionError):
-        return str(error)
+    if (said := errors.sentence(error)) is not None:
+        return said
     _log.error("an event failed", exc_info=error)
     return f"FuseLab failed at this ({type(error).__name__}): try other settings or text."
 

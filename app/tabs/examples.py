@@ -27,9 +27,10 @@ def offer(examples: Mapping[str, str], box: gr.Textbox, elem_id: str) -> Any:
         interactive=True,  # no function reads it
     )
 
-    def chosen(event: gr.SelectData) -> str:
+    def chosen(event: gr.EventData) -> Any:
         # The event's own value: the dropdown's may still be the one before.
-        return examples[event.value]
+        name = event._data.get("value") if isinstance(event._data, dict) else None
+        return examples[name] if isinstance(name, str) and name in examples else gr.skip()
 
     # Not `input`: a dropdown fires that when it is merely left, and would replace a text.
     return example.select(chosen, None, box, api_visibility="private", show_progress="hidden")

@@ -11,9 +11,10 @@ from typing import Any
 
 import gradio as gr
 
+from fusion_core.errors import size_of
+
 from ..components import PlotlyPanel, RunView, done
 from ..jobs import Jobs
-from ..limits import size_of
 from ..session import Session
 from . import train_fields
 from .sidebar import Settings

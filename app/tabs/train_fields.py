@@ -8,8 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from fusion_core.errors import size_of
+
 from ..forms import DOMAINS, PRESETS, Form
-from ..limits import Limits, size_of
+from ..limits import Limits
 from ..session import Session
 from .answer import whole
 from .sidebar import Settings
@@ -111,7 +113,7 @@ def build(limits: Limits) -> Fields:
         preset, steps, queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     preset.input(
-        lambda name: PRESETS[name].kilobytes,
+        lambda name: PRESETS[name or FIRST].kilobytes,
         preset, kilobytes, queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     return Fields(

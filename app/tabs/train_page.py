@@ -10,8 +10,6 @@ from typing import Any
 
 import gradio as gr
 
-from fusion_core.errors import FusionError
-
 from .. import courses, downloads, jobs, work_training
 from ..components import PlotlyPanel, RunView, busy, done, failed
 from ..job import Job, active
@@ -258,7 +256,7 @@ class Page:
         """Write the files of a run for a download."""
         try:
             files = self._downloads.prepare(self.jobs.get(key, id_))
-        except (FusionError, OSError) as error:
+        except Exception as error:
             return self.look(key, id_, known, notice=failed(sentence(error)))
         return self.look(key, id_, known, notice=done(""), files=files)
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusion_core.errors import FusionError
+from fusion_core.errors import FusionError, size_of
 from fusion_core.files import write_whole
 from fusion_core.runs import RunStatus, Tail
 
 from .. import curves
 from ..courses import Plan
 from ..job import PARTS, Job
-from ..limits import size_of
 from ..views import short_name
 
 SAMPLES = "samples.json"

@@ -2,10 +2,11 @@
 
 from .fusion import Cut, FusionConfig, check_temperature
 from .parts import Lora, Objective
-from .run import RunConfig
-from .text import MAX_TEXT_BYTES, utf8
+from .run import RunConfig, may_be_dataset
+from .text import BYTE_ORDER_MARK, MAX_TEXT_BYTES, decoded, utf8
 
 __all__ = [
+    "BYTE_ORDER_MARK",
     "MAX_TEXT_BYTES",
     "Cut",
     "FusionConfig",
@@ -13,5 +14,7 @@ __all__ = [
     "Objective",
     "RunConfig",
     "check_temperature",
+    "decoded",
+    "may_be_dataset",
     "utf8",
 ]

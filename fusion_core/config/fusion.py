@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from fusion_core.errors import InputError
+from fusion_core.errors import InputError, shown
+
+from .parts import is_number, is_whole
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,23 @@ class FusionConfig:
     overlap: float = 0.25
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the names and numbers."""
+        for name in ("strategy", "operator", "level"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise InputError(f"{name} must be a name, not {shown(value)}.")
         for name in ("top_k", "source_top_k", "source_samples"):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and (name == "top_k" or value is not None):
+            if not (is_whole(value) and value >= 1) and (name == "top_k" or value is not None):
                 raise InputError(
-                    f"{name} must be a whole number of at least 1, not {value!r}: choose how many "
-                    "tokens of a row to keep."
+                    f"{name} must be a whole number of at least 1, not {shown(value)}: choose how "
+                    "many tokens of a row to keep."
                 )
-        if self.source_top_p is not None and not 0 < self.source_top_p <= 1:
+        share = self.source_top_p
+        if share is not None and not (is_number(share) and 0 < share <= 1):
             raise InputError(
-                f"source_top_p must lie above 0 and be at most 1, not {self.source_top_p!r}: "
-                "choose the share of a row to keep."
+                f"source_top_p must lie above 0 and be at most 1, not {shown(share)}: choose the "
+                "share of a row to keep."
             )
         cuts = (self.source_top_k, self.source_top_p, self.source_samples)
         if sum(value is not None for value in cuts) > 1:
@@ -96,10 +101,10 @@ class FusionConfig:
                 "The chain rule gives probabilities of temperature 1: leave out chain_rule or the "
                 "temperature."
             )
-        if not 0 <= self.overlap <= 0.75:
+        if not (is_number(self.overlap) and 0 <= self.overlap <= 0.75):
             raise InputError(
-                f"overlap must lie between 0 and 0.75, not {self.overlap!r}: choose the share of a "
-                "window to read again."
+                f"overlap must lie between 0 and 0.75, not {shown(self.overlap)}: choose the share "
+                "of a window to read again."
             )
 
     @property
@@ -116,5 +121,5 @@ def check_temperature(value: float, name: str = "temperature") -> None:
     Raises:
         InputError: it is not a finite number above 0.
     """
-    if not (isinstance(value, int | float) and 0 < value < math.inf):
-        raise InputError(f"{name} must be a number above 0, not {value!r}: 1 changes nothing.")
+    if not (is_number(value) and value > 0):
+        raise InputError(f"{name} must be a number above 0, not {shown(value)}: 1 changes nothing.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
-from fusion_core.errors import InputError
+from fusion_core.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,13 @@ def one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
         InputError: it is none of them.
     """
     if value not in known:
-        raise InputError(f"There is no {name} {value!r}: choose one of {', '.join(known)}.")
+        raise InputError(f"There is no {name} {shown(value)}: choose one of {', '.join(known)}.")
 
 
 def is_number(value: Any) -> bool:
     """Tell a finite number from all else."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def is_whole(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from fusion_core.errors import InputError
 
 from .fusion import FusionConfig
 from .parts import Lora, Objective, is_number, is_whole, one_of
+from .text import BYTE_ORDER_MARK, decoded
 
 MODES = {
     "fusion": "the fused rows of all sources beside the text",
@@ -23,7 +25,10 @@ MODES = {
 MERGES = ("sce", "linear", "ties")
 SCHEDULERS = ("cosine", "linear", "constant")
 DOCUMENT_FILES = (".txt", ".md", ".jsonl", ".parquet")
+OTHER_FILES = (".csv", ".tsv", ".json", ".arrow", ".gz", ".zst", ".zip")
+"""Endings that no dataset's id has, beside `DOCUMENT_FILES`."""
 MAX_YAML_BYTES = 1_000_000
+_DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -172,8 +177,8 @@ class RunConfig:
             data = file.read_bytes()
             if len(data) > MAX_YAML_BYTES:
                 raise InputError(f"{path} has more than {MAX_YAML_BYTES:,} bytes: shorten it.")
-            values = yaml.safe_load(data.decode("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+            values = yaml.safe_load(decoded(data, path).removeprefix(BYTE_ORDER_MARK))
+        except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
                 f"{path} cannot be read as YAML ({reason}): check the file."
@@ -289,13 +294,23 @@ def _model(name: Any, base: str | Path) -> str:
     return str(folder.resolve()) if local else name
 
 
+def may_be_dataset(name: str, base: str | Path = ".") -> bool:
+    """Tell an id of a hub dataset from the name of a file or folder, which may be missing.
+
+    Args:
+        name: what a person typed.
+        base: folder that relative paths start from.
+    """
+    path = Path(base, name)
+    file = path.suffix.lower() in (*DOCUMENT_FILES, *OTHER_FILES)
+    return bool(_DATASET_ID.fullmatch(name)) and not file and not path.parent.is_dir()
+
+
 def _path(key: str, value: Any, base: str | Path) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise InputError(f"{key} must be the name of a file or folder, not {value!r}.")
-    path = Path(base, os.path.expanduser(value))
-    file = path.exists() or path.suffix.lower() in DOCUMENT_FILES
-    hub = key == "data" and not file and value.count("/") == 1 and value[0] not in "/.~"
-    return value if hub else str(path.resolve())
+    hub = key == "data" and may_be_dataset(value, base)
+    return value if hub else str(Path(base, os.path.expanduser(value)).resolve())
 
 
 def _eval_data(value: Any, base: str | Path) -> dict[str, str]:

@@ -91,7 +91,8 @@ def _find(name: str) -> Path | None:
             f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
             "and the tokenizer."
         )
-    if not _HUB_ID.fullmatch(name) or ".." in name:
+    beside = name.count("/") == 1 and Path(name).parent.is_dir()
+    if not _HUB_ID.fullmatch(name) or ".." in name or beside:
         raise ModelNotFoundError(
             f"There is no folder {name!r}: give an existing folder, a hub id such as "
             f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."
@@ -200,7 +201,7 @@ def hub_bytes(name: str) -> int:
             return cached
         raise ModelNotFoundError(
             f"There is no local folder called {name}, and the hub cannot be reached: use one of "
-            f"{', '.join(zoo.PREFIX + n for n in zoo.NAMES)} or a local folder."
+            f"{', '.join(zoo.PREFIX + n for n in zoo.NAMES)} or an existing folder."
         ) from error
     files = {f.rfilename: f.size or 0 for f in info.siblings or []}
     if "adapter_config.json" in files:

@@ -17,6 +17,7 @@ from fusion_core.errors import (
     ModelNotFoundError,
     TooLargeError,
     is_out_of_memory,
+    size_of,
 )
 from fusion_core.tokens import TextTokenizer
 
@@ -130,9 +131,12 @@ def load(
         raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     source, size = find(name), weights_bytes(name)
     if max_bytes is not None and size > max_bytes:
+        shown = size_of(size), size_of(max_bytes)
+        if shown[0] == shown[1]:
+            shown = f"{size:,} bytes", f"{max_bytes:,} bytes"
         raise TooLargeError(
-            f"{name} has {size / 1e9:.2f} GB of weights, more than the limit of "
-            f"{max_bytes / 1e9:.2f} GB: choose a smaller model or raise the limit."
+            f"{name} has {shown[0]} of weights, more than the limit of {shown[1]}: choose a "
+            "smaller model or raise the limit."
         )
     read_config(source)
     tokenizer = tokens.load(source.location, name)

@@ -14,7 +14,7 @@ import torch
 from fusion_core import build, documents, losses, models, pipeline
 from fusion_core.cache import Cache
 from fusion_core.config import RunConfig
-from fusion_core.errors import InputError, ModelFormatError
+from fusion_core.errors import InputError, ModelFormatError, size_of
 from fusion_core.models import BATCH_TOKENS, LoadedModel
 from fusion_core.reading import KEPT_CELLS, joint_texts
 
@@ -82,8 +82,8 @@ class Estimate:
         _refuse(self.memory_bytes, self.free_memory_bytes)
         if self.disk_bytes > self.free_disk_bytes:
             raise InputError(
-                f"The training needs about {_gb(self.disk_bytes)} on disk, but "
-                f"{_gb(self.free_disk_bytes)} are free: make room or choose another folder."
+                f"The training needs about {size_of(self.disk_bytes)} on disk, but "
+                f"{size_of(self.free_disk_bytes)} are free: make room or choose another folder."
             )
 
 
@@ -199,8 +199,8 @@ def check_memory(config: RunConfig) -> None:
 def _refuse(needed: int, free: int) -> None:
     if needed > free:
         raise InputError(
-            f"The training needs about {_gb(needed)} of memory, but {_gb(free)} are free: choose "
-            "lora, a smaller batch_size or block_size, or smaller models."
+            f"The training needs about {size_of(needed)} of memory, but {size_of(free)} are free: "
+            "choose lora, a smaller batch_size or block_size, or smaller models."
         )
 
 
@@ -313,7 +313,3 @@ def _flops(device: torch.device) -> float:
 def _existing(folder: Path) -> Path:
     folder = folder.resolve()
     return next(f for f in (folder, *folder.parents) if f.exists())
-
-
-def _gb(n: int) -> str:
-    return f"{n / 1e9:.1f} GB"

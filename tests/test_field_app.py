@@ -1,0 +1,369 @@
+"""What is posted by hand: arguments of other types, too few and too many, and too little memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+import torch
+
+from app import api, arguments, writing
+from app.arguments import checked
+from app.limits import Limits
+from app.session import Session
+from app.tabs.answer import sentence
+from fusion_core import cli, documents, pipeline
+from fusion_core.errors import SHORT_OF_MEMORY, FusionError, InputError
+
+GOOD: dict[str, dict[str, Any]] = {
+    "align": {"target": "zoo:llama", "sources": ["zoo:mpt-code"], "text": "def a"},
+    "fuse": {"target": "zoo:llama", "sources": ["zoo:mpt-code"], "text": "def a"},
+    "distributions": {
+        "target": "zoo:llama",
+        "sources": ["zoo:mpt-code"],
+        "text": "def a",
+        "index": 0,
+    },
+    "generate": {"target": "zoo:llama", "sources": ["zoo:mpt-code"], "prompt": "def a"},
+    "train": {"target": "zoo:llama", "sources": ["zoo:mpt-code"]},
+    "run_status": {"key": "a" * 32, "run": "0" * 16},
+}
+HOSTILE = "a\nb\u202e<script>`${alert(1)}`\ud800" + "x" * 5000
+NAN = float("nan")
+
+
+def post(url: str, body: Any) -> tuple[int, str]:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def asked(address: str, name: str, data: list[Any]) -> Any:
+    """Call an endpoint as a program without a client does; an error is its whole answer."""
+    code, text = post(f"{address}/gradio_api/call/{name}", {"data": data})
+    assert code == 200, text
+    with urllib.request.urlopen(
+        f"{address}/gradio_api/call/{name}/{json.loads(text)['event_id']}", timeout=60
+    ) as answer:
+        lines = answer.read().decode().splitlines()
+    found = json.loads(lines[-2 if not lines[-1] else -1].removeprefix("data: "))
+    return found["error"] if "event: error" in lines else found
+
+
+@pytest.fixture(scope="module")
+def parameters(address: str) -> dict[str, list[dict[str, Any]]]:
+    with urllib.request.urlopen(f"{address}/gradio_api/info", timeout=60) as answer:
+        found = json.loads(answer.read())["named_endpoints"]
+    return {name.removeprefix("/"): endpoint["parameters"] for name, endpoint in found.items()}
+
+
+def filled(name: str, parameters: dict[str, list[dict[str, Any]]]) -> list[Any]:
+    return [
+        GOOD[name].get(p["parameter_name"], p.get("parameter_default")) for p in parameters[name]
+    ]
+
+
+WRONG: dict[str, list[Any]] = {
+    "text": [123, ["a"], None, True, NAN, {"a": 1}],
+    "a whole number": ["1", None, True, NAN, 1.5, [1], {}],
+    "a number": ["1", None, True, NAN, float("inf"), 10**400, [1]],
+    "true or false": ["true", 1, 0, None, []],
+    "a list of texts": ["zoo:mpt-code", None, 1, [1], ["a", None], {"a": 1}, [["a"]]],
+}
+KINDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list of texts",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_argument_of_another_type_is_one_sentence(
+    name: str, address: str, parameters: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A client was told no more than "error: null" (gradio-app/gradio#7889)."""
+    good = filled(name, parameters)
+    for i, parameter in enumerate(parameters[name]):
+        kind = KINDS[parameter["type"]["type"]]
+        for wrong in WRONG[kind]:
+            said = asked(address, name, [*good[:i], wrong, *good[i + 1 :]])
+            assert said.startswith(f"{parameter['parameter_name']} must be {kind}, not "), said
+            assert len(said) < 140 and "\n" not in said
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_too_few_and_too_many_are_one_sentence(
+    name: str, address: str, parameters: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = filled(name, parameters)
+    first = next(iter(GOOD[name]))
+    assert asked(address, name, []) == f"{first} is missing: it must be text."
+    for i, key in enumerate(GOOD[name]):
+        assert asked(address, name, good[:i]).startswith(f"{key} is missing: it must be ")
+    said = asked(address, name, [*good, 1])
+    assert said.startswith(f"{name} takes {len(good)} arguments (") and "\n" not in said
+    code, text = post(f"{address}/gradio_api/run/{name}", {"data": []})
+    assert code == 500 and json.loads(text)["error"].startswith(f"{first} is missing")
+    by_name = f"{address}/gradio_api/call/v2/{name}"
+    assert post(by_name, {}) == (
+        422,
+        f'{{"error":"No value provided for required argument: {first}"}}',
+    )
+    code, text = post(by_name, GOOD[name] | {"nobody": 1})
+    assert code == 422 and "`nobody` is not a valid" in text
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_has_a_default_may_be_left_out(address: str, parameters: Any) -> None:
+    for name in ("align", "fuse", "distributions"):
+        whole, short = filled(name, parameters), list(GOOD[name].values())
+        assert asked(address, name, short) == asked(address, name, whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("align", {"method": "magic"}, "magic"),
+        ("align", {"text": ""}, "empty"),
+        ("align", {"text": HOSTILE}, "lone surrogate"),
+        ("align", {"target": HOSTILE}, "no folder"),
+        ("distributions", {"index": -1}, "no token -1"),
+        ("distributions", {"index": 10**30}, "no token"),
+        ("fuse", {"top_k": 0}, "top_k"),
+        ("fuse", {"operator": HOSTILE}, "operator"),
+        ("fuse", {"level": "word"}, "level"),
+        ("fuse", {"strategy": "magic"}, "strategy"),
+        ("generate", {"max_new_tokens": 0}, "New tokens"),
+        ("generate", {"temperature": -1.0}, "temperature"),
+        ("generate", {"top_p": 0}, "top_p"),
+        ("generate", {"seed": -1}, "seed"),
+        ("generate", {"operator": "magic"}, "magic"),
+        ("train", {"steps": 0}, "Steps"),
+        ("train", {"lm_weight": 2}, "λ"),
+        ("train", {"learning_rate": 0}, "Learning rate"),
+        ("train", {"learning_rate": NAN}, "learning_rate"),
+        ("train", {"batch_size": 10**30}, "Batch"),
+        ("train", {"kilobytes": -1}, "KB of toy text"),
+        ("train", {"seed": -1}, "Seed"),
+        ("train", {"domains": [HOSTILE]}, "toy domain"),
+        ("train", {"operator": "magic"}, "magic"),
+        ("train", {"key": HOSTILE}, "key"),
+        ("run_status", {"run": HOSTILE}, "no such run"),
+        ("run_status", {"key": ""}, "key"),
+    ],
+    ids=lambda v: str(v)[:24].encode("ascii", "replace").decode() if isinstance(v, dict) else None,
+)
+def test_values_out_of_range_are_one_sentence(
+    name: str,
+    change: dict,
+    said: str,
+    address: str,
+    parameters: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = dict(
+        zip((p["parameter_name"] for p in parameters[name]), filled(name, parameters), strict=True)
+    )
+    words = asked(address, name, list((values | change).values()))
+    assert isinstance(words, str) and said in words and "\n" not in words, words
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_client_of_gradio_is_told_the_same(address: str) -> None:
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(address, verbose=False)
+    with pytest.raises(AppError, match="sources must be a list of texts, not 'zoo:mpt-code'"):
+        client.predict(**GOOD["align"] | {"sources": "zoo:mpt-code"}, api_name="/align")
+    with pytest.raises(AppError, match="index must be a whole number, not '1'"):
+        client.predict(**GOOD["distributions"] | {"index": "1"}, api_name="/distributions")
+    with pytest.raises(TypeError, match="text"):
+        client.predict(target="zoo:llama", sources=["zoo:mpt-code"], api_name="/align")
+
+
+def test_a_tool_is_told_in_one_sentence_too(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"text": 123}, "not of type 'string'"),
+        ({"sources": "zoo:mpt-code"}, "not of type 'array'"),
+        ({"nobody": 1}, "nobody"),
+        ({"method": "magic"}, "magic"),
+    ]
+
+    async def call() -> list[Any]:
+        async with (
+            streamablehttp_client(f"{address}/gradio_api/mcp/") as (receive, send, _),
+            ClientSession(receive, send) as session,
+        ):
+            await session.initialize()
+            answers = [await session.call_tool("align", GOOD["align"] | w) for w, _ in wrong]
+            return [*answers, await session.call_tool("align", {})]
+
+    answers = asyncio.run(call())
+    for answer, words in zip(answers, [*(w for _, w in wrong), "target"], strict=True):
+        assert answer.isError and words in answer.content[0].text
+        assert "Traceback" not in answer.content[0].text
+    assert "Traceback" not in capsys.readouterr().err
+
+
+# Faults and memory ----------------------------------------------------------------------------
+
+
+def short_of_memory(*_: Any, **__: Any) -> None:
+    torch.empty(1 << 46)  # more than any machine can address: torch raises its own
+
+
+def test_a_fault_stays_one(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipeline, "align", lambda *_: {}["ours"])
+    assert asked(address, "align", list(GOOD["align"].values())) is None
+    assert "KeyError: 'ours'" in capsys.readouterr().err
+
+
+def test_an_endpoint_that_runs_out_of_memory_says_so_and_lives_on(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a CPU torch raises a bare RuntimeError (pytorch/pytorch#20618)."""
+    good = list(GOOD["align"].values())
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "align", short_of_memory)
+        assert asked(address, "align", good) == SHORT_OF_MEMORY
+    assert asked(address, "align", good)[0]["bytes"] == 5
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_page_and_the_command_line_say_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        short_of_memory()
+    assert sentence(caught.value) == SHORT_OF_MEMORY
+    monkeypatch.setattr(documents, "read_documents", short_of_memory)
+    assert cli.main(["evaluate", "--model", "zoo:llama", "--text-file", "a.txt"]) == 2
+    assert capsys.readouterr().err == f"fusion_core: {SHORT_OF_MEMORY}\n"
+    monkeypatch.setattr(documents, "read_documents", lambda _: {}["ours"])
+    with pytest.raises(KeyError):
+        cli.main(["evaluate", "--model", "zoo:llama", "--text-file", "a.txt"])
+
+
+def test_a_writer_that_runs_out_of_memory_ends_alone() -> None:
+    from fusion_core.generate import Step
+
+    def short() -> Any:
+        yield short_of_memory()
+
+    def other() -> Any:
+        yield Step(1, "a", 0.5, 0.1, (), -1)
+        yield Step(2, "b", 0.5, 0.1, (), -1, "length")
+
+    batches = list(writing.in_turn([short(), other()], [str, str], pause=0))
+    assert [end for batch in batches for end in batch.ends] == [
+        (0, "failed", SHORT_OF_MEMORY),
+        (1, "length", ""),
+    ]
+    assert sum(len(batch.steps) for batch in batches) == 2
+
+
+def test_a_text_that_ran_out_of_memory_can_be_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(Limits())
+    request = session.request("zoo:llama", ["zoo:mpt-code"], "def a")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "analyse", short_of_memory)
+        with pytest.raises(RuntimeError):
+            api.last(session.analyse(request))
+    assert api.last(session.analyse(request)).analysis.target.data == b"def a"
+
+
+# What the page sends --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [1, True, NAN, [], ["a"], {"a": 1}, 10**400, [[]], [None]])
+def test_the_session_takes_no_other_type(wrong: Any) -> None:
+    session = Session(Limits())
+    good = ("zoo:llama", ["zoo:mpt-code"])
+    calls = [
+        lambda: session.names(wrong, good[1]),
+        lambda: session.request(*good, wrong),
+        lambda: session.request(*good, "a", operator=wrong),
+        lambda: session.request(*good, "a", level=wrong),
+        lambda: session.request(*good, "a", strategy=wrong),
+        lambda: writing.request(session, *good, wrong),
+        lambda: writing.request(session, *good, "a", operator=wrong),
+    ]
+    if wrong not in (["a"], [], 1, True):
+        calls += [lambda: writing.request(session, *good, "a", seed=wrong)]
+    if wrong not in (["a"], [], [None]):
+        calls += [lambda: session.names(good[0], wrong)]
+    for call in calls:
+        with pytest.raises(FusionError) as caught:
+            call()
+        assert len(str(caught.value)) < 200
+    for source in ("zoo:mpt-code", ["zoo:mpt-code", 5]):
+        with pytest.raises(InputError, match="sources must be"):
+            session.names("zoo:llama", source)  # type: ignore[arg-type]
+
+
+def test_private_events_answer_any_payload(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is posted to an event of the page, it ends, and with a sentence where it fails."""
+    with urllib.request.urlopen(f"{address}/config", timeout=60) as answer:
+        events = json.loads(answer.read())["dependencies"]
+    file = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    for event in events:
+        if not event["backend_fn"] or event["api_visibility"] == "public":
+            continue
+        for k, wrong in enumerate(([1], {"a": 1}, "x", None, file)):
+            number, session = event["id"], f"s{event['id']}-{k}"
+            body = {
+                "data": [wrong] * len(event["inputs"]),
+                "fn_index": number,
+                "session_hash": session,
+            }
+            assert post(f"{address}/gradio_api/queue/join", body)[0] == 200
+            url = f"{address}/gradio_api/queue/data?session_hash={session}"
+            with urllib.request.urlopen(url, timeout=60) as stream:
+                last = next(m for m in map(message, stream) if m.get("msg") == "process_completed")
+            if not last["success"]:
+                assert last["output"]["error"], (event["api_name"], wrong)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def message(line: bytes) -> dict[str, Any]:
+    text = line.decode().removeprefix("data: ").strip()
+    return json.loads(text) if text.startswith("{") else {}
+
+
+# The check itself -----------------------------------------------------------------------------
+
+
+def test_an_annotation_that_has_no_check_is_noticed(
+    address: str, parameters: dict[str, Any]
+) -> None:
+    assert set(parameters) == set(GOOD)
+    assert set(arguments.KINDS) >= {str, int, float, bool, list[str]}
+
+    def strange(value: dict) -> None:
+        """Take what nothing checks."""
+
+    with pytest.raises(KeyError):
+        checked(strange, [{}])
+    assert checked(lambda: None, []) == []

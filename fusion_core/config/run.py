@@ -41,6 +41,9 @@ class RunConfig:
         data: documents: a .txt, .jsonl or .parquet file, or a hub dataset's id; None where the
             sources write all of the text.
         eval_data: such files by name, on which bits per byte are measured.
+        start: token that the target reads before a document, as its vocabulary writes it, or
+            "none"; None finds it. Of a source its name tells: ``NAME?start=TOKEN&end=TOKEN``.
+        end: the same of the token that ends a document, which is taught there.
         mode: name in `MODES`.
         cache: a folder of rows that were made beforehand; None makes them first.
         pairwise: teach the target by each source separately and merge the results by this method
@@ -80,6 +83,8 @@ class RunConfig:
     sources: tuple[str, ...] = ()
     data: str | None = None
     eval_data: dict[str, str] = field(default_factory=dict)
+    start: str | None = None
+    end: str | None = None
     mode: str = "fusion"
     cache: str | None = None
     pairwise: str | None = None
@@ -115,7 +120,7 @@ class RunConfig:
         one_of("scheduler", self.scheduler, SCHEDULERS)
         if self.pairwise is not None:
             one_of("pairwise", self.pairwise, MERGES)
-        for name in ("device", "prompt_end", "dtype"):
+        for name in ("device", "prompt_end", "dtype", "start", "end"):
             value = getattr(self, name)
             if not (isinstance(value, str) and value) and (name == "device" or value is not None):
                 raise InputError(f"{name} must be text, not {value!r}.")
@@ -289,9 +294,10 @@ def _model(name: Any, base: str | Path) -> str:
     """Make a model's name independent of the current folder where it names a folder."""
     if not isinstance(name, str):
         raise InputError(f"A model's name must be text, not {name!r}.")
-    folder = Path(base, os.path.expanduser(name))
-    local = bool(name) and ":" not in name and folder.is_dir()
-    return str(folder.resolve()) if local else name
+    plain, mark, asked = name.partition("?")  # the tokens around documents that it asks for
+    folder = Path(base, os.path.expanduser(plain))
+    local = bool(plain) and ":" not in plain and "\0" not in plain and folder.is_dir()
+    return f"{folder.resolve()}{mark}{asked}" if local else name
 
 
 def may_be_dataset(name: str, base: str | Path = ".") -> bool:

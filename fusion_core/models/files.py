@@ -91,8 +91,7 @@ def _find(name: str) -> Path | None:
             f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
             "and the tokenizer."
         )
-    beside = name.count("/") == 1 and Path(name).parent.is_dir()
-    if not _HUB_ID.fullmatch(name) or ".." in name or beside:
+    if not _HUB_ID.fullmatch(name) or ".." in name:
         raise ModelNotFoundError(
             f"There is no folder {name!r}: give an existing folder, a hub id such as "
             f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."

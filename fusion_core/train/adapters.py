@@ -51,7 +51,7 @@ def merged(network: Any) -> Any:
     do, each layer gets a copy of its own first: what one has learnt is nothing to the other.
     """
     owners = Counter(map(id, dict(network.named_parameters(remove_duplicate=False)).values()))
-    if any(owners[id(layer.weight)] > 1 for _, layer in _adapted(network)):
+    if any(owners[id(p)] > 1 for _, layer in _adapted(network) for p in layer.parameters(False)):
         untie(network)
     return network.merge_and_unload()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +95,8 @@ def check(config: RunConfig) -> Plan:
         if config.lora:
             network = with_adapters(config, network)
         if not is_sharded(config):  # else it is made once, when all models are loaded
-            _try_trainer(config, network, block_size, Path(scratch))
+            with _environment_kept():
+                _try_trainer(config, network, block_size, Path(scratch))
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return Plan(target, sizes, trained, block_size, device)
 
@@ -105,7 +109,7 @@ def _try_trainer(config: RunConfig, network: Any, block_size: int, folder: Path)
     )
     args = trainer.args
     with sentence():
-        trainer.get_train_dataloader()
+        next(iter(trainer.get_train_dataloader().batch_sampler))
         trainer.create_optimizer_and_scheduler(config.max_steps or 100)
         if args.activation_checkpointing:
             network.activation_checkpointing_enable()
@@ -113,6 +117,21 @@ def _try_trainer(config: RunConfig, network: Any, block_size: int, folder: Path)
             apply_liger_kernel(network, args.liger_kernel_config)
         if args.torch_compile:
             _compile(args.torch_compile_backend, args.torch_compile_mode, args.device)
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Take back what the trainer says to its libraries: the next one may have other arguments."""
+    before = {k: v for k, v in os.environ.items() if k.startswith(_SAID)}
+    try:
+        yield
+    finally:
+        for name in [k for k in os.environ if k.startswith(_SAID)]:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+_SAID = ("ACCELERATE_", "FSDP_")
 
 
 def _compile(backend: str | None, mode: str | None, device: torch.device) -> None:

@@ -165,14 +165,13 @@ def _finish(
 ) -> None:
     """Choose the weights, measure them, and write them down."""
     sharded &= trainer.sharded
-    network = trainer.accelerator.unwrap_model(trainer.model)
+    network = trainer.model_wrapped if sharded else trainer.trained_network()
     if result["best_step"]:
         read_weights(network, best_folder(folder, result["best_step"]))
-    network.eval()
-    probe = Probe.of(target, trainer.model_wrapped if sharded else network, half=sharded)
+    probe = Probe.of(target, network.eval(), half=sharded)
     if config.lora:
         network = merged(network)
-    after = score(trainer.model_wrapped if sharded else network)
+    after = score(network)
     result |= result_of(before, after)
     result["seconds"] = time.monotonic() - trainer.began
     if sharded:  # every process takes part

@@ -121,6 +121,14 @@ class FusionTrainer(Trainer):
         """What reads texts with all of the weights; where they are in parts, all processes ask."""
         return self.model_wrapped if self.sharded else self.accelerator.unwrap_model(self.model)
 
+    def trained_network(self) -> Any:
+        """Return the network as it was before it was prepared: without autocast around it."""
+        network = self.accelerator.unwrap_model(self.model)
+        forward = vars(network).pop("_original_forward", None)
+        if forward is not None:
+            network.forward = forward
+        return network.eval()
+
     def _vocab_size(self, model: Any) -> int:
         return self.accelerator.unwrap_model(model).get_input_embeddings().weight.shape[0]
 

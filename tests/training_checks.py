@@ -24,7 +24,7 @@ class Watcher(Observer):
         """Note nothing yet; None never stops."""
         self.losses: list[float] = []
         self.scores: list[float] = []
-        stop_at = STEPS + 1 if stop_after is None else stop_after
+        stop_at = float("inf") if stop_after is None else stop_after
         # A step is noted after it was asked about: the one before the last is the newest then.
         super().__init__(metrics=self._note, stop=lambda: len(self.losses) >= stop_at - 1)
 

@@ -109,7 +109,8 @@ def _try_trainer(config: RunConfig, network: Any, block_size: int, folder: Path)
     )
     args = trainer.args
     with sentence():
-        next(iter(trainer.get_train_dataloader().batch_sampler))
+        loader: Any = trainer.get_train_dataloader()
+        next(iter(loader.batch_sampler))
         trainer.create_optimizer_and_scheduler(config.max_steps or 100)
         if args.activation_checkpointing:
             network.activation_checkpointing_enable()

@@ -165,7 +165,7 @@ def _finish(
 ) -> None:
     """Choose the weights, measure them, and write them down."""
     sharded &= trainer.sharded
-    network = trainer.model_wrapped if sharded else trainer.trained_network()
+    network: Any = trainer.model_wrapped if sharded else trainer.trained_network()
     if result["best_step"]:
         read_weights(network, best_folder(folder, result["best_step"]))
     probe = Probe.of(target, network.eval(), half=sharded)

@@ -18,6 +18,7 @@ from fusion_core import tokens
 from fusion_core.cli import main
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, ModelFormatError
+from fusion_core.files import TOKENIZER_FILES
 from fusion_core.train import course, estimate, export, probe, teach_pairs
 from fusion_core.train.adapters import merged, untie, with_adapters
 
@@ -233,6 +234,16 @@ def test_a_tokenizer_of_ones_own_in_a_model_of_another_kind(tmp_path) -> None:
     for kind in ("qwen2", "gemma3_text", "mpt"):
         folder = tiny.saved(tmp_path / kind, kind)
         run(settings(folder, tmp_path, max_steps=1), tmp_path / f"run-{kind}")
+
+
+def test_every_file_of_a_tokenizer_is_copied() -> None:
+    """Of all classes that belong to a causal language model."""
+    auto = transformers.models.auto
+    names: dict[str, Any] = auto.tokenization_auto.TOKENIZER_MAPPING_NAMES
+    for kind in auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        found = getattr(transformers, names.get(kind) or "", None)
+        missing = set(getattr(found, "vocab_files_names", {}).values()) - set(TOKENIZER_FILES)
+        assert not missing, f"{kind}: {missing}"
 
 
 def test_a_tokenizer_that_is_lost_is_said_before_anything_is_read(tmp_path, monkeypatch) -> None:

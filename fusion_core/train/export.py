@@ -102,8 +102,8 @@ def save_tokenizer(target: LoadedModel, folder: Path) -> None:
         )
     if tokens.load(folder, target.name).key != target.tokenizer.key:
         raise InputError(
-            f"The tokenizer of {target.name} does not survive saving: save it as a local folder "
-            "with tokenizer.json, and name that."
+            f"The tokenizer of {target.name} does not survive saving: load it with AutoTokenizer, "
+            "save it and the model into another folder with save_pretrained, and name that."
         )
 
 

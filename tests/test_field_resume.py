@@ -112,6 +112,26 @@ def test_adapters_that_are_not_all_there_are_refused(tmp_path) -> None:
         read_weights(network, tmp_path)
 
 
+def test_weights_are_read_whole_where_deepspeed_would_share_them_out(tmp_path) -> None:
+    """Its configuration is the library's to see all the while, but for the reading."""
+    from transformers.integrations import deepspeed
+
+    class Stage3:
+        def is_zero3(self) -> bool:
+            return True
+
+    network, other = tiny.network("mixtral"), tiny.network("mixtral", seed=1)
+    network.save_pretrained(tmp_path)
+    asked = Stage3()
+    deepspeed.set_hf_deepspeed_config(asked)
+    try:
+        read_weights(other, tmp_path)
+        assert deepspeed.is_deepspeed_zero3_enabled()
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
+    assert same(weights(network), weights(other))
+
+
 # Seeds -----------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from .lessons import Lessons, prompt_tokens
 from .packing import reads_packed
 from .prepare import SAMPLE_BYTES, Prepared, prepare
 from .probe import Probe, checksums
-from .setup import CHECKPOINTS, group_size, make_trainer, weights_dtype
+from .setup import CHECKPOINTS, block_size_of, group_size, make_trainer, weights_dtype
 from .trainer import FusionTrainer
 from .watch import Metrics, Watch, best_folder
 
@@ -91,11 +91,10 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     began = time.monotonic()
     group = build.Processes()
     observer.progress("checking the settings", 0)
-    plan = check(config)  # said now, not after hours
-    plan.check_memory(config)
-    block_size = plan.block_size
+    check(config).check_memory(config)  # said now, not after hours
     observer.progress("loading the target", 0)
     target = models.load(config.target, device=config.device, dtype=weights_dtype(config))
+    block_size = block_size_of(config, target.context)
     per_step = config.batch_size * config.gradient_accumulation * group.number
     positions = config.max_steps * per_step * block_size if config.max_steps else None
     prepared = prepare(config, target, folder, positions, observer.progress)

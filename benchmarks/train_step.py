@@ -48,7 +48,7 @@ from fusion_core.cache import Cache, CacheWriter, Manifest, StoredDocument, plan
 from fusion_core.config import Lora, RunConfig
 from fusion_core.records import SparseRows
 from fusion_core.train import Blocks, CacheLessons, Collator, FusionTrainer
-from fusion_core.train.setup import with_adapters
+from fusion_core.train.adapters import with_adapters
 
 RESULTS = ROOT / "benchmarks" / "results"
 K, DOCUMENT = 10, 200

@@ -29,13 +29,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import InputError
-from .files import TOKENIZER_FILES, folder_whole
+from .files import DOCUMENT_TOKENS, TOKENIZER_FILES, folder_whole
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 
-COPIED = (CONFIG, "generation_config.json", *TOKENIZER_FILES)
+COPIED = (CONFIG, "generation_config.json", DOCUMENT_TOKENS, *TOKENIZER_FILES)
 """Files that a merged model takes over from the first of those it is made of."""
 
 # One tensor of all models -----------------------------------------------------------------------

@@ -19,6 +19,16 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "merges.txt",
     "spiece.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "source.spm",
+    "target.spm",
+    "target_vocab.json",
+    "prophetnet.tokenizer",
+    "emoji.json",
+    "normalizer.json",
+    "word_shape.json",
+    "word_pronunciation.json",
     "chat_template.jinja",
 )
 """What a tokenizer may consist of beside a model."""

@@ -532,8 +532,8 @@ def test_a_run_can_be_stopped_before_its_first_step(texts, tmp_path) -> None:
 
 
 def test_what_cannot_fit_is_refused(run, monkeypatch) -> None:
-    room = import_module("fusion_core.train.estimate")
-    monkeypatch.setattr(room, "_free_memory", lambda _: 10_000_000)
+    room = import_module("fusion_core.train.memory")
+    monkeypatch.setattr(room, "free", lambda _: 10_000_000)
     with pytest.raises(InputError, match=r"needs about .*B of memory, but 10\.0 MB are free"):
         run()
 

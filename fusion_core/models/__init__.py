@@ -13,6 +13,7 @@ from .files import ModelSource, find, split_name, weights_bytes
 from .load import (
     DTYPES,
     MAX_BYTES,
+    WINDOW_CELLS,
     LoadedModel,
     find_device,
     identity,
@@ -37,6 +38,7 @@ __all__ = [
     "BATCH_TOKENS",
     "DTYPES",
     "MAX_BYTES",
+    "WINDOW_CELLS",
     "CacheSupport",
     "DocumentTokens",
     "LoadedModel",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from transformers import PrinterCallback, TrainerState
+from transformers import PrinterCallback, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
 from fusion_core import build, documents, models, pipeline
@@ -21,22 +18,17 @@ from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
 
+from .adapters import merged, with_adapters
 from .blocks import Blocks, Collator
-from .estimate import check_memory
-from .export import export, push, save_tokenizer
+from .checkpoints import WHOLE, last_checkpoint, read_weights, whole
+from .checks import check
+from .export import export, push
 from .lessons import Lessons, prompt_tokens
 from .packing import reads_packed
 from .prepare import SAMPLE_BYTES, Prepared, prepare
-from .setup import (
-    CHECKPOINTS,
-    arguments,
-    block_size_of,
-    check_device,
-    group_size,
-    weights_dtype,
-    with_adapters,
-)
-from .trainer import WHOLE, FusionTrainer, last_checkpoint, whole
+from .probe import Probe, checksums
+from .setup import CHECKPOINTS, block_size_of, group_size, make_trainer, weights_dtype
+from .trainer import FusionTrainer
 from .watch import Metrics, Watch, best_folder
 
 MODEL = "model"
@@ -98,13 +90,10 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     observer = observer or Observer()
     began = time.monotonic()
     group = build.Processes()
-    check_device(config)
-    pipeline.check_names(config.target, *config.sources)
-    check_memory(config)
+    observer.progress("checking the settings", 0)
+    check(config).check_memory(config)  # said now, not after hours
     observer.progress("loading the target", 0)
-    target = models.load(config.target, device=config.device, dtype=weights_dtype(config))
-    with tempfile.TemporaryDirectory() as scratch:
-        save_tokenizer(target, Path(scratch))  # said now, not after hours
+    target = load_target(config)
     block_size = block_size_of(config, target.context)
     per_step = config.batch_size * config.gradient_accumulation * group.number
     positions = config.max_steps * per_step * block_size if config.max_steps else None
@@ -128,7 +117,8 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     checkpoint = last_checkpoint(folder / CHECKPOINTS)
     if group.first:
         _tidy(folder)
-    network, uses_cache = target.network, target.network.config.use_cache
+    settings = target.network.config
+    uses_cache = getattr(settings, "use_cache", None)
     trainer, watch = _trainer(config, folder, target, blocks, prepared, score, observer)
     observer.stage("training", 0)
     trainer.tokens, spent = whole(checkpoint) if checkpoint else (0, 0.0)
@@ -136,8 +126,9 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     trained = not (checkpoint and _is_last(checkpoint))
     if checkpoint and not trained:  # killed after its last step
         trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        _take(trainer.model, checkpoint)
+        read_weights(trainer.model, checkpoint)
     else:
+        set_seed(config.seed)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     result = {
         "steps": trainer.state.global_step,
@@ -152,7 +143,10 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     if result["stopped"]:
         return result
     observer.stage("writing the model", 0)
-    network.config.use_cache = uses_cache  # which the trainer turns off
+    if uses_cache is None:  # the trainer turns it off, also where it is not known
+        del settings.use_cache
+    else:
+        settings.use_cache = uses_cache
     _finish(config, folder, target, trainer, score, before, result, sharded=trained)
     return result
 
@@ -169,14 +163,14 @@ def _finish(
     sharded: bool,
 ) -> None:
     """Choose the weights, measure them, and write them down."""
-    sharded &= trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    network = trainer.accelerator.unwrap_model(trainer.model)
+    sharded &= trainer.sharded
+    network: Any = trainer.model_wrapped if sharded else trainer.trained_network()
     if result["best_step"]:
-        _take(network, best_folder(folder, result["best_step"]))
+        read_weights(network, best_folder(folder, result["best_step"]))
+    probe = Probe.of(target, network.eval(), half=sharded)
     if config.lora:
-        network = network.merge_and_unload()
-    network.eval()
-    after = score(trainer.model_wrapped if sharded else network)
+        network = merged(network)
+    after = score(network)
     result |= result_of(before, after)
     result["seconds"] = time.monotonic() - trainer.began
     if sharded:  # every process takes part
@@ -191,7 +185,9 @@ def _finish(
         else:
             network.save_pretrained(part)
 
-    export(target, save, folder / MODEL, config, result)
+    if not sharded:
+        probe = replace(probe, weights=checksums(network))
+    export(target, save, partial(probe.check, trained=network), folder / MODEL, config, result)
     push(folder / MODEL, config)
 
 
@@ -213,49 +209,20 @@ def _trainer(
         network.requires_grad_(True)
     end, start = target.tokenizer.eos_id, target.tokenizer.start_id
     pad = end if end is not None else start if start is not None else 0
-    args = arguments(config, folder, len(blocks))
-    try:
-        trainer = FusionTrainer(
-            model=network,
-            args=args,
-            objective=config.objective,
-            temperature=prepared.temperature,
-            score=score,
-            train_dataset=blocks,
-            data_collator=Collator(blocks.block_size, pad, packed),
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except (ImportError, RuntimeError, ValueError) as error:  # as of a report_to that is missing
-        raise InputError(f"The trainer does not take these arguments ({error}).") from error
-    _check_sharding(config, trainer)
+    collator = Collator(blocks.block_size, pad, packed)
+    trainer = make_trainer(
+        config,
+        folder,
+        network,
+        blocks,
+        collator,
+        temperature=prepared.temperature,
+        score=score,
+    )
     trainer.remove_callback(PrinterCallback)  # the observer is told instead
     watch = Watch(trainer, config, folder, observer.metrics, observer.stop)
     trainer.add_callback(watch)
     return trainer, watch
-
-
-def _take(network: Any, folder: Path) -> None:
-    """Load the weights of a checkpoint, or those that were kept.
-
-    Raises:
-        InputError: they are gone.
-    """
-    adapter = folder / "adapter_model.safetensors"
-    if adapter.is_file():
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(network, load_file(adapter))
-        return
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise InputError(
-            f"The weights in {folder} are gone: start the run again in another folder."
-        )
-    for file in files:
-        odd = network.load_state_dict(load_file(file), strict=False)  # tied weights are kept once
-        if odd.unexpected_keys:
-            raise InputError(f"{file} is of another model: start the run again in another folder.")
 
 
 def result_of(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
@@ -307,17 +274,3 @@ def _tidy(folder: Path) -> None:
 def _is_last(checkpoint: Path) -> bool:
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     return state.global_step >= state.max_steps
-
-
-def _check_sharding(config: RunConfig, trainer: FusionTrainer) -> None:
-    """Refuse what weights that lie on several devices do not allow, before any step."""
-    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        return
-    if config.lora or config.keep == "best":
-        raise InputError(
-            "With FSDP or DeepSpeed all weights are trained and the last ones kept: leave out lora "
-            "and keep."
-        )
-    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
-    if trainer.is_fsdp_enabled and "FULL_STATE_DICT" not in str(plugin and plugin.state_dict_type):
-        raise InputError("FSDP must gather the weights: set fsdp_state_dict_type: FULL_STATE_DICT.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -12,13 +11,16 @@ from typing import Any
 import torch
 
 from fusion_core import build, documents, losses, models, pipeline
-from fusion_core.cache import Cache
 from fusion_core.config import RunConfig
-from fusion_core.errors import InputError, ModelFormatError, size_of
-from fusion_core.models import BATCH_TOKENS, LoadedModel
-from fusion_core.reading import KEPT_CELLS, joint_texts
+from fusion_core.errors import InputError, size_of
+from fusion_core.models import LoadedModel
+from fusion_core.reading import joint_texts
 
-from .setup import block_size_of, check_device, group_size, weights_dtype, with_adapters
+from . import memory
+from .adapters import with_adapters
+from .checks import check
+from .prepare import from_cache
+from .setup import weights_dtype
 
 TRIED_BYTES = 400_000_000
 """Weights of all models together up to which a few real steps are timed."""
@@ -31,13 +33,6 @@ DRAWN_BYTES = 20_000_000
 
 UTILISATION = 0.4
 """Share of a device's speed in plain products that training comes to."""
-
-BASE_BYTES = 600_000_000
-"""What Python and its libraries take on the side of the processor."""
-
-ACTIVATIONS = 34
-"""Bytes in half precision that a layer keeps for each token and unit of its width, where attention
-is fused (arXiv 2205.05198)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class Estimate:
         Raises:
             InputError: memory or disk is short; the error says what to do.
         """
-        _refuse(self.memory_bytes, self.free_memory_bytes)
+        memory.refuse(self.memory_bytes, self.free_memory_bytes)
         if self.disk_bytes > self.free_disk_bytes:
             raise InputError(
                 f"The training needs about {size_of(self.disk_bytes)} on disk, but "
@@ -91,7 +86,7 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
     """Say what a training will take.
 
     Small models are loaded and timed on a little of the text; of larger ones only the configuration
-    is read.
+    is read. Whatever a training would refuse before its first step is refused here.
 
     Args:
         config: the run's.
@@ -101,28 +96,26 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
     Raises:
         FusionError: the models or the data cannot be read.
     """
-    sources = config.readers
-    sizes = [_Size.of(name) for name in (config.target, *sources)]
-    target, with_rows = sizes[0], config.mode != "clm" and bool(sources)
-    texts, tokens_each = _text(config)
+    plan = check(config)
+    target, size, device, trained = plan.sizes[0], plan.block_size, plan.device, plan.trained
+    with_rows = config.mode != "clm" and bool(config.readers)
+    texts, tokens_each = _text(config, plan.target)
     tokens = sum(tokens_each)
-    size = block_size_of(config, target.context)
     per_step = config.batch_size * config.gradient_accumulation * processes * size
     steps = config.max_steps or max(1, int(tokens * config.epochs / per_step))
     pairs = len(config.sources) if config.pairwise else 1
     taught = steps * per_step if config.max_steps else int(tokens * config.epochs)
     if config.max_steps:
         tokens = min(tokens, taught)
-    trained = target.adapters(config) if config.lora else target.parameters
-    device = check_device(config)
-    if sum(s.parameters for s in sizes) * 4 <= TRIED_BYTES and texts:
+    everyone = sum(s.parameters for s in plan.sizes)
+    if everyone * 4 <= TRIED_BYTES and texts:
         preparing, a_step = _tried(config, texts, size)
         rows_bytes = sum(len(t.encode()) for t in texts) * min(1.0, tokens / sum(tokens_each))
         preparing *= rows_bytes / TRIED_TEXT
         training, how = a_step * steps * config.gradient_accumulation, "measured"
     else:
         speed = _flops(device) * UTILISATION * processes
-        read = 2 * sum(s.parameters for s in sizes) if with_rows else 0
+        read = 2 * everyone if with_rows else 0
         preparing = read * tokens / speed
         training, how = 6 * target.parameters * taught / speed, "table"
     rows = 40 * tokens if with_rows else 0
@@ -134,8 +127,8 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
         steps=steps * pairs,
         preparing_seconds=preparing / (processes if how == "measured" else 1),
         training_seconds=training * pairs,
-        memory_bytes=_memory(config, sizes, trained, size, device),
-        free_memory_bytes=_free_memory(device),
+        memory_bytes=plan.memory_bytes(config),
+        free_memory_bytes=memory.free(device),
         disk_bytes=pairs * (rows + 2 * (4 * target.parameters + 8 * trained))
         + (pairs + 1) * 4 * target.parameters,
         free_disk_bytes=shutil.disk_usage(_existing(Path(folder))).free,
@@ -143,72 +136,10 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
     )
 
 
-@dataclass(frozen=True)
-class _Size:
-    """A model's shape, without its weights."""
-
-    parameters: int
-    vocabulary: int
-    width: int
-    layers: int
-    context: int | None
-
-    @staticmethod
-    def of(name: str) -> _Size:
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        models.weights_bytes(name)  # says what is missing, as loading would
-        source = models.find(name)
-        try:
-            config = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
-            with torch.device("meta"):
-                network = AutoModelForCausalLM.from_config(config)
-        except Exception as error:  # as in `models.load`
-            raise ModelFormatError(
-                f"The configuration of {name} cannot be read ({type(error).__name__}: "
-                f"{str(error)[:200]}): check config.json."
-            ) from error
-        text = config.get_text_config()
-        return _Size(
-            sum(p.numel() for p in network.parameters()),
-            text.vocab_size,
-            text.hidden_size,
-            text.num_hidden_layers,
-            models.context_of(config),
-        )
-
-    def adapters(self, config: RunConfig) -> int:
-        """About how many parameters adapters have on seven square layers a block."""
-        assert config.lora is not None
-        return 14 * self.layers * self.width * config.lora.r
-
-
-def check_memory(config: RunConfig) -> None:
-    """Refuse a training that cannot fit into memory, by the models' configurations alone.
-
-    Raises:
-        FusionError: memory is short, or a configuration cannot be read.
-    """
-    sizes = [_Size.of(name) for name in (config.target, *config.readers)]
-    device = check_device(config)
-    trained = sizes[0].adapters(config) if config.lora else sizes[0].parameters
-    size = block_size_of(config, sizes[0].context)
-    _refuse(_memory(config, sizes, trained, size, device), _free_memory(device))
-
-
-def _refuse(needed: int, free: int) -> None:
-    if needed > free:
-        raise InputError(
-            f"The training needs about {size_of(needed)} of memory, but {size_of(free)} are free: "
-            "choose lora, a smaller batch_size or block_size, or smaller models."
-        )
-
-
-def _text(config: RunConfig) -> tuple[list[str], list[int]]:
+def _text(config: RunConfig, target: LoadedModel) -> tuple[list[str], list[int]]:
     """Read the text, and about how many tokens each document has."""
-    tokenizer = models.load_tokenizer(config.target)
     if config.cache:
-        lengths = Cache.open(config.cache, verify=False).lengths
+        lengths = from_cache(config, target).lessons.lengths
         return [""] * len(lengths), (lengths + 1).tolist()
     texts: list[str] = []
     if config.data:
@@ -220,7 +151,7 @@ def _text(config: RunConfig) -> tuple[list[str], list[int]]:
         share = 2.5
     else:
         some = documents.sample(texts, 50_000)
-        n_tokens = sum(len(e.text_tokens) for e in tokenizer.encode_batch(some))
+        n_tokens = sum(len(e.text_tokens) for e in target.tokenizer.encode_batch(some))
         share = sum(len(t.encode()) for t in some) / max(1, n_tokens)
     if config.generate_bytes:
         texts = texts + [texts[0]] * (config.generate_bytes // max(1, len(texts[0].encode())))
@@ -229,7 +160,7 @@ def _text(config: RunConfig) -> tuple[list[str], list[int]]:
 
 def _tried(config: RunConfig, texts: list[str], size: int) -> tuple[float, float]:
     """Time the rows of a little text, and two steps of one batch."""
-    target = models.load(config.target, device=config.device, dtype=weights_dtype(config))
+    target = load_target(config)
     preparing = 0.0
     if config.mode != "clm" and config.readers:
         sources = [models.load(s, device=config.device, dtype=config.dtype) for s in config.readers]
@@ -261,39 +192,6 @@ def _step_seconds(config: RunConfig, target: LoadedModel, size: int) -> float:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return min(seconds)
-
-
-def _memory(
-    config: RunConfig, sizes: list[_Size], trained: int, size: int, device: torch.device
-) -> int:
-    """Bytes at the most: while rows are made, or while the target is trained."""
-    target = sizes[0]
-    item = 2 if config.dtype in ("bfloat16", "float16") else 4
-    base = BASE_BYTES if device.type == "cpu" else 0
-    tokens = config.batch_size * size
-    wide = 2 if device.type == "cuda" else 4  # autocast
-    activations = tokens * target.layers * target.width * ACTIVATIONS * wide // 2
-    if {"activation_checkpointing", "gradient_checkpointing"} & set(config.arguments):
-        activations = activations // 10 + tokens * target.layers * target.width * wide
-    logits = 2 * wide * min(tokens * target.vocabulary, 2 * KEPT_CELLS)
-    shares = group_size() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else 1
-    states = (item * target.parameters + (item + 2 * item) * trained) // shares
-    training = max(states, item * target.parameters) + activations + logits
-    rows = 0
-    if len(sizes) > 1:
-        cells = max(s.vocabulary for s in sizes) * BATCH_TOKENS
-        rows = item * sum(s.parameters for s in sizes) + 4 * (
-            KEPT_CELLS + 2 * min(cells, KEPT_CELLS)
-        )
-    return base + max(training, rows)
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return psutil.virtual_memory().available
 
 
 def _flops(device: torch.device) -> float:

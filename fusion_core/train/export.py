@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from fusion_core import __version__, models, tokens
@@ -17,19 +19,26 @@ from fusion_core.models import LoadedModel
 
 
 def export(
-    target: LoadedModel, save: Any, folder: Path, config: RunConfig, result: dict[str, Any]
+    target: LoadedModel,
+    save: Callable[[Path], Any],
+    check: Callable[[Path], None],
+    folder: Path,
+    config: RunConfig,
+    result: dict[str, Any],
 ) -> None:
     """Write a model, its tokenizer and its card, all of them or none.
 
     Args:
         target: whose tokenizer the model has.
         save: writes the weights and the configuration into a folder.
+        check: refuses a folder that is not the model that was trained.
         folder: which is replaced.
         config: the run's.
         result: what it came to.
 
     Raises:
-        InputError: the folder cannot be written.
+        FusionError: the folder cannot be written, or what is written is not what was trained; what
+            was there before stays.
     """
     try:
         with folder_whole(folder) as part:
@@ -37,6 +46,9 @@ def export(
             save_tokenizer(target, part)
             (part / "README.md").write_text(card(config, result), encoding="utf-8")
             (part / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
+            check(part)
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"The model cannot be written to {folder} ({error}): make room and resume the run; "
@@ -90,8 +102,8 @@ def save_tokenizer(target: LoadedModel, folder: Path) -> None:
         )
     if tokens.load(folder, target.name).key != target.tokenizer.key:
         raise InputError(
-            f"The tokenizer of {target.name} does not survive saving: save it as a local folder "
-            "with tokenizer.json, and name that."
+            f"The tokenizer of {target.name} does not survive saving: load it with AutoTokenizer, "
+            "save it and the model into another folder with save_pretrained, and name that."
         )
 
 

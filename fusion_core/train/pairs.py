@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from fusion_core.cache import Cache
 from fusion_core.config import RunConfig
 from fusion_core.files import write_whole
 
+from .adapters import merged, with_adapters
+from .checkpoints import last_checkpoint, step_of
 from .course import MODEL, Observer, eval_texts, result_of, scorer, teach
 from .export import export, push
 from .lessons import CacheLessons
 from .prepare import CACHE
+from .probe import Probe, checksums
 from .setup import CHECKPOINTS, HUB, weights_dtype
-from .trainer import last_checkpoint, step_of
 from .watch import Metrics
 
 PAIRS, DONE = "pairs", "result.json"
@@ -49,16 +52,21 @@ def teach_pairs(config: RunConfig, folder: Path, observer: Observer) -> dict[str
         group.wait()
         return done[-1]
     assert config.pairwise is not None
-    target = models.load(config.target, device=config.device, dtype=weights_dtype(config))
-    base, merged = folder / PAIRS / "base", folder / PAIRS / "merged"
-    target.network.save_pretrained(base)
+    target = load_target(config)
+    base, mean = folder / PAIRS / "base", folder / PAIRS / "merged"
     tuned = [folder / PAIRS / str(n) / MODEL for n in range(len(done))]
-    shutil.rmtree(merged, ignore_errors=True)
-    baselines.merge(base, tuned, merged, method=config.pairwise)
+    origin = target.network
+    if (
+        config.lora
+    ):  # unties what adapters untie; those that have learnt nothing change nothing else
+        origin = merged(with_adapters(config, origin))
+    origin.save_pretrained(base)
+    shutil.rmtree(mean, ignore_errors=True)
+    baselines.merge(base, tuned, mean, method=config.pairwise)
     lessons = CacheLessons(Cache.open(folder / PAIRS / "0" / CACHE))
     score = scorer(target, eval_texts(config, lessons, target))
     before_scores = {name: x["before"] for name, x in done[0]["texts"].items()}
-    network = models.load(str(merged), device=config.device, dtype=weights_dtype(config)).network
+    network = models.load(str(mean), device=config.device, dtype=weights_dtype(config)).network
     result = done[-1] | {
         "steps": sum(r["steps"] for r in done),
         "tokens": sum(r["tokens"] for r in done),
@@ -67,7 +75,9 @@ def teach_pairs(config: RunConfig, folder: Path, observer: Observer) -> dict[str
         "best_step": None,
         **result_of(before_scores, score(network)),
     }
-    export(target, network.save_pretrained, folder / MODEL, config, result)
+    probe = replace(Probe.of(target, network), weights=checksums(network))
+    check = partial(probe.check, trained=network)
+    export(target, network.save_pretrained, check, folder / MODEL, config, result)
     push(folder / MODEL, config)
     group.wait()
     return result

@@ -70,7 +70,7 @@ def prepare(
         InputError: the data, the cache or the sources are of no use.
     """
     if config.cache:
-        return _from_cache(config, target)
+        return from_cache(config, target)
     sources = [models.load(s, device=config.device, dtype=config.dtype) for s in config.readers]
     texts, about = _texts(config, target, sources, folder, positions, progress)
     if config.mode == "clm":
@@ -167,7 +167,16 @@ def _best(sources: Sequence[LoadedModel], texts: Sequence[str], progress: Progre
 # A cache that is there ------------------------------------------------------------------------
 
 
-def _from_cache(config: RunConfig, target: LoadedModel) -> Prepared:
+def from_cache(config: RunConfig, target: LoadedModel) -> Prepared:
+    """Take the documents and rows of a cache.
+
+    Args:
+        config: the run's.
+        target: the model that is taught; its weights are not looked into.
+
+    Raises:
+        InputError: there is no cache, or it is not of this target, these sources or settings.
+    """
     assert config.cache is not None
     cache = Cache.open(config.cache, _expected(config, target))
     settings = cache.manifest.settings

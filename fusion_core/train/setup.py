@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import is_deepspeed_available
 
 from fusion_core import build, models
 from fusion_core.config import RunConfig
-from fusion_core.errors import InputError
+from fusion_core.errors import FusionError, InputError
+from fusion_core.models import LoadedModel
+
+from .trainer import FusionTrainer
 
 CHECKPOINTS = "checkpoints"
 DEFAULT_BLOCK = 2048
@@ -77,10 +84,11 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
         "report_to": "none",
         "disable_tqdm": True,
         "adam_beta2": 0.95,
+        "data_seed": config.seed,
         "bf16": _mixed(config),
         "dataloader_drop_last": blocks >= per_step,
     }
-    try:
+    with sentence():
         args = TrainingArguments(
             output_dir=str(folder / CHECKPOINTS),
             per_device_train_batch_size=config.batch_size,
@@ -101,10 +109,84 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
             use_cpu=models.find_device(config.device).type == "cpu",
             **options | {k: v for k, v in config.arguments.items() if k not in HUB},
         )
-    except (TypeError, ValueError, ImportError) as error:
-        raise InputError(f"The trainer does not take these arguments ({error}).") from error
     args._n_gpu = min(args.n_gpu, 1)  # several devices are for accelerate, not for DataParallel
     return args
+
+
+def make_trainer(
+    config: RunConfig, folder: Path, network: Any, blocks: Any, collator: Any, **more: Any
+) -> FusionTrainer:
+    """Put the trainer together.
+
+    Args:
+        config: the run's.
+        folder: of the run.
+        network: with what is trained of it asking for gradients.
+        blocks: the dataset.
+        collator: makes batches of it.
+        **more: further options of `FusionTrainer`.
+
+    Raises:
+        InputError: it does not take the run's arguments.
+    """
+    args = arguments(config, folder, len(blocks))
+    with sentence():
+        trainer = FusionTrainer(
+            model=network,
+            args=args,
+            objective=config.objective,
+            train_dataset=blocks,
+            data_collator=collator,
+            **more,
+        )
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if trainer.is_fsdp_enabled and "FULL_STATE_DICT" not in str(plugin and plugin.state_dict_type):
+        raise InputError("FSDP must gather the weights: set fsdp_state_dict_type: FULL_STATE_DICT.")
+    return trainer
+
+
+@contextmanager
+def sentence() -> Iterator[None]:
+    """Say in one sentence what the library says of the trainer's arguments.
+
+    Raises:
+        InputError: whatever it says.
+    """
+    try:
+        yield
+    except (FusionError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of every kind: an optimizer that is not installed, a wrong name
+        said = " ".join(str(error).split()) or type(error).__name__
+        said = said[:300].rstrip(".")
+        raise InputError(f"The trainer does not take these arguments ({said}).") from error
+
+
+def is_sharded(config: RunConfig) -> bool:
+    """Tell whether the weights will lie on several devices in parts: with FSDP or DeepSpeed."""
+    asked = (os.environ.get(f"ACCELERATE_USE_{name}", "") for name in ("FSDP", "DEEPSPEED"))
+    return (
+        any(value.lower() in ("1", "true", "yes") for value in asked)
+        or bool(config.arguments.get("deepspeed"))
+        or (bool(config.arguments.get("fsdp")) and group_size() > 1)
+    )
+
+
+def check_sharding(config: RunConfig) -> None:
+    """Refuse what weights that lie on several devices do not allow.
+
+    Raises:
+        InputError: adapters, or the best weights, are asked for, or a library is not there.
+    """
+    if not is_sharded(config):
+        return
+    if config.lora or config.keep == "best":
+        raise InputError(
+            "With FSDP or DeepSpeed all weights are trained and the last ones kept: leave out lora "
+            "and keep."
+        )
+    if config.arguments.get("deepspeed") and not is_deepspeed_available():
+        raise InputError("DeepSpeed is not installed: leave out deepspeed, or install it.")
 
 
 def check_device(config: RunConfig) -> torch.device:
@@ -125,6 +207,17 @@ def check_device(config: RunConfig) -> torch.device:
 def group_size() -> int:
     """Return the number of processes that train together."""
     return build.Processes().number
+
+
+def load_target(config: RunConfig) -> LoadedModel:
+    """Load the model that is taught; errors are those of `models.load`."""
+    return models.load(
+        config.target,
+        device=config.device,
+        dtype=weights_dtype(config),
+        start=config.start,
+        end=config.end,
+    )
 
 
 def weights_dtype(config: RunConfig) -> str:
@@ -154,32 +247,6 @@ def block_size_of(config: RunConfig, context: int | None) -> int:
             f"block_size must be at most {context}, the context of {config.target}, not {size}."
         )
     return size
-
-
-def with_adapters(config: RunConfig, network: Any) -> Any:
-    """Put adapters on a model, whose own weights are frozen.
-
-    Raises:
-        InputError: they do not fit it.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    assert config.lora is not None
-    lora = config.lora
-    modules = lora.target_modules
-    try:
-        return get_peft_model(
-            network,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,  # type: ignore[arg-type] # a fraction will do
-                lora_dropout=lora.dropout,
-                target_modules=modules if isinstance(modules, str) else list(modules),
-                task_type="CAUSAL_LM",
-            ),
-        )
-    except ValueError as error:
-        raise InputError(f"These adapters cannot be put on the target: {error}") from error
 
 
 def _mixed(config: RunConfig) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -20,9 +19,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from fusion_core import losses
 from fusion_core.config import Objective
 from fusion_core.errors import InputError
-from fusion_core.files import write_whole
 from fusion_core.losses import IGNORED
 from fusion_core.records import SparseRows
+
+from .checkpoints import last_checkpoint, mark_whole, read_weights, step_of
 
 Scorer = Callable[[Any], dict[str, float]]
 """Network -> bits per byte by name of a text."""
@@ -111,6 +111,24 @@ class FusionTrainer(Trainer):
         """Share of the steps that is behind."""
         return self.state.global_step / max(1, self.state.max_steps)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether the weights lie on several devices, in parts."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    @property
+    def whole_network(self) -> Any:
+        """What reads texts with all of the weights; where they are in parts, all processes ask."""
+        return self.model_wrapped if self.sharded else self.accelerator.unwrap_model(self.model)
+
+    def trained_network(self) -> Any:
+        """Return the network as it was before it was prepared: without autocast around it."""
+        network = self.accelerator.unwrap_model(self.model)
+        forward = vars(network).pop("_original_forward", None)
+        if forward is not None:
+            network.forward = forward
+        return network.eval()
+
     def _vocab_size(self, model: Any) -> int:
         return self.accelerator.unwrap_model(model).get_input_embeddings().weight.shape[0]
 
@@ -133,7 +151,7 @@ class FusionTrainer(Trainer):
 
     def _can_chunk(self, model: Any, inputs: dict[str, Any]) -> bool:
         """Check on a few tokens that the logits are what the output layer makes of its input."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.sharded:
             return False  # its weights are here only while the model runs
         inner = self.accelerator.unwrap_model(model)
         if type(inner.get_output_embeddings()) is not torch.nn.Linear:
@@ -178,8 +196,7 @@ class FusionTrainer(Trainer):
         """Measure bits per byte."""
         if self._score is None:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        network = self.accelerator.unwrap_model(self.model) if plain else self.model_wrapped
+        network = self.whole_network
         network.eval()
         scores = self._score(network)
         metrics = {f"{metric_key_prefix}_bits_per_byte/{k}": v for k, v in scores.items()}
@@ -219,6 +236,14 @@ class FusionTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 mark_whole(folder, self.tokens, time.monotonic() - self.began)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read all weights of a checkpoint, where the library would leave out what it renames."""
+        if self.sharded:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            network = self.accelerator.unwrap_model(self.model if model is None else model)
+            read_weights(network, Path(resume_from_checkpoint))
 
     @contextmanager
     def writing(self, folder: Path) -> Iterator[None]:
@@ -265,41 +290,3 @@ def without_head(network: Any) -> Iterator[Any]:
         yield head
     finally:
         network.set_output_embeddings(head)
-
-
-# Checkpoints ----------------------------------------------------------------------------------
-
-WHOLE = "whole.json"
-
-
-def mark_whole(folder: Path, tokens: int, seconds: float) -> None:
-    """Say that all of a checkpoint has been written.
-
-    Args:
-        folder: of the checkpoint.
-        tokens: that had been taught by then.
-        seconds: that the run had taken by then.
-    """
-    values = {"tokens": tokens, "seconds": seconds}
-    write_whole(folder / WHOLE, json.dumps(values).encode())
-
-
-def whole(checkpoint: Path) -> tuple[int, float]:
-    """Return the tokens and seconds that `mark_whole` was told."""
-    values = json.loads((checkpoint / WHOLE).read_bytes())
-    return values["tokens"], values["seconds"]
-
-
-def step_of(checkpoint: Path) -> int:
-    """Return the step of a checkpoint."""
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Find the newest checkpoint that is whole."""
-    found = [
-        path
-        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if path.name.rpartition("-")[2].isdecimal() and (path / WHOLE).is_file()
-    ]
-    return max(found, key=step_of, default=None)

@@ -34,6 +34,10 @@ TOKENIZER_FILES = (
 """What a tokenizer may consist of beside a model."""
 
 
+DOCUMENT_TOKENS = "fuselab.json"
+"""What a model's documents began and ended with while it was trained here."""
+
+
 @contextmanager
 def folder_whole(folder: Path) -> Iterator[Path]:
     """Fill another folder beside one, then put it in its place.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fusion_core.errors import InputError
-from fusion_core.files import write_whole
+from fusion_core.files import DOCUMENT_TOKENS, write_whole
 from fusion_core.tokens import TextTokenizer
 
 NONE = "none"
@@ -57,9 +57,6 @@ KNOWS = 0.5
 """Share of an even guess's cross-entropy below which a model knows the language of the documents.
 Models that do not (toys, such as those embedded here, reach 0.7 to 1.1) say nothing by it: they
 read best what disturbs them least."""
-
-FILE = "fuselab.json"
-"""Where a model that was trained here keeps what it was trained with."""
 
 
 @dataclass(frozen=True)
@@ -216,15 +213,15 @@ def record(folder: Path, tokenizer: TextTokenizer) -> None:
     """
     start = NONE if tokenizer.start_id is None else tokenizer.entry(tokenizer.start_id)
     values = {"start": start, "end": [tokenizer.entry(i) for i in tokenizer.end_ids]}
-    write_whole(folder / FILE, json.dumps(values, ensure_ascii=False).encode())
+    write_whole(folder / DOCUMENT_TOKENS, json.dumps(values, ensure_ascii=False).encode())
 
 
 def recorded(folder: Path | None, tokenizer: TextTokenizer) -> DocumentTokens | None:
     """Read what `record` kept; None where there is nothing that this vocabulary knows."""
-    if folder is None or not (folder / FILE).is_file():
+    if folder is None or not (folder / DOCUMENT_TOKENS).is_file():
         return None
     try:
-        values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        values = json.loads((folder / DOCUMENT_TOKENS).read_text(encoding="utf-8"))
         start, ends = values["start"], values["end"]
         found = token_of(tokenizer, start), tuple(token_of(tokenizer, e) for e in ends)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PrinterCallback, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from fusion_core import build, documents, models, pipeline
+from fusion_core import build, documents, pipeline
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
@@ -27,7 +27,7 @@ from .lessons import Lessons, prompt_tokens
 from .packing import reads_packed
 from .prepare import SAMPLE_BYTES, Prepared, prepare
 from .probe import Probe, checksums
-from .setup import CHECKPOINTS, block_size_of, group_size, make_trainer, weights_dtype
+from .setup import CHECKPOINTS, block_size_of, group_size, load_target, make_trainer
 from .trainer import FusionTrainer
 from .watch import Metrics, Watch, best_folder
 
@@ -136,6 +136,7 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
         "stopped": watch.stopped and trainer.state.global_step < trainer.state.max_steps,
         "sources": list(prepared.sources),
         "data": prepared.about,
+        "documents": target.around_documents,
         "device": str(trainer.args.device),
         "best_step": trainer.state.best_global_step if config.keep == "best" else None,
         "versions": versions(),

@@ -20,7 +20,7 @@ from . import memory
 from .adapters import with_adapters
 from .checks import check
 from .prepare import from_cache
-from .setup import weights_dtype
+from .setup import load_target
 
 TRIED_BYTES = 400_000_000
 """Weights of all models together up to which a few real steps are timed."""

@@ -44,6 +44,7 @@ def export(
         with folder_whole(folder) as part:
             save(part)
             save_tokenizer(target, part)
+            models.record(part, target.tokenizer)
             (part / "README.md").write_text(card(config, result), encoding="utf-8")
             (part / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
             check(part)
@@ -142,6 +143,8 @@ def card(config: RunConfig, result: dict[str, Any]) -> str:
         + ".",
         "## Data",
         result["data"],
+        f"Documents begin with `{result['documents']['start'] or 'nothing'}` and end with "
+        f"`{(result['documents']['end'] or ['nothing'])[0]}`.",
         "## Settings",
         f"```yaml\n{shown.to_yaml(result['versions']).strip()}\n```",
     ]

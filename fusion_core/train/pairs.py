@@ -24,7 +24,7 @@ from .export import export, push
 from .lessons import CacheLessons
 from .prepare import CACHE
 from .probe import Probe, checksums
-from .setup import CHECKPOINTS, HUB, weights_dtype
+from .setup import CHECKPOINTS, HUB, load_target, weights_dtype
 from .watch import Metrics
 
 PAIRS, DONE = "pairs", "result.json"

@@ -230,6 +230,8 @@ def _expected(config: RunConfig, target: LoadedModel) -> dict[str, Any]:
     if read_manifest(config.cache).kind == "sources":
         asked = {k: v for k, v in asked.items() if k not in RE_FUSED}
     known = {k: identity[k] for k in ("weights", "tokenizer", "revision") if identity[k]}
+    if target.document_tokens:  # else they have yet to be found
+        known |= {k: identity[k] for k in ("start", "ends")}
     return {"target": known, "config": {k: asdict(config.fusion)[k] for k in asked}}
 
 

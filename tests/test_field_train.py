@@ -14,10 +14,10 @@ import transformers
 from training_checks import check_training, loaded, logits, run, settings, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fusion_core import tokens
+from fusion_core import runs, tokens
 from fusion_core.cli import main
 from fusion_core.config import RunConfig
-from fusion_core.errors import InputError, ModelFormatError
+from fusion_core.errors import InputError, ModelFormatError, TooLargeError
 from fusion_core.files import TOKENIZER_FILES
 from fusion_core.train import course, estimate, export, probe, teach_pairs
 from fusion_core.train.adapters import merged, untie, with_adapters
@@ -429,3 +429,28 @@ def test_adapters_are_counted_not_guessed(tmp_path) -> None:
         adapted = with_adapters(config, AutoModelForCausalLM.from_pretrained(folder))
         trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
         assert estimate(config, tmp_path).trained == trained
+
+
+# Memory that runs out -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "fusion_core.train.trainer.FusionTrainer.training_step",
+        "transformers.Trainer._save_checkpoint",
+        "fusion_core.train.probe._logits",
+        "fusion_core.train.setup.TrainingArguments",
+    ],
+)
+def test_memory_that_runs_out_is_no_other_fault(tmp_path, monkeypatch, where: str) -> None:
+    """On a CPU torch says so in a bare RuntimeError, as it does of a full disk or a wrong shape."""
+    config = settings(tiny.saved(tmp_path / "model", "llama"), tmp_path)
+
+    def short(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 GB")
+
+    monkeypatch.setattr(where, short)
+    with pytest.raises(TooLargeError, match="does not fit into the memory"):
+        runs.run(config, tmp_path / "run")
+    assert "memory" in runs.status(tmp_path / "run").message

@@ -435,6 +435,7 @@ def test_the_folder_loads_and_generates(run, texts) -> None:
     assert names == {
         "README.md",
         "config.json",
+        "fuselab.json",
         "generation_config.json",
         "model.safetensors",
         "tokenizer.json",

@@ -12,11 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fusion_core import build, train
 from fusion_core.config import RunConfig
-from fusion_core.errors import FusionError, InputError, TooLargeError
+from fusion_core.errors import FusionError, InputError, TooLargeError, is_out_of_memory
 from fusion_core.files import write_whole
 
 from .folder import (
@@ -108,24 +106,11 @@ class _Worker:
         except KeyboardInterrupt:
             self._tell(state="stopped", stage="", message="It was interrupted.", now=True)
             raise
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            raise self._failed(
-                InputError(
-                    f"The run at {self._folder} cannot go on ({error.strerror or error}): "
-                    f"{'make room on the disk' if full else 'mend that'} and resume it."
-                )
-            ) from error
-        except torch.OutOfMemoryError as error:
-            raise self._failed(
-                TooLargeError(
-                    "The training does not fit into the memory of the device: choose lora, or a "
-                    "smaller batch_size or block_size."
-                )
-            ) from error
         except FusionError as error:
             raise self._failed(error) from None
         except BaseException as error:
+            if known := self._known(error):
+                raise self._failed(known) from error
             kind = type(error).__name__
             self._tell(state="failed", message=f"An internal fault ({kind}: {error}).", now=True)
             raise
@@ -136,6 +121,21 @@ class _Worker:
                 state="finished", stage="", share=1.0, seconds_left=0.0, result=result, now=True
             )
         return result
+
+    def _known(self, error: BaseException) -> FusionError | None:
+        """Say what a person can mend: a device or disk that is full, a folder that is gone."""
+        if is_out_of_memory(error):
+            return TooLargeError(
+                "The training does not fit into the memory of the device: choose lora, or a "
+                "smaller batch_size or block_size."
+            )
+        if isinstance(error, OSError):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            return InputError(
+                f"The run at {self._folder} cannot go on ({error.strerror or error}): "
+                f"{'make room on the disk' if full else 'mend that'} and resume it."
+            )
+        return None
 
     def _failed(self, error: FusionError) -> FusionError:
         self._tell(state="failed", message=str(error), now=True)

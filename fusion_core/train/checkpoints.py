@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from transformers.integrations import deepspeed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from fusion_core.errors import InputError
+from fusion_core.errors import InputError, is_out_of_memory
 from fusion_core.files import write_whole
 
 WHOLE = "whole.json"
@@ -72,9 +71,9 @@ def read_weights(network: Any, folder: Path) -> None:
         )
     try:
         odd = (_read_adapters if (folder / ADAPTERS).is_file() else _read_model)(network, folder)
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"The weights in {folder} cannot be read ({str(error)[:300]}): start the run again in "
             "another folder."

@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from fusion_core import __version__, models, tokens
 from fusion_core.config import RunConfig
-from fusion_core.errors import InputError
+from fusion_core.errors import InputError, is_out_of_memory
 from fusion_core.files import TOKENIZER_FILES, folder_whole
 from fusion_core.models import LoadedModel
 
@@ -48,9 +47,9 @@ def export(
             (part / "README.md").write_text(card(config, result), encoding="utf-8")
             (part / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
             check(part)
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"The model cannot be written to {folder} ({error}): make room and resume the run; "
             "its checkpoints stay."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fusion_core.errors import is_out_of_memory
 from fusion_core.models import LoadedModel
 
 TOLERANCE = 1e-3
@@ -32,8 +33,10 @@ def reads_packed(model: LoadedModel) -> bool:
     at = torch.arange(half, device=device).repeat(2).expand(2, -1)
     try:
         logits = network(input_ids=lines, position_ids=at, use_cache=False).logits[:, half:]
-    except (RuntimeError, TypeError, ValueError):  # a model that takes no positions
-        return False
+    except (RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        return False  # a model that takes no positions
     behind_one, behind_other = logits.float()
     off = (behind_one - behind_other).abs().max()
     return bool(off <= TOLERANCE * behind_one.std().clamp(min=1e-6))

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
-from fusion_core.errors import ModelFormatError
+from fusion_core.errors import ModelFormatError, is_out_of_memory
 from fusion_core.models import LoadedModel
 
 TOKENS = 16
@@ -80,9 +80,9 @@ class Probe:
                 names = sorted(now.keys() | self.weights.keys())
                 odd = [name for name in names if now.get(name) != self.weights.get(name)]
             off = self.off(_logits(found.to(device).eval(), self.ids, device))
-        except torch.OutOfMemoryError:
-            raise
         except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelFormatError(f"{_CANNOT} ({str(error)[:300]}): {_KEPT}") from error
         if odd:
             raise ModelFormatError(f"{_CANNOT} ({odd[0]} is not what it was): {_KEPT}")

@@ -14,7 +14,7 @@ from transformers.integrations import is_deepspeed_available
 
 from fusion_core import build, models
 from fusion_core.config import RunConfig
-from fusion_core.errors import FusionError, InputError
+from fusion_core.errors import FusionError, InputError, is_out_of_memory
 from fusion_core.models import LoadedModel
 
 from .trainer import FusionTrainer
@@ -154,9 +154,11 @@ def sentence() -> Iterator[None]:
     """
     try:
         yield
-    except (FusionError, torch.OutOfMemoryError):
+    except FusionError:
         raise
     except Exception as error:  # of every kind: an optimizer that is not installed, a wrong name
+        if is_out_of_memory(error):
+            raise
         said = " ".join(str(error).split()) or type(error).__name__
         said = said[:300].rstrip(".")
         raise InputError(f"The trainer does not take these arguments ({said}).") from error

@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fusion_core import losses
 from fusion_core.config import Objective
-from fusion_core.errors import InputError
+from fusion_core.errors import InputError, is_out_of_memory
 from fusion_core.losses import IGNORED
 from fusion_core.records import SparseRows
 
@@ -254,9 +254,9 @@ class FusionTrainer(Trainer):
         """
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise
         except (OSError, RuntimeError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise
             with suppress(OSError):
                 shutil.rmtree(folder)
             last = last_checkpoint(self._folder)

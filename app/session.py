@@ -129,7 +129,9 @@ class Session:
     def _check_place(self, name: str) -> None:
         if self.limits.local_folders or name.startswith("zoo:"):
             return
-        if name[0] in "/.~" or "\\" in name or name.count("/") != 1 or Path(name).exists():
+        plain = models.split_name(name)[0]
+        elsewhere = plain[:1] in ("", "/", ".", "~") or "\\" in plain or plain.count("/") != 1
+        if elsewhere or Path(plain).exists():
             raise InputError(
                 f"{name} is no model that this public page reads: choose a zoo model, or the hub "
                 "id of a model as owner/name."

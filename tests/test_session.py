@@ -93,7 +93,10 @@ def test_bad_requests_are_one_sentence(change: dict, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["/etc", "./app", "~/m", "app", "app/tabs", "..\\x", "a/b/c"])
+FOLDERS = ["/etc", "./app", "~/m", "app", "app/tabs", "..\\x", "a/b/c"]
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "app/tabs?start=x", "?start=x", "/etc?end=a/b"])
 def test_a_public_page_reads_no_folders(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACE_ID", "owner/space")
     public = Session()

@@ -199,5 +199,6 @@ def test_a_token_that_is_not_there(analysis, pieces) -> None:
 def test_short_names() -> None:
     assert views.short_name("zoo:llama") == "llama"
     assert views.short_name("owner/model") == "model"
+    assert views.short_name("owner/model?start=</s>") == "model?start=</s>"
     assert views.short_name("/a/b/model/") == "model"
     assert views.short_name("C:\\models\\m") == "m"

@@ -76,7 +76,9 @@ function makeTable(heads, rows) {
 }
 
 function shortName(name) {
-  return name.replace(/[\/\\]+$/, "").split(/[\/\\]/).pop().replace(/^zoo:/, "") || name;
+  const [plain, ...asked] = name.split("?");
+  const short = plain.replace(/[\/\\]+$/, "").split(/[\/\\]/).pop().replace(/^zoo:/, "");
+  return short ? [short, ...asked].join("?") : name;
 }
 
 // Hangs a tip from a node, within the frame of the drawing.

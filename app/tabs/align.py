@@ -144,7 +144,8 @@ def _summary(analysis: Analysis) -> str:
 def _starts(documents: dict[str, dict[str, Any]]) -> str:
     """Say what is read before the text, where a model's tokenizer does not say it alone."""
     told = [
-        f"{views.short_name(name)} reads {around['start'] or 'nothing'} first ({around['how']})"
+        f"{views.short_name(name.partition('?')[0])} reads {around['start'] or 'nothing'} first "
+        f"({around['how']})"
         for name, around in documents.items()
         if around["how"] != "stated"
     ]

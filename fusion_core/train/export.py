@@ -116,18 +116,19 @@ def card(config: RunConfig, result: dict[str, Any]) -> str:
     """
     from huggingface_hub import ModelCardData
 
+    source = models.find(config.target)
     data = ModelCardData(
         language=None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["fuselab", "knowledge-fusion"],
-        base_model=config.target if models.find(config.target).path is None else None,
+        base_model=source.location if source.path is None else None,
     )
     shown = _without_folders(config)
     taught = ", ".join(f"`{_shown(s)}`" for s in result["sources"]) or "nobody but the text"
     lines = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {shown.target.rpartition(':')[2].rpartition('/')[2]}, {_DID[config.mode]}",
+        f"# {_title(shown.target)}, {_DID[config.mode]}",
         f"Target: `{shown.target}`. Taught by: {taught}. Made with FuseLab {__version__} "
         "(knowledge fusion as in arXiv 2401.10491).",
         "## Results",
@@ -163,9 +164,14 @@ def _without_folders(config: RunConfig) -> RunConfig:
     )
 
 
+def _title(name: str) -> str:
+    return models.split_name(name)[0].rpartition(":")[2].rpartition("/")[2]
+
+
 def _shown(name: str) -> str:
     """Name a file or folder without those above it; what is neither stays."""
-    return Path(name).name if Path(name).is_absolute() else name
+    plain, mark, asked = name.partition("?")
+    return f"{Path(plain).name}{mark}{asked}" if Path(plain).is_absolute() else name
 
 
 _DID = {

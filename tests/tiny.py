@@ -45,12 +45,31 @@ SMALL: dict[str, Any] = {
 """Sizes under the names that configurations have for them."""
 
 DECODERS = {"is_decoder": True, "pad_token_id": 1}
+LATENT = {
+    **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "head_dim"), 8),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 16),
+    "num_key_value_heads": 4,
+}
+GROUPED = LATENT | {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+STATES = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_expand": 2,
+    "mamba_d_state": 16,
+    "mamba_n_groups": 1,
+}
 HYBRID = {"layer_types": ["linear_attention", "full_attention"]}
 SPECIAL: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bert", "bert-generation", "electra", "megatron-bert", "ernie"), DECODERS),
     **dict.fromkeys(("roberta", "camembert", "data2vec-text", "xlm-roberta"), DECODERS),
     **dict.fromkeys(("roberta-prelayernorm", "xlm-roberta-xl", "rembert", "roformer"), DECODERS),
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text"), HYBRID),
+    **dict.fromkeys(("minicpm3", "youtu"), LATENT),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "axk1"), GROUPED),
+    "dots1": {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "n_shared_experts": 1},
+    "mamba2": {"num_heads": 8, "state_size": 16, "n_groups": 1, "chunk_size": 16},
+    "bamba": STATES | {"attn_layer_indices": [1]},
+    "granitemoehybrid": STATES | {"layer_types": ["mamba", "attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
     "gptj": {"rotary_dim": 8},

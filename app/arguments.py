@@ -91,7 +91,9 @@ class Page(gr.Blocks):
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # No field holds such a value: it was posted by hand, or by an older page.
-            _log.warning("a value that fits no field was posted: %s", shown(str(error)))
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{type(error).__name__} at {last.filename}:{last.lineno}"
+            _log.warning("a value that fits no field was posted: %s (%s)", shown(str(error)), where)
             raise refused("A value fits no field of this page: reload it.") from error
 
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from .records import Alignment, Analysis, Encoding
 from .tokens import TextTokenizer, encode_chat
 
 KEPT_MAPPINGS = 24
-_mappings: OrderedDict[tuple[str, str, str, int], vocab.Mapping] = OrderedDict()
+_mappings: OrderedDict[tuple[Any, ...], vocab.Mapping] = OrderedDict()
 _mappings_lock = Lock()
 
 
@@ -45,12 +46,14 @@ def mapping(
     """
     counts = vocab.strategy(strategy).counts
     by_bytes = strategy == "prefix" and source.spells_spaces
-    if source.vocabulary_key == target.vocabulary_key and (
-        source.key == target.key or not by_bytes
-    ):
-        return None
-    check_spaces(source, target)
-    key = (source.key, target.key, strategy, hash(tuple(corpus)) if counts else 0)
+    if source.vocabulary_key == target.vocabulary_key:
+        if not by_bytes or source.key == target.key:
+            ends = set(source.end_ids) <= set(target.end_ids)
+            return None if ends else vocab.by_ids(source, target)
+    else:
+        check_spaces(source, target)
+    pair = (source.key, source.end_ids, target.key, target.end_ids)
+    key = (*pair, strategy, hash(tuple(corpus)) if counts else 0)
     with _mappings_lock:
         found = _mappings.get(key)
     if found is None:

@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import torch
 from tiny import TEXT, byte_bpe, config, large_vocabulary, network, saved
 from transformers import (
     AutoModel,
-    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     GenerationConfig,
 )
@@ -28,6 +28,7 @@ from fusion_core.align import by_bytes
 from fusion_core.cli import main
 from fusion_core.config import Cut, FusionConfig
 from fusion_core.errors import FusionError, InputError, ModelFormatError
+from fusion_core.gather import carry
 from fusion_core.generate import Ensemble, Sampling
 from fusion_core.models import LoadedModel, document_tokens
 from fusion_core.project import Carrier
@@ -82,6 +83,32 @@ def test_a_configuration_of_another_depth_or_width_is_refused(tmp_path: Path, ki
     refused(edited(folder, num_hidden_layers=2, intermediate_size=128), "another shape")
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("qwen2", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}),
+        ("qwen3", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}),
+        ("llama", {"attention_bias": False}),
+        ("gemma2", {"model_type": "gemma", "architectures": ["GemmaForCausalLM"]}),
+    ],
+)
+def test_weights_that_a_configuration_has_no_place_for_are_refused(
+    tmp_path: Path, kind: str, changes: dict[str, Any]
+) -> None:
+    more = {"attention_bias": True} if kind == "llama" else {}
+    refused(edited(saved(tmp_path / kind, kind, **more), **changes), "leaves out")
+
+
+def test_tables_that_old_checkpoints_hold_are_no_weights(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = saved(tmp_path / "m", "llama")
+    file = tmp_path / "m" / "model.safetensors"
+    tensors = load_file(file) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert models.load(folder).context == 64
+
+
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "gpt_oss", "olmoe", "gemma3_text"])
 def test_experts_and_tied_heads_are_all_there(tmp_path: Path, kind: str) -> None:
     made = network(kind)
@@ -111,6 +138,21 @@ def test_the_command_line_refuses_weights_that_would_be_drawn(tmp_path: Path, ca
 def test_models_that_see_what_follows_are_refused(tmp_path: Path, kind: str) -> None:
     more = {} if kind == "xlnet" else {"is_decoder": False}
     refused(saved(tmp_path / kind, kind, **more), "sees the words that it is to predict")
+
+
+@pytest.mark.parametrize("mask", [-torch.inf, torch.finfo(torch.float32).min])
+def test_masked_logits_hide_nothing(tmp_path: Path, mask: float) -> None:
+    made = network("bert", is_decoder=False)
+    with torch.no_grad():
+        made.cls.predictions.bias[9] = mask
+    refused(saved(tmp_path / "m", made), "sees the words that it is to predict")
+
+
+def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
+    made = network("llama")
+    with torch.no_grad():
+        made.model.norm.weight[3] = torch.nan
+    refused(saved(tmp_path / "m", made), "logits that are no numbers")
 
 
 def test_a_window_of_attention_to_both_sides_is_refused(tmp_path: Path) -> None:
@@ -160,6 +202,19 @@ def test_a_context_is_what_the_network_can_read(
             model.network(input_ids=torch.full((1, (context or 0) + 1), 7))  # … and no more
     score = pipeline.bits_per_byte([model], [TEXT * 9])[model.name]
     assert np.isfinite(score["bits_per_byte"])
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma3_text", "gpt_oss", "phi3"])
+def test_a_sliding_window_that_has_moved_on_is_read_anew(tmp_path: Path, kind: str) -> None:
+    model = models.load(saved(tmp_path / kind, kind, sliding_window=32))
+    reader = generate.Reader(model)
+    own = model.tokenizer.encode(TEXT * 3).ids.tolist()[:50]
+    reader.row(own)
+    changed = [*own[:-1], 7]
+    ids = torch.tensor([[model.tokenizer.start_id, *changed]])
+    with torch.no_grad():
+        expected = torch.softmax(model.network(input_ids=ids, use_cache=False).logits[0, -1], 0)
+    assert torch.allclose(reader.row(changed), expected[: model.tokenizer.size], atol=1e-5)
 
 
 def test_what_really_happened_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +340,8 @@ def test_of_a_hub_repository_counts_what_would_be_loaded() -> None:
     more = ["consolidated.safetensors", "original/model-1.safetensors", "adapter_model.safetensors"]
     assert loaded_of([*more, *shards, "model.safetensors.index.json"]) == shards
     assert loaded_of([*more, *shards, "model.safetensors"]) == ["model.safetensors"]
+    others = ["big-00001-of-00002.safetensors", "big-00002-of-00002.safetensors"]
+    assert loaded_of([*others, "model.safetensors.index.json"]) == others
 
 
 # Sentences ------------------------------------------------------------------------------------
@@ -374,16 +431,77 @@ def test_toys_and_random_models_keep_what_is_stated(testdata: Path) -> None:
         assert model.tokenizer.start_id == models.load_tokenizer(name).start_id
 
 
-@pytest.mark.parametrize("name", ["zoo:llama?start=nix", "zoo:llama?end=nix"])
-def test_a_token_that_is_not_there(name: str) -> None:
-    with pytest.raises(InputError, match="has no token 'nix'"):
-        models.load(name)
+@pytest.mark.parametrize("name", ["zoo:llama?start=nix", "zoo:llama?end=nix", "zoo:llama?start=a"])
+def test_a_token_that_is_not_there_or_that_is_text(name: str) -> None:
+    for load in (models.load, models.load_tokenizer):
+        with pytest.raises(InputError, match="has no control token"):
+            load(name)
 
 
-@pytest.mark.parametrize("name", ["zoo:llama?", "zoo:llama?x=1", "zoo:llama?start=", "a?end=b&c"])
+@pytest.mark.parametrize("name", ["gpt2", "llama-2-7b-fast", "mistral-7b-v0.1", "qwen1.5"])
+def test_none_is_no_word(real_tokenizer, tmp_path: Path, name: str) -> None:
+    tokenizer = real_tokenizer(name)  # each has a token "none"
+    assert any(own in (b"none", b" none") for own in tokenizer.bytes_of)
+    assert document_tokens.token_of(tokenizer, "none") is None
+    silent = tokenizer.with_document_tokens(None, tokenizer.end_ids)
+    models.record(tmp_path, silent)
+    again = document_tokens.recorded(tmp_path, tokenizer)
+    assert again is not None and (again.start, again.ends) == (None, tokenizer.end_ids)
+
+
+@pytest.mark.parametrize("name", ["m?", "m?x=1", "m?start=", "m?start=a&start=b", "m?a"])
 def test_names_with_something_else_behind(name: str) -> None:
-    with pytest.raises(FusionError):
-        models.load(name)
+    with pytest.raises(FusionError, match="is no model name"):
+        models.split_name(name)
+
+
+def test_names_part_before_what_they_ask_for(tmp_path: Path) -> None:
+    asked = {"start": "<|a|>", "end": "b&c=d"}
+    assert models.split_name("o/m?start=<|a|>&end=b&c=d") == ("o/m", asked)
+    odd = saved(tmp_path / "what?start=this", "llama")  # a folder goes before
+    assert models.find(odd).path == Path(odd) and models.load(odd).name == odd
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("strategy", ["prefix", "exact", "ot"])
+def test_models_of_one_tokenizer_that_end_texts_differently(
+    tmp_path: Path, kind: str, strategy: str
+) -> None:
+    # a base model and its chat model: ids mean the same, only what ends a text is moved
+    source = with_ends(tmp_path / "chat", kind, [300])
+    target = models.load(source.name, end="<end_of_turn>")
+    target = replace(target, name="base", tokenizer=source.tokenizer.with_document_tokens(0, [301]))
+    chat = replace(source, tokenizer=source.tokenizer.with_document_tokens(0, [300]))
+    assert chat.tokenizer.vocabulary_key == target.tokenizer.vocabulary_key
+    score = pipeline.transfer(target, chat, [TEXT], FusionConfig(strategy=strategy))
+    assert score["transfer_ce"] == pytest.approx(score["native_ce"], abs=1e-4)
+    assert score["kept_mass"] == pytest.approx(1, abs=1e-5)
+    text = JointText.of([target, chat], TEXT, FusionConfig())
+    (reading,) = text.readings()
+    mapped = pipeline.mapping(chat.tokenizer, target.tokenizer, strategy)
+    carried = carry(reading, 1, mapped).rows.probs(reading.rows[0].dense.probs[:-1])
+    own = reading.rows[1].dense.probs[: len(carried)]
+    assert torch.allclose(carried[:, 301], own[:, 300] + own[:, 301], atol=1e-6)
+    assert float(carried[:, 300].max()) < 1e-6
+
+
+def test_two_names_of_one_model_in_one_process(tmp_path: Path) -> None:
+    model = with_ends(tmp_path / "m", "llama", [0, 300])
+    target = models.load("zoo:llama")
+    other = models.load(model.name, end="<end_of_turn>")
+    first, second = (
+        pipeline.mapping(m.tokenizer, target.tokenizer, "prefix") for m in (model, other)
+    )
+    assert first is not second
+    assert pipeline.mapping(model.tokenizer, target.tokenizer, "prefix") is first
+
+
+def test_a_cache_of_rows_with_stated_tokens_is_known_by_the_same_identity(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m", "llama")
+    model = models.load(folder)
+    assert models.identity(model)["tokenizer"] == model.tokenizer.key
+    other = models.load(folder, end="<pad>")
+    assert models.identity(other)["tokenizer"] != model.tokenizer.key
 
 
 def test_without_a_start_every_model_is_scored_on_the_same_bytes() -> None:
@@ -574,9 +692,17 @@ def test_real_models_start_with_what_serves_them(real_models: Path) -> None:
     assert gemma["start"] == "<bos>" and "<eos>" in gemma["end"]
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_caches_of_real_models_are_used(real_models: Path, name: str, dtype: str) -> None:
+    model = models.load(str(real_models / name), dtype=dtype)
+    support = models.cache_support(model.network, model.tokenizer)
+    assert support.step > 1 and support.crops
+
+
 def test_a_folder_moved_elsewhere_is_the_same_model(tmp_path: Path) -> None:
     one = saved(tmp_path / "one", "llama")
     shutil.copytree(one, tmp_path / "two")
     first, second = (models.identity(models.load(str(tmp_path / n))) for n in ("one", "two"))
     assert first == second
-    assert AutoModelForCausalLM.from_pretrained(one) is not None

@@ -295,6 +295,8 @@ def _model(name: Any, base: str | Path) -> str:
     if not isinstance(name, str):
         raise InputError(f"A model's name must be text, not {name!r}.")
     plain, mark, asked = name.partition("?")  # the tokens around documents that it asks for
+    if mark and "\0" not in name and Path(base, os.path.expanduser(name)).is_dir():
+        plain, mark, asked = name, "", ""
     folder = Path(base, os.path.expanduser(plain))
     local = bool(plain) and ":" not in plain and "\0" not in plain and folder.is_dir()
     return f"{folder.resolve()}{mark}{asked}" if local else name

@@ -192,11 +192,12 @@ def check(operator: str) -> None:
 
 def _relation(source: LoadedModel, target: LoadedModel) -> PrefixRelation | None:
     """Return how the vocabularies are related; None where ids mean the same."""
-    if source.tokenizer.vocabulary_key == target.tokenizer.vocabulary_key:
+    one, other = source.tokenizer, target.tokenizer
+    same = one.vocabulary_key == other.vocabulary_key
+    if same and set(one.end_ids) <= set(other.end_ids):
         return None
-    found = pipeline.mapping(source.tokenizer, target.tokenizer, "prefix")
-    assert isinstance(found, PrefixRelation)
-    return found
+    found = None if same else pipeline.mapping(one, other, "prefix")
+    return found if isinstance(found, PrefixRelation) else PrefixRelation(one, other)
 
 
 def _as_rows(name: str, row: torch.Tensor) -> NextTokenRows:

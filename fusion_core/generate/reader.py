@@ -78,10 +78,8 @@ class Reader:
         old, self._cache, self._ids = self._cache, None, []
         with models.reading(self.model, len(read)):
             support = models.cache_support(network, self.model.tokenizer)
-            if old is None or (surplus and not support.crops):
+            if old is None or (surplus and not (support.crops and _cropped(old, surplus))):
                 old, same = None, 0  # states that cannot be cut: read all of it again
-            elif surplus:
-                old.crop(-surplus)
             batch = torch.as_tensor([read[same:]], device=self.model.device)
             if support.step:
                 out = models.read_on(network, batch, old, support.step, **self._last_rows)
@@ -94,3 +92,12 @@ class Reader:
         first = len(read) - len(probs) + 1
         kept = {n: r for n, r in self._rows.items() if n <= same and n > len(read) - KEPT_ROWS}
         self._rows = kept | {first + n: row for n, row in enumerate(probs)}
+
+
+def _cropped(cache: Any, surplus: int) -> bool:
+    """Cut the last tokens off a cache; a sliding window that has moved on cannot be."""
+    try:
+        cache.crop(-surplus)
+    except Exception:  # caches raise many types
+        return False
+    return True

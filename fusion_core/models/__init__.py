@@ -1,14 +1,14 @@
 """Named models, and what they expect at each position of a text.
 
 files            name -> the files that would be loaded
-checks           network -> is it whole, causal, of which context
+checks           network -> is it whole, causal, of which context and cache
 document_tokens  network -> what is read before a document, and what ends it
 load             name -> `LoadedModel`, safely
 read             texts -> `NextTokenRows`
 """
 
 from .checks import CacheSupport, cache_support, context_of, read_on
-from .document_tokens import DocumentTokens, record
+from .document_tokens import DocumentTokens, record, token_of
 from .files import ModelSource, find, split_name, weights_bytes
 from .load import (
     DTYPES,
@@ -22,7 +22,6 @@ from .load import (
     read_config,
 )
 from .read import (
-    BATCH_CELLS,
     BATCH_TOKENS,
     batch_tokens,
     cut_rows,
@@ -34,7 +33,6 @@ from .read import (
 )
 
 __all__ = [
-    "BATCH_CELLS",
     "BATCH_TOKENS",
     "DTYPES",
     "MAX_BYTES",
@@ -61,5 +59,6 @@ __all__ = [
     "rows",
     "rows_batch",
     "split_name",
+    "token_of",
     "weights_bytes",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusion_core.errors import InputError
+from fusion_core.errors import InputError, shown
 from fusion_core.files import DOCUMENT_TOKENS, write_whole
 from fusion_core.tokens import TextTokenizer
 
@@ -66,8 +66,8 @@ class DocumentTokens:
     Attributes:
         start: id, or None.
         ends: ids, the one that is taught first.
-        how: "named" by a person, "recorded" with the model, "measured", or "stated" by the
-            tokenizer, where there was nothing to choose from.
+        how: how the start was found: "named" by a person, "recorded" with the model, "measured",
+            or "stated" by the tokenizer, where there was nothing to choose by.
         nats: cross-entropy a token of each start that was tried, by its id; none where the model
             does not know the language of the documents.
     """
@@ -94,11 +94,11 @@ def choose(
         tokenizer: with what its configuration names.
         context: most tokens that the network reads at once.
         folder: of the model, where what it was trained with may be recorded.
-        start: an entry of the vocabulary, or `NONE`; None finds it.
+        start: a control token of the vocabulary, or `NONE`; None finds it.
         end: the same of what ends a document.
 
     Raises:
-        InputError: the vocabulary has no such entry.
+        InputError: the vocabulary has no such token.
     """
     kept = recorded(folder, tokenizer)
     ends = _stated_ends(network, tokenizer)
@@ -128,14 +128,17 @@ def token_of(tokenizer: TextTokenizer, name: str) -> int | None:
     """Find a token that a person named; None for `NONE`.
 
     Raises:
-        InputError: the vocabulary has no such entry.
+        InputError: the vocabulary has no such token, or it stands for text.
     """
-    found = tokenizer.find_entry(name)
-    if found is None and name != NONE:
-        shown = [tokenizer.piece(i) for i in sorted(tokenizer.special_ids)][:8]
+    if name == NONE:  # which is a word of every large vocabulary, too
+        return None
+    control = tokenizer.added_ids | tokenizer.special_ids
+    found = {tokenizer.entry(i): i for i in control}.get(name)
+    if found is None:
+        named = ", ".join(tokenizer.entry(i) for i in sorted(control)[:8])
         raise InputError(
-            f"{tokenizer.name} has no token {name!r}: give an entry of its vocabulary, such as "
-            f"{', '.join(shown)}, or {NONE}."
+            f"{tokenizer.name} has no control token {shown(name)}: choose one of its own, such as "
+            f"{named}, or {NONE}."
         )
     return found
 
@@ -211,7 +214,7 @@ def record(folder: Path, tokenizer: TextTokenizer) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    start = NONE if tokenizer.start_id is None else tokenizer.entry(tokenizer.start_id)
+    start = None if tokenizer.start_id is None else tokenizer.entry(tokenizer.start_id)
     values = {"start": start, "end": [tokenizer.entry(i) for i in tokenizer.end_ids]}
     write_whole(folder / DOCUMENT_TOKENS, json.dumps(values, ensure_ascii=False).encode())
 
@@ -223,7 +226,8 @@ def recorded(folder: Path | None, tokenizer: TextTokenizer) -> DocumentTokens | 
     try:
         values = json.loads((folder / DOCUMENT_TOKENS).read_text(encoding="utf-8"))
         start, ends = values["start"], values["end"]
-        found = token_of(tokenizer, start), tuple(token_of(tokenizer, e) for e in ends)
+        begins = None if start is None else token_of(tokenizer, start)
+        found = begins, tuple(token_of(tokenizer, e) for e in ends)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         return None
     return DocumentTokens(found[0], tuple(i for i in found[1] if i is not None), "recorded")

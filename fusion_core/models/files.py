@@ -48,9 +48,16 @@ def find(name: str) -> ModelSource:
     Raises:
         ModelNotFoundError: the name is none of these.
     """
-    plain, asked = split_name(name)
+    plain, asked = (name, {}) if _is_folder(name) else split_name(name)
     found = _find(plain)
     return ModelSource(name, found, str(found) if found else plain, **asked)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return bool(name) and "\0" not in name and Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError):  # a name too long; no such user
+        return False
 
 
 def split_name(name: str) -> tuple[str, dict[str, str]]:
@@ -79,13 +86,12 @@ def _find(name: str) -> Path | None:
         )
     if name.startswith(zoo.PREFIX):
         return zoo.path(name.removeprefix(zoo.PREFIX))
+    if _is_folder(name):
+        return Path(name).expanduser()
     try:
-        path = Path(name).expanduser()
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError):  # a name too long; no such user
-        is_folder = is_file = False
-    if is_folder:
-        return path
+        is_file = Path(name).expanduser().is_file()
+    except (OSError, RuntimeError):
+        is_file = False
     if is_file:
         raise ModelFormatError(
             f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
@@ -213,8 +219,9 @@ def hub_bytes(name: str) -> int:
 
 def loaded_of(files: Iterable[str]) -> list[str]:
     """Choose the weights among the paths of a hub's repository that would be loaded."""
-    names = list(files)
-    return [WEIGHTS] if WEIGHTS in names else [n for n in names if _SHARD.fullmatch(n)]
+    own = [n for n in files if n.endswith(".safetensors") and "/" not in n]
+    shards = [n for n in own if _SHARD.fullmatch(n)]
+    return [WEIGHTS] if WEIGHTS in own else shards or own  # an index may name any of them
 
 
 def _cached_bytes(name: str) -> int | None:

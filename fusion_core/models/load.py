@@ -22,7 +22,7 @@ from fusion_core.errors import (
 from fusion_core.tokens import TextTokenizer
 
 from .checks import check_causal, check_complete, context_of
-from .document_tokens import DocumentTokens, choose
+from .document_tokens import DocumentTokens, choose, token_of
 from .files import ModelSource, find, hub_bytes, weight_files, weights_bytes
 
 MAX_BYTES = 32_000_000_000
@@ -91,7 +91,12 @@ def load_tokenizer(name: str) -> TextTokenizer:
     source = find(name)
     if source.path is None:
         hub_bytes(source.location)  # asks whether the model exists before anything is downloaded
-    return tokens.load(source.location, name)
+    tokenizer = tokens.load(source.location, name)
+    if source.start is None and source.end is None:
+        return tokenizer
+    start, end = (source.start, tokenizer.start_id), (source.end, tokenizer.eos_id)
+    start_id, end_id = (token_of(tokenizer, n) if n else i for n, i in (start, end))
+    return tokenizer.with_document_tokens(start_id, [] if end_id is None else [end_id])
 
 
 def load(
@@ -280,8 +285,9 @@ def identity(model: LoadedModel) -> dict[str, Any]:
 
     Returns:
         ``revision`` (commit of a hub model), ``weights`` (sha256 of a local folder's configuration
-        and of the weights that are loaded), ``tokenizer`` (its content key), ``start`` and ``ends``
-        (ids around documents) and ``dtype``; None for what is not known.
+        and of the weights that are loaded), ``tokenizer`` (its content key, and what it reads
+        around documents where that is not what its files state) and ``dtype``; None for what is
+        not known.
     """
     try:
         source = find(model.name)
@@ -294,11 +300,11 @@ def identity(model: LoadedModel) -> dict[str, Any]:
             with file.open("rb") as stream:
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
         digest = whole.hexdigest()
+    tokenizer = model.tokenizer
+    around = f"start {tokenizer.start_id} ends {tokenizer.end_ids}"
     return {
         "revision": getattr(model.network.config, "_commit_hash", None),
         "weights": digest,
-        "tokenizer": model.tokenizer.key,
-        "start": model.tokenizer.start_id,
-        "ends": list(model.tokenizer.end_ids),
+        "tokenizer": tokenizer.key + ("" if tokenizer.as_stated else f" {around}"),
         "dtype": str(model.network.dtype).removeprefix("torch."),
     }

@@ -47,10 +47,10 @@ def rows_batch(
 ) -> list[NextTokenRows]:
     """Read texts that fit the model's context, and return their next-token rows.
 
-    The model reads its start token (BOS, else EOS) and then the text's own tokens; tokens that a
-    post-processor inserted are left out. Texts of like length are read together, padded at their
-    ends, which a causal model does not see. Logits are the model's own, cut to the ids that its
-    tokenizer has.
+    The model reads its start token (see `document_tokens`) and then the text's own tokens; those
+    that a post-processor inserted are left out. Texts of like length are read together, padded at
+    their ends, which a causal model does not see. Logits are the model's own, cut to the ids that
+    its tokenizer has.
 
     Args:
         model: the model.

@@ -98,6 +98,7 @@ class TextTokenizer:
         self.name = name
         self.start_id, self.render = start_id, render
         self.end_ids: tuple[int, ...] = () if eos_id is None else (eos_id,)
+        self._stated = start_id, self.end_ids
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
@@ -112,14 +113,17 @@ class TextTokenizer:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of everything that decides ids and bytes."""
-        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        """SHA-256 of everything that decides ids and bytes, and of the stated BOS and EOS."""
+        start, ends = self._stated
+        told = f"{self._backend.to_str()}|{start}|{ends[0] if ends else None}"
+        return hashlib.sha256(told.encode()).hexdigest()
 
     @cached_property
     def vocabulary_key(self) -> str:
-        """SHA-256 of what each id stands for, and of which ids end a document."""
-        control = sorted((i, self._strings[i]) for i in self.special_ids)
-        meaning = repr((self.bytes_of, control, self.end_ids))
+        """SHA-256 of what each id stands for, whatever begins and ends documents."""
+        silent = self._special_ids
+        own = tuple(None if i in silent else b for i, b in enumerate(self._literal))
+        meaning = repr((own, sorted((i, self._strings[i]) for i in silent)))
         if not self.spells_spaces:  # then equal bytes may or may not begin a word
             meaning += repr(self._strings)
         return hashlib.sha256(meaning.encode("utf-8", "surrogatepass")).hexdigest()
@@ -181,7 +185,7 @@ class TextTokenizer:
         special = {i for i, token in added.items() if token.special} | {
             i for i in (self.unknown_id, self.start_id, *self.end_ids) if i is not None
         }
-        self.special_ids = frozenset(i for i in special if i < self.size)
+        self.special_ids = self._special_ids = frozenset(i for i in special if i < self.size)
         holes = None in self._strings  # rare, and looking for them takes time
         unused = [i for i, s in enumerate(self._strings) if s is None] if holes else []
         self.unused_ids = np.asarray(unused, dtype=np.int64)
@@ -215,17 +219,17 @@ class TextTokenizer:
             changed.bytes_of = tuple(
                 None if i in named else own for i, own in enumerate(self.bytes_of)
             )
-        for derived in ("vocabulary_key", "ids_of"):
-            changed.__dict__.pop(derived, None)
+        changed.__dict__.pop("ids_of", None)
         return changed
+
+    @property
+    def as_stated(self) -> bool:
+        """Whether documents begin and end with what the tokenizer's own files name."""
+        return (self.start_id, self.end_ids) == self._stated
 
     def entry(self, token_id: int) -> str:
         """Return a token as the vocabulary writes it."""
         return self._strings[token_id] or ""
-
-    def find_entry(self, string: str) -> int | None:
-        """Return the id of an entry as the vocabulary writes it, or None."""
-        return next((i for i, s in enumerate(self._strings) if s == string), None)
 
     def piece(self, token_id: int) -> str:
         r"""Return a token as readable text; bytes that are no text stand as ``\xNN``."""

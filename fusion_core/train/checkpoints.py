@@ -96,7 +96,7 @@ def _read_adapters(network: Any, folder: Path) -> set[str]:
 
 def _read_model(network: Any, folder: Path) -> set[str]:
     """Read a whole model, and name what is missing or too much."""
-    with _unsharded():
+    with unsharded():
         found, info = type(network).from_pretrained(
             folder, dtype=network.dtype, use_safetensors=True, output_loading_info=True
         )
@@ -107,7 +107,7 @@ def _read_model(network: Any, folder: Path) -> set[str]:
 
 
 @contextmanager
-def _unsharded() -> Iterator[None]:
+def unsharded() -> Iterator[None]:
     """Read a model whole, where DeepSpeed would have the library share it out among devices."""
     shares = deepspeed._hf_deepspeed_config_weak_ref
     deepspeed.unset_hf_deepspeed_config()

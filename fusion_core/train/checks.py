@@ -88,6 +88,11 @@ def check(config: RunConfig) -> Plan:
     sizes = (Size.of(network), *others)
     block_size = block_size_of(config, sizes[0].context)
     tokenizer = models.load_tokenizer(config.target)
+    for name in filter(None, (config.start, config.end)):
+        models.token_of(tokenizer, name)
+    for name in config.readers:
+        if models.split_name(name)[1]:
+            models.load_tokenizer(name)
     target = LoadedModel(config.target, tokenizer, network, sizes[0].context, 0)
     with tempfile.TemporaryDirectory() as scratch:
         network.config.save_pretrained(scratch)  # it, too, decides how a tokenizer is loaded

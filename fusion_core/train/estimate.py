@@ -139,7 +139,7 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
 def _text(config: RunConfig, target: LoadedModel) -> tuple[list[str], list[int]]:
     """Read the text, and about how many tokens each document has."""
     if config.cache:
-        lengths = from_cache(config, target).lessons.lengths
+        lengths = from_cache(config, target, verify=False).lessons.lengths
         return [""] * len(lengths), (lengths + 1).tolist()
     texts: list[str] = []
     if config.data:
@@ -171,7 +171,7 @@ def _tried(config: RunConfig, texts: list[str], size: int) -> tuple[float, float
             build.stored(text, maps, config.fusion, "fused")
         scale = TRIED_TEXT / sum(len(t.encode()) for t in some)
         preparing = (time.perf_counter() - began) * scale
-    return preparing, _step_seconds(config, target, size)
+    return preparing, _step_seconds(config, target, min(size, target.context or size))
 
 
 def _step_seconds(config: RunConfig, target: LoadedModel, size: int) -> float:

@@ -42,6 +42,8 @@ def prompt_tokens(tokenizer: TextTokenizer, ids: torch.Tensor, end: str) -> int:
     Returns:
         Tokens that begin before the end of it; 0 where it does not occur.
     """
+    if not tokenizer.spells_spaces:
+        end = "".join(end.split())
     parts = [tokenizer.bytes_of[i] or b"" for i in ids.tolist()]
     at = b"".join(parts).find(end.encode())
     if at < 0:

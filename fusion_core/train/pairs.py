@@ -56,9 +56,7 @@ def teach_pairs(config: RunConfig, folder: Path, observer: Observer) -> dict[str
     base, mean = folder / PAIRS / "base", folder / PAIRS / "merged"
     tuned = [folder / PAIRS / str(n) / MODEL for n in range(len(done))]
     origin = target.network
-    if (
-        config.lora
-    ):  # unties what adapters untie; those that have learnt nothing change nothing else
+    if config.lora:  # their copies are untied; adapters that have learnt nothing change no more
         origin = merged(with_adapters(config, origin))
     origin.save_pretrained(base)
     shutil.rmtree(mean, ignore_errors=True)

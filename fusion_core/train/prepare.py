@@ -167,18 +167,19 @@ def _best(sources: Sequence[LoadedModel], texts: Sequence[str], progress: Progre
 # A cache that is there ------------------------------------------------------------------------
 
 
-def from_cache(config: RunConfig, target: LoadedModel) -> Prepared:
+def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -> Prepared:
     """Take the documents and rows of a cache.
 
     Args:
         config: the run's.
-        target: the model that is taught; its weights are not looked into.
+        target: the model that is taught; of its weights the files are hashed.
+        verify: compare every shard with its digest.
 
     Raises:
         InputError: there is no cache, or it is not of this target, these sources or settings.
     """
     assert config.cache is not None
-    cache = Cache.open(config.cache, _expected(config, target))
+    cache = Cache.open(config.cache, _expected(config, target), verify=verify)
     settings = cache.manifest.settings
     names = tuple(s["name"] for s in settings["sources"])
     if config.sources and config.sources != names:
@@ -230,8 +231,8 @@ def _expected(config: RunConfig, target: LoadedModel) -> dict[str, Any]:
     if read_manifest(config.cache).kind == "sources":
         asked = {k: v for k, v in asked.items() if k not in RE_FUSED}
     known = {k: identity[k] for k in ("weights", "tokenizer", "revision") if identity[k]}
-    if target.document_tokens:  # else they have yet to be found
-        known |= {k: identity[k] for k in ("start", "ends")}
+    if not target.document_tokens:  # which count as part of it, and have yet to be found
+        del known["tokenizer"]
     return {"target": known, "config": {k: asdict(config.fusion)[k] for k in asked}}
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from fusion_core.errors import ModelFormatError, is_out_of_memory
 from fusion_core.models import LoadedModel
+from fusion_core.numerics import logits_off
+
+from .checkpoints import unsharded
 
 TOKENS = 16
 """Tokens that a network is asked about."""
@@ -70,17 +72,19 @@ class Probe:
             device = next(trained.parameters()).device
             trained.to("meta")
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-            )
+            with unsharded():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+                )
             found, info = loaded
             odd = sorted(str(key) for kind in info.values() for key in kind)
             if self.weights is not None and not odd:
                 now = checksums(found)
                 names = sorted(now.keys() | self.weights.keys())
                 odd = [name for name in names if now.get(name) != self.weights.get(name)]
-            off = self.off(_logits(found.to(device).eval(), self.ids, device))
-        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+            now_says = _logits(found.to(device).eval(), self.ids, device)
+            off = float(logits_off(now_says, self.logits).median())
+        except Exception as error:  # the library raises many types here
             if is_out_of_memory(error):
                 raise
             raise ModelFormatError(f"{_CANNOT} ({str(error)[:300]}): {_KEPT}") from error
@@ -88,16 +92,6 @@ class Probe:
             raise ModelFormatError(f"{_CANNOT} ({odd[0]} is not what it was): {_KEPT}")
         if not off <= self.tolerance:
             raise ModelFormatError(f"{_CANNOT} (its logits are off by {off:.2g}): {_KEPT}")
-
-    def off(self, logits: torch.Tensor) -> float:
-        """Return by what share of their spread logits are off at the median token."""
-        if logits.shape != self.logits.shape:
-            return float("inf")
-        finite = self.logits.isfinite()
-        spread = self.logits[finite].std().clamp(min=1e-9)
-        # Equal first: what is masked is infinite on both sides.
-        off = torch.where(logits == self.logits, 0.0, logits - self.logits)
-        return float(off.square().mean(1).sqrt().median() / spread)
 
 
 _CANNOT = "The trained model does not survive being written and loaded again"

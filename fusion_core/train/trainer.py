@@ -116,11 +116,6 @@ class FusionTrainer(Trainer):
         """Whether the weights lie on several devices, in parts."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
-    @property
-    def whole_network(self) -> Any:
-        """What reads texts with all of the weights; where they are in parts, all processes ask."""
-        return self.model_wrapped if self.sharded else self.accelerator.unwrap_model(self.model)
-
     def trained_network(self) -> Any:
         """Return the network as it was before it was prepared: without autocast around it."""
         network = self.accelerator.unwrap_model(self.model)
@@ -196,7 +191,8 @@ class FusionTrainer(Trainer):
         """Measure bits per byte."""
         if self._score is None:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        network = self.whole_network
+        inner = self.model_wrapped if self.sharded else self.accelerator.unwrap_model(self.model)
+        network: Any = inner
         network.eval()
         scores = self._score(network)
         metrics = {f"{metric_key_prefix}_bits_per_byte/{k}": v for k, v in scores.items()}

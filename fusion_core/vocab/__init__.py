@@ -16,7 +16,7 @@ from fusion_core.errors import InputError
 from fusion_core.records import VocabMap
 from fusion_core.tokens import TextTokenizer
 
-from .maps import exact, retokenise, statistical
+from .maps import by_ids, exact, retokenise, statistical
 from .mined import mined
 from .prefix import Consistency, PrefixRelation
 from .store import cached
@@ -30,6 +30,7 @@ __all__ = [
     "PrefixRelation",
     "Strategy",
     "Transport",
+    "by_ids",
     "exact",
     "matrix",
     "mined",

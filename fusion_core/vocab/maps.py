@@ -134,6 +134,29 @@ def statistical(source: TextTokenizer, target: TextTokenizer, texts: Sequence[st
     return csr("statistical", rows, columns, counts, shape, confidence, reason)
 
 
+def same_ids(source: TextTokenizer, target: TextTokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """List where tokens go between tokenizers of one vocabulary that end texts differently.
+
+    Returns:
+        (e,) source ids and (e,) target ids: every token goes to itself, but those that end the
+        source's texts and not the target's go to what ends the target's.
+    """
+    moved = [w for w in source.end_ids if w not in target.end_ids and target.end_ids]
+    stay = np.setdiff1d(np.arange(source.size), moved)
+    ends = [(w, v) for w in moved for v in target.end_ids]
+    pairs = np.concatenate([np.stack([stay, stay], 1), np.asarray(ends, np.int64).reshape(-1, 2)])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def by_ids(source: TextTokenizer, target: TextTokenizer) -> VocabMap:
+    """Map tokens of one vocabulary by their ids; see `same_ids`."""
+    rows, columns = same_ids(source, target)
+    reason = np.full(source.size, MapReason.SAME, np.uint8)
+    reason[list(source.end_ids)] = MapReason.CONTROL
+    shape = (source.size, target.size)
+    return csr("ids", rows, columns, np.ones(len(rows)), shape, np.ones(source.size), reason)
+
+
 def single(
     strategy: str,
     ids: np.ndarray,

@@ -16,7 +16,7 @@ import numpy as np
 from fusion_core.records import MapReason, VocabMap
 from fusion_core.tokens import ByteIndex, TextTokenizer
 
-from .maps import csr, respelling
+from .maps import csr, respelling, same_ids
 from .store import cached
 
 KEPT_RELATIONS = 2000
@@ -57,7 +57,8 @@ class PrefixRelation:
     def __init__(self, source: TextTokenizer, target: TextTokenizer) -> None:
         """Prepare the two vocabularies; pairs are found when they are asked for."""
         self.source, self.target = source, target
-        self.identical = source.vocabulary_key == target.vocabulary_key
+        self._same_ids = source.vocabulary_key == target.vocabulary_key
+        self.identical = self._same_ids and set(source.end_ids) <= set(target.end_ids)
         self._known: OrderedDict[tuple[bytes, bool], Consistency] = OrderedDict()
 
     @cached_property
@@ -89,11 +90,20 @@ class PrefixRelation:
             found = self._known[key] = (
                 self._find(known, target_start)
                 if known or target_start
+                else self._by_ids()
+                if self._same_ids
                 else self._at_boundaries(self.matrix()[0])
             )
             while len(self._known) > KEPT_RELATIONS:
                 self._known.popitem(last=False)
         return found
+
+    def _by_ids(self) -> Consistency:
+        """Let every token go to itself, and what ends the source's texts to the target's ends."""
+        rows, columns = same_ids(self.source, self.target)
+        nothing = np.zeros(0, np.int64)
+        every = np.arange(self.source.size)
+        return Consistency(every, nothing, rows, columns, np.ones(len(rows), bool))
 
     def _find(self, known: bytes, target_start: bool) -> Consistency:
         if known:

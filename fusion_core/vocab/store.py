@@ -57,7 +57,7 @@ def cached(
         may not be written) the map is built all the same.
     """
     digest = hashlib.sha256()
-    keys = (k for t in (source, target) for k in (t.key, t.vocabulary_key))
+    keys = (k for t in (source, target) for k in (t.key, t.vocabulary_key, str(t.end_ids)))
     for part in (FORMAT, strategy, *keys, *texts):
         data = part.encode("utf-8", "surrogatepass")
         digest.update(f"{len(data)}:".encode() + data)

@@ -70,7 +70,8 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
         """Align the tokens of several models on one text, byte for byte.
 
         Args:
-            target: name of the model that would be taught: zoo:NAME, or a hub id.
+            target: name of the model that would be taught: zoo:NAME, or a hub id; ?start=TOKEN and
+                ?end=TOKEN behind it name its tokens around documents.
             sources: names of the models that would teach.
             text: what they read.
             method: "bytes", or "dtw" for the published dynamic time warping.

@@ -166,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
             "--overlap",
             type=float,
             default=FusionConfig.overlap,
-            help="share of a window that the next one reads again, for texts beyond a context",
+            help="share of a window that the next one reads again, for texts beyond a context or "
+            "the memory for their rows",
         )
 
     sub = command("align", _align, "align the tokens of models on one text")

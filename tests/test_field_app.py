@@ -6,6 +6,7 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -216,7 +217,8 @@ def test_a_tool_is_told_in_one_sentence_too(
             answers = [await session.call_tool("align", GOOD["align"] | w) for w, _ in wrong]
             return [*answers, await session.call_tool("align", {})]
 
-    answers = asyncio.run(call())
+    with ThreadPoolExecutor() as pool:  # a browser's loop may run in this thread
+        answers = pool.submit(asyncio.run, call()).result()
     for answer, words in zip(answers, [*(w for _, w in wrong), "target"], strict=True):
         assert answer.isError and words in answer.content[0].text
         assert "Traceback" not in answer.content[0].text

@@ -217,6 +217,19 @@ def test_a_sliding_window_that_has_moved_on_is_read_anew(tmp_path: Path, kind: s
     assert torch.allclose(reader.row(changed), expected[: model.tokenizer.size], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["jamba", "bamba", "qwen3_next", "recurrent_gemma", "moshi"])
+def test_states_that_cannot_be_cut_back_are_not(tmp_path: Path, kind: str) -> None:
+    model = models.load(saved(tmp_path / kind, kind))
+    support = models.cache_support(model.network, model.tokenizer)
+    assert not support.crops and support.step in (0, 1, 1 << 30)
+    reader = generate.Reader(model)
+    for own in ([5, 6, 7, 8, 9, 10], [5, 6, 7, 8, 9, 11], [5, 6, 7], [5, 6, 7, 12]):
+        ids = torch.tensor([[model.tokenizer.start_id, *own]])
+        with torch.no_grad():
+            expected = torch.softmax(model.network(input_ids=ids, use_cache=False).logits[0, -1], 0)
+        assert torch.allclose(reader.row(own), expected[: model.tokenizer.size], atol=1e-5)
+
+
 def test_what_really_happened_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = models.load(saved(tmp_path / "m", "llama"))
 

@@ -23,10 +23,14 @@ from fusion_core.tokens import TextTokenizer
 PROBE_TOKENS = 16
 """Tokens of the short text that a network is tried on."""
 
-TOLERANCE, HALF_TOLERANCE = 1e-3, 0.1
-"""Share of the logits' spread by which rounding may move them, in float32 and in half precision; a
-later token that is seen moves them by 0.1 to 1 in random networks, by more in trained ones. At the
-median position a cache in bfloat16 is off by 0.023 with Gemma-3-270M, 0.025 with SmolLM2-135M."""
+TOLERANCE = 1e-3
+"""Share of the logits' spread by which rounding may move them in float32, at any position."""
+
+SEEN, CACHED = 0.025, 0.2
+"""The same in half precision: of two texts read side by side, whose products are the same, and of
+one read in two ways. A later token that is seen moves logits by 0.1 to 1 in random networks, by more
+in trained ones; another text by 0.3 to 0.5. A cache in bfloat16 is off by 0.08 with SmolLM2-135M, by
+0.15 with Gemma-3-270M."""
 
 _OTHER_TASK = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice|Regression)$")
 _BUFFER = re.compile(r"(inv_freq|masked_bias|att(ention|n)\.bias|position_ids|(cos|sin)_cached)$")
@@ -117,7 +121,7 @@ def check_causal(name: str, network: Any, tokenizer: TextTokenizer) -> int | Non
             f"{name} gives logits that are no numbers: load it in another dtype such as float32, "
             "or check its weights."
         )
-    if moved > (TOLERANCE if network.dtype == torch.float32 else HALF_TOLERANCE / 4):
+    if moved > (TOLERANCE if network.dtype == torch.float32 else SEEN):
         raise ModelFormatError(
             f"{name} sees the words that it is to predict: its logits change by {moved:.0%} of "
             "their spread when a later word changes. Name a causal language model (for an encoder "
@@ -203,6 +207,8 @@ def _crops(network: Any, ids: torch.Tensor, step: int) -> bool:
     whole = network(input_ids=ids[1:], use_cache=False).logits
     try:
         cache = read_on(network, ids[:1], None, step).past_key_values
+        if not all(hasattr(layer, "keys") for layer in getattr(cache, "layers", ())):
+            return False  # a recurrent state, which keeps what has been read
         cache.crop(half - ids.shape[1])
         then = read_on(network, ids[1:, half:], cache, step).logits
     except Exception:
@@ -211,8 +217,8 @@ def _crops(network: Any, ids: torch.Tensor, step: int) -> bool:
 
 
 def _same(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
-    off = float(logits_off(ours[0], expected[0]).median())
-    return off <= (TOLERANCE if dtype == torch.float32 else HALF_TOLERANCE)
+    off = float(logits_off(ours[0], expected[0]).max())
+    return off <= (TOLERANCE if dtype == torch.float32 else CACHED)
 
 
 def _probe_ids(network: Any, tokenizer: TextTokenizer) -> torch.Tensor:

@@ -28,9 +28,9 @@ TOLERANCE = 1e-3
 
 SEEN, CACHED = 0.025, 0.2
 """The same in half precision: of two texts read side by side, whose products are the same, and of
-one read in two ways. A later token that is seen moves logits by 0.1 to 1 in random networks, by more
-in trained ones; another text by 0.3 to 0.5. A cache in bfloat16 is off by 0.08 with SmolLM2-135M, by
-0.15 with Gemma-3-270M."""
+one read in two ways. A later token that is seen moves logits by 0.1 to 1 in random networks, by
+more in trained ones; another text by 0.3 to 0.5. A cache in bfloat16 is off by 0.08 with
+SmolLM2-135M, by 0.15 with Gemma-3-270M."""
 
 _OTHER_TASK = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice|Regression)$")
 _BUFFER = re.compile(r"(inv_freq|masked_bias|att(ention|n)\.bias|position_ids|(cos|sin)_cached)$")

@@ -111,8 +111,12 @@ class Carrier:
         if isinstance(self._given, DenseRows) and not isinstance(mapping, Transport):
             carried = torch.zeros_like(own)
             self._carry_shared(self._given, carried, kept)
-            flow = self._flow(*self._tokens(self._group > 0), kept)
-            carried.index_put_((flow.row, flow.target), flow.mass, accumulate=True)
+            # Half of a vocabulary can begin with what is known: a few rows at a time.
+            step = max(1, CHUNK_CELLS // self._source_size)
+            for some in torch.nonzero(self._group > 0)[:, 0].split(step):
+                which = torch.zeros_like(self._group, dtype=torch.bool).index_fill_(0, some, True)
+                flow = self._flow(*self._tokens(which), kept)
+                carried.index_put_((flow.row, flow.target), flow.mass, accumulate=True)
             own_share = 1 - kept
         else:
             flow = self._flow(*self._tokens(self._group >= 0), kept)

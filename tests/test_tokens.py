@@ -9,7 +9,7 @@ import pytest
 from conftest import TOKENIZERS, byte_level, sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from tokenizers import models as backends
 
 from fusion_core import tokens
@@ -162,11 +162,17 @@ def test_ids_without_a_token_are_found() -> None:
 
 
 def test_vocabularies_that_differ_in_control_tokens_alone_are_not_the_same() -> None:
-    keys = {
-        TextTokenizer(byte_level(), "k", start_id=256, eos_id=eos).vocabulary_key
-        for eos in (256, None)
-    }
+    keys = set()
+    for special in (True, False):
+        backend = byte_level()
+        backend.add_tokens([AddedToken("<x>", special=special)])
+        keys.add(TextTokenizer(backend, "k", start_id=256, eos_id=256).vocabulary_key)
     assert len(keys) == 2
+
+
+def test_a_vocabulary_is_the_same_whatever_ends_documents() -> None:
+    ends = [TextTokenizer(byte_level(), "k", start_id=256, eos_id=eos) for eos in (256, None)]
+    assert len({t.vocabulary_key for t in ends}) == 1 and len({t.key for t in ends}) == 2
 
 
 def test_a_long_text_that_is_not_reproduced(real_tokenizer) -> None:

@@ -49,7 +49,7 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
     target = analysis.target
     observed = int(target.ids[token])
     spell = pieces[target.model]
-    stands = int(target.end[tokens[index - 1]]) if index else 0
+    row_bytes = int(target.end[tokens[index - 1]]) if index else 0
     fused = analysis.fused
     winner = int(fused.winner[index])
     target_ce = float(analysis.target_ce[index])
@@ -63,14 +63,14 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
             "start": int(target.start[token]),
             "end": int(target.end[token]),
         },
-        "after": around(target.data, stands),
+        "after": around(target.data, row_bytes),
         "target": {
             "name": target.model,
             "row": row(analysis.own, index, spell, observed, target_ce),
             "ce": finite(target_ce),
         },
         "sources": [
-            _source(analysis, i, index, stands, pieces) for i in range(len(analysis.sources))
+            _source(analysis, i, index, row_bytes, pieces) for i in range(len(analysis.sources))
         ],
         "fused": {
             "row": row(fused.rows, index, spell, observed, fused_ce)
@@ -108,7 +108,7 @@ def _origins(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> lis
 
 
 def _source(
-    analysis: Analysis, number: int, index: int, stands: int, pieces: Mapping[str, Piece]
+    analysis: Analysis, number: int, index: int, row_bytes: int, pieces: Mapping[str, Piece]
 ) -> dict[str, Any]:
     source = analysis.sources[number]
     target = analysis.target
@@ -129,14 +129,14 @@ def _source(
         "inside": None,
     }
     if at >= 0 and kind is not RowKind.NONE:
-        card |= _own(source, at, kind, stands, pieces[source.encoding.model])
+        card |= _own(source, at, kind, row_bytes, pieces[source.encoding.model])
     return card
 
 
 def _own(
-    source: SourceReading, at: int, kind: RowKind, stands: int, spell: Piece
+    source: SourceReading, at: int, kind: RowKind, row_bytes: int, spell: Piece
 ) -> dict[str, Any]:
-    """Describe a source's own row, and the token inside which the target stands."""
+    """Describe a source's own row, and the token inside which the target row_bytes."""
     encoding = source.encoding
     tokens = encoding.text_tokens
     boundary = int(encoding.end[tokens[at - 1]]) if at else 0
@@ -146,7 +146,7 @@ def _own(
         "after": around(encoding.data, boundary),
     }
     if kind is RowKind.INSIDE:
-        known = encoding.data[boundary:stands].decode("utf-8", "backslashreplace")
+        known = encoding.data[boundary:row_bytes].decode("utf-8", "backslashreplace")
         whole = "" if follows is None else encoding.pieces[follows]
         shown["inside"] = [visible(whole), visible(known)]
     return shown

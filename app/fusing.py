@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from fusion_core import fuse
+from fusion_core.mapping import STRATEGIES
 from fusion_core.records import Analysis, Encoding
-from fusion_core.vocab import STRATEGIES
 
 from .glyphs import characters, visible
 from .views import board, finite, short_name

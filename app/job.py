@@ -60,7 +60,7 @@ class Job:
         return now
 
     def statuses(self) -> dict[str, RunStatus]:
-        """Say where every part stands."""
+        """Say where every part row_bytes."""
         return {part: self.status(part) for part in self.parts}
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_core.errors import InputError
-from fusion_core.files import folder_whole, write_whole
+from fusion_core.io.files import folder_whole, write_whole
 
 from . import job as job_
 from . import teaching, work_training

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fusion_core import corpus, documents
+from fusion_core import corpus
 from fusion_core.config import utf8
 from fusion_core.errors import FusionError, InputError, TooLargeError, size_of
+from fusion_core.io import documents
 
 from .forms import DOMAINS, Form
 from .limits import Limits

@@ -63,7 +63,7 @@ def pages(analysis: Analysis) -> list[int]:
 
 
 def page_of(analysis: Analysis, index: int) -> int:
-    """Return the page on which a target text token stands."""
+    """Return the page on which a target text token row_bytes."""
     return int(np.searchsorted(pages(analysis), index, side="right")) - 1
 
 

@@ -14,10 +14,10 @@ import torch
 
 from fusion_core import pipeline
 from fusion_core.characters import NextCharacters, next_characters
+from fusion_core.compare import FusedScore, operators
 from fusion_core.config import FusionConfig
+from fusion_core.mapping import STRATEGIES
 from fusion_core.records import Analysis, NextTokenRows
-from fusion_core.study import FusedScore, operators
-from fusion_core.vocab import STRATEGIES
 
 from .gpu import on_device
 from .shelf import Shelf, told
@@ -105,8 +105,8 @@ def characters(
         tail=torch.cat([rows.tail, torch.ones_like(rows.tail[:1])]),
     )
     nothing = torch.zeros(len(whole), dtype=torch.int64)
-    stands = analysis.target.stands
-    fused = NextTokenRows("fused", whole, nothing, nothing.float(), stands)
+    row_bytes = analysis.target.row_bytes
+    fused = NextTokenRows("fused", whole, nothing, nothing.float(), row_bytes)
     return [*asked, next_characters(fused, analysis.target, target, positions)]
 
 

@@ -44,7 +44,7 @@ def train(folder: str, config: str, seconds: float) -> Iterator[RunStatus]:
         seconds: after which it is stopped.
 
     Yields:
-        Where the run stands, twice a second; the files in its folder tell the same.
+        Where the run row_bytes, twice a second; the files in its folder tell the same.
     """
     place = Path(folder)
     settings = RunConfig.of(yaml.safe_load(config))

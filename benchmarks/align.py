@@ -32,7 +32,7 @@ from rapidfuzz.distance import Levenshtein
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fusion_core import tokens, vocab
+from fusion_core import mapping, tokens
 from fusion_core.align import by_bytes, by_bytes_batch, by_dtw
 from fusion_core.records import Encoding
 from fusion_core.tokens import TextTokenizer
@@ -69,7 +69,7 @@ def main() -> None:
             "",
             *warping(source, target, text, published_cell(folder)),
             *batches(loaded, text),
-            *mapping(loaded),
+            *mapping_times(loaded),
         ]
     OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(OUT.read_text(encoding="utf-8"))
@@ -210,7 +210,7 @@ def batches(loaded: dict[str, TextTokenizer], text: str) -> list[str]:
     ]
 
 
-def mapping(loaded: dict[str, TextTokenizer]) -> list[str]:
+def mapping_times(loaded: dict[str, TextTokenizer]) -> list[str]:
     """Time the mappings, built and read back, and the published search by edit distance."""
     lines = []
     for source, target in (PAIRS[0], PAIRS[2]):
@@ -218,13 +218,13 @@ def mapping(loaded: dict[str, TextTokenizer]) -> list[str]:
             published_mapping(loaded[source], loaded[target], distance)
             for distance in (editdistance.eval, Levenshtein.distance)
         )
-        for name in vocab.MATRICES:
-            if vocab.STRATEGIES[name].counts:
+        for name in mapping.MATRICES:
+            if mapping.STRATEGIES[name].counts:
                 continue
             spent = []
             for from_cache in (False, True):
                 began = time.perf_counter()
-                _, was = vocab.matrix(name, loaded[source], loaded[target])
+                _, was = mapping.matrix(name, loaded[source], loaded[target])
                 spent.append(time.perf_counter() - began)
                 assert was == from_cache
             compared = [

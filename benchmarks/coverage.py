@@ -22,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fusion_core import tokens, vocab
+from fusion_core import mapping, tokens
 from fusion_core.align import by_bytes_batch, by_dtw
 from fusion_core.records import RowKind, VocabMap
 from fusion_core.tokens import TextTokenizer
@@ -50,8 +50,8 @@ def main() -> None:
     rows = []
     for source, shown in SOURCES.items():
         print(shown, file=sys.stderr)
-        mined = vocab.matrix("mined", loaded[source], loaded[TARGET])[0]
-        maps = {s: vocab.matrix(s, loaded[source], loaded[TARGET])[0] for s in MAPS}
+        mined = mapping.matrix("mined", loaded[source], loaded[TARGET])[0]
+        maps = {s: mapping.matrix(s, loaded[source], loaded[TARGET])[0] for s in MAPS}
         for name, parts in read.items():
             figures = shares(loaded[TARGET], loaded[source], parts, mined, maps)
             rows.append((shown, name, *(f"{x:.1%}" for x in figures)))

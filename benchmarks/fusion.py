@@ -40,9 +40,10 @@ from rows import load, medians
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fusion_core import corpus, fuse, models, pipeline, project, tokens, vocab, zoo
+from fusion_core import corpus, fuse, mapping, models, pipeline, project, tokens, zoo
 from fusion_core.align import by_bytes
 from fusion_core.config import FusionConfig
+from fusion_core.mapping import Mapping, PrefixRelation
 from fusion_core.models import LoadedModel
 from fusion_core.reading import JointText
 from fusion_core.records import (
@@ -56,7 +57,6 @@ from fusion_core.records import (
     VocabMap,
 )
 from fusion_core.tokens import TextTokenizer
-from fusion_core.vocab import Mapping, PrefixRelation
 
 OUT = ROOT / "benchmarks" / "results" / "fusion.md"
 POSITIONS = 2048
@@ -207,7 +207,7 @@ def random_rows(
         rows = SparseRows(joined[1], probs, 1 - probs.sum(1), size)
         picked = torch.full((len(observed),), torch.nan)
     where = torch.device(device)
-    boundary = encoding.stands.clip(0)
+    boundary = encoding.row_bytes.clip(0)
     return NextTokenRows(
         encoding.model, rows.to(where), observed.to(where), picked.to(where), boundary
     )
@@ -259,7 +259,7 @@ def fused(
 def speed(case: Case) -> list[str]:
     """Time every strategy with every operator."""
     lines = []
-    for name in vocab.STRATEGIES:
+    for name in mapping.STRATEGIES:
         maps = case.maps(name)
         steps: dict[str, Callable[[], Any]] = {o: partial(fused, case, maps, o) for o in OPERATORS}
         steps["cache"] = partial(fused, case, maps, entropy=False)
@@ -473,12 +473,12 @@ def known_at(case: Case, part: Part, source: int) -> list[tuple[bytes, bool]]:
     target, other = part.encodings[0], part.encodings[source + 1]
     text, alignment = b" " + target.data, part.alignments[source]
     unspelt = target.dummy_prefix and not other.dummy_prefix
-    first = int(other.stands[0])
+    first = int(other.row_bytes[0])
     return [
         (text[at - back : at] if back else b"", unspelt and i == 0)
         for i, (at, back) in enumerate(
             zip(
-                (target.stands[:-1].clip(first) + 1).tolist(),
+                (target.row_bytes[:-1].clip(first) + 1).tolist(),
                 alignment.offset.tolist(),
                 strict=True,
             )

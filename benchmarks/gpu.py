@@ -7,10 +7,10 @@ writing anything:
 
     python benchmarks/gpu.py --device cpu --layers 2 --hidden 64 --vocabulary 500 --tokens 64
 
-*Rows.* `models.rows_batch` with the top 10 of each row against the network alone in inference mode
-on the same ids, at once and in the batches that `rows_batch` makes. *Fusion.* The top 10 of three
-sources' random rows (those of fusion.py) on one text, from `NextTokenRows` and `Alignment` to
-`FusedRows`, on the device and on the CPU. Vocabularies are grown by random merges.
+*Rows.* `models.read_rows_batch` with the top 10 of each row against the network alone in inference
+mode on the same ids, at once and in the batches that `read_rows_batch` makes. *Fusion.* The top 10
+of three sources' random rows (those of fusion.py) on one text, from `NextTokenRows` and `Alignment`
+to `FusedRows`, on the device and on the CPU. Vocabularies are grown by random merges.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT))
 
 from fusion_core import models
 from fusion_core.align import by_bytes
-from fusion_core.config import Cut
+from fusion_core.config import Truncation
 from fusion_core.models import LoadedModel
 from fusion_core.records import Encoding
 from fusion_core.tokens import TextTokenizer
@@ -175,7 +175,7 @@ def rows(model: LoadedModel, batch: int, tokens: int) -> list[str]:
     calls: dict[str, Callable[[], Any]] = {
         "bare": lambda: bare(inputs),
         "bare in batches": lambda: [bare(some) for some in inputs.split(at_once)],
-        "rows": lambda: models.rows_batch(model, texts, cut=Cut(top_k=TOP_K)),
+        "rows": lambda: models.read_rows_batch(model, texts, cut=Truncation(top_k=TOP_K)),
     }
     taken = timed(calls, REPEATS, waits(model.device))
     middle = {key: statistics.median(t) for key, t in taken.items()}
@@ -183,7 +183,7 @@ def rows(model: LoadedModel, batch: int, tokens: int) -> list[str]:
     names = {
         "bare": f"the network alone, {batch} texts at once",
         "bare in batches": f"the network alone, {min(at_once, batch)} at once",
-        "rows": f"`rows_batch`, top {TOP_K}",
+        "rows": f"`read_rows_batch`, top {TOP_K}",
     }
     return [
         f"## Rows of a Llama of {parameters / 1e9:.2f} billion parameters, bfloat16",

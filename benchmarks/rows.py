@@ -2,7 +2,7 @@
 
     python benchmarks/rows.py
 
-writes benchmarks/results/rows.md: `models.rows_batch`, with whole rows and with their top 10,
+writes benchmarks/results/rows.md: `models.read_rows_batch`, with whole rows and with their top 10,
 against the network alone in inference mode on the same ids, for every model of the zoo and, where
 FUSELAB_TESTDATA names the folder of test data, its two models of children's stories. All texts of a
 batch have the same length, so that nothing is padded. The three calls are timed in turn, on two
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fusion_core import corpus, models, zoo
-from fusion_core.config import Cut
+from fusion_core.config import Truncation
 from fusion_core.models import LoadedModel
 from fusion_core.records import Encoding
 
@@ -60,9 +60,9 @@ def main() -> None:
                 "# What rows cost beyond the forward pass",
                 "",
                 "`FUSELAB_TESTDATA=… python benchmarks/rows.py`; two cores, float32, medians of",
-                f"{REPEATS} calls in turn. A ratio is the time of `rows_batch` over that of the",
-                "bare network on the same ids, the median of the ratios turn by turn; it should be",
-                f"at most {TARGET}. Peaks are of the memory that torch takes during a call, its",
+                f"{REPEATS} calls in turn. A ratio is the time of `read_rows_batch` over that of",
+                "the bare network on the same ids, the median of the ratios turn by turn; it",
+                f"should be at most {TARGET}. Peaks: what torch takes during a call, its",
                 "result included.",
                 "",
                 "| model | vocabulary | tokens | bare, tokens/s | whole rows, tokens/s | ratio | "
@@ -162,8 +162,8 @@ def calls(model: LoadedModel, encodings: Sequence[Encoding]) -> dict[str, Callab
 
     return {
         "bare": bare,
-        "whole": lambda: models.rows_batch(model, encodings),
-        "cut": lambda: models.rows_batch(model, encodings, cut=Cut(top_k=TOP_K)),
+        "whole": lambda: models.read_rows_batch(model, encodings),
+        "cut": lambda: models.read_rows_batch(model, encodings, cut=Truncation(top_k=TOP_K)),
     }
 
 

@@ -86,8 +86,8 @@ class Side:
         self.all_end = encoding.end.tolist()
         self.upto = {end: n for n, end in enumerate(self.end, 1)}
         self.last = {end: n for n, end in enumerate(self.all_end)}
-        self.stands = [-int(dummy), *self.end]
-        self.row_at = {stand: row for row, stand in enumerate(self.stands)}
+        self.row_bytes = [-int(dummy), *self.end]
+        self.row_at = {stand: row for row, stand in enumerate(self.row_bytes)}
         spelt = [vocabulary.spelt[i] for i in encoding.ids[own].tolist()]
         self.joined, self.skip = b"".join(spelt), int(dummy)
         self.cuts = list(itertools.accumulate(map(len, spelt), initial=0))
@@ -125,18 +125,18 @@ def expected_rows(target: Side, source: Side) -> list[tuple[int, int, int, bool]
     bytes are known if it covers them from the boundary on and loses none.
     """
     rows = []
-    first, row_at, stands = source.stands[0], source.row_at, source.stands
-    for stand in target.stands[:-1]:
+    first, row_at, row_bytes = source.row_bytes[0], source.row_at, source.row_bytes
+    for stand in target.row_bytes[:-1]:
         at = max(stand, first)
         row = row_at.get(at)
         if row is not None:
             rows.append((row, 1, 0, True))
             continue
-        row = bisect_right(stands, at) - 1
-        begin = max(stands[row], 0)
+        row = bisect_right(row_bytes, at) - 1
+        begin = max(row_bytes[row], 0)
         covered = row < source.n and source.start[row] == begin and source.end[row] > at
         if covered and not source.loses(begin, at):
-            rows.append((row, 2, at - stands[row], at == 0))
+            rows.append((row, 2, at - row_bytes[row], at == 0))
         else:
             rows.append((-1, 0, 0, at == 0))
     return rows
@@ -177,13 +177,13 @@ def reasons(target: Side, source: Side, aligned: Alignment) -> Counter[str]:
     """Say why target rows have no source row, and how many shared ones cut a lost character."""
     found: Counter[str] = Counter()
     for i in np.flatnonzero(aligned.kind == RowKind.NONE).tolist():
-        at = max(target.stands[i], 0)
-        row = bisect_right(source.stands, at) - 1
-        last = max(source.stands[row], 0)
+        at = max(target.row_bytes[i], 0)
+        row = bisect_right(source.row_bytes, at) - 1
+        last = max(source.row_bytes[row], 0)
         begin = source.start[row] if row < source.n else source.size
         found[LOST if source.loses(last, max(at, begin)) else OTHER] += 1
-    stands = np.maximum(np.asarray(target.stands[:-1], np.int64), 0)
-    cut = stands[(aligned.kind == RowKind.SHARED) & source.cuts_a_character[stands]].tolist()
+    row_bytes = np.maximum(np.asarray(target.row_bytes[:-1], np.int64), 0)
+    cut = row_bytes[(aligned.kind == RowKind.SHARED) & source.cuts_a_character[row_bytes]].tolist()
     found[CUT] += sum(source.loses(at, at + 1) for at in cut)
     return found
 

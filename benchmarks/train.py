@@ -80,7 +80,7 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     import transformers
 
     from fusion_core.config import RunConfig
-    from fusion_core.train import MODEL, Observer, teach, teach_pairs
+    from fusion_core.train import MODEL, Observer, teach, train_pairwise
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
@@ -104,7 +104,7 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     curve: list[dict[str, Any]] = []
     began = time.monotonic()
     config = RunConfig.of(settings)
-    result = (teach_pairs if config.pairwise else teach)(
+    result = (train_pairwise if config.pairwise else teach)(
         config, out, Observer(metrics=curve.append)
     )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -126,7 +126,8 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
 
 def test(model: Path | str, folder: Path) -> dict[str, float]:
     """Measure a model on the test split."""
-    from fusion_core import documents, models, pipeline
+    from fusion_core import models, pipeline
+    from fusion_core.io import documents
 
     reader = models.load(str(model))
     texts = {d: documents.read_documents(folder / f"test-{d}.txt") for d in DOMAINS}
@@ -173,9 +174,10 @@ def run_all(jobs: list[Job], folder: Path) -> list[dict[str, Any]]:
 
 def read_together(folder: Path) -> dict[str, dict[str, float]]:
     """Measure the models as they are, and their fused rows, on the test split."""
-    from fusion_core import documents, models, pipeline
+    from fusion_core import models, pipeline
     from fusion_core.config import FusionConfig
     from fusion_core.gather import Gathering
+    from fusion_core.io import documents
     from fusion_core.reading import joint_texts
 
     zoo = [models.load(name) for name in ("zoo:llama", *SOURCES)]

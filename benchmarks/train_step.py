@@ -47,7 +47,7 @@ from fusion_core import zoo
 from fusion_core.cache import Cache, CacheWriter, Manifest, StoredDocument, plan
 from fusion_core.config import Lora, RunConfig
 from fusion_core.records import SparseRows
-from fusion_core.train import Blocks, CacheLessons, Collator, FusionTrainer
+from fusion_core.train import Blocks, CachedRowsDataset, Collator, FusionTrainer
 from fusion_core.train.adapters import with_adapters
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -120,7 +120,7 @@ class Steps:
         cache = Cache.open(folder)
         self.batch, block = shape["batch"], shape["block"]
         self.blocks = {
-            plain: Blocks(CacheLessons(cache, plain=plain), block, start_id=1, end_id=2)
+            plain: Blocks(CachedRowsDataset(cache, plain=plain), block, start_id=1, end_id=2)
             for plain in (True, False)
         }
         self.collate = Collator(block, 2)

@@ -21,8 +21,9 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fusion_core import corpus, documents, models, pipeline, vocab, zoo
+from fusion_core import corpus, mapping, models, pipeline, zoo
 from fusion_core.config import FusionConfig
+from fusion_core.io import documents
 from fusion_core.models import LoadedModel
 
 OUT = ROOT / "benchmarks" / "results" / "transfer.md"
@@ -30,7 +31,7 @@ TEST_DOCUMENTS = 12
 """A domain."""
 COUNTED_DOCUMENTS = 100
 """A domain."""
-STRATEGIES = tuple(vocab.STRATEGIES)
+STRATEGIES = tuple(mapping.STRATEGIES)
 CLOSE = 1.02
 """A strategy is level with the best where its cross-entropy is at most this many times its."""
 
@@ -124,8 +125,8 @@ def halves(
     target: LoadedModel, source: LoadedModel, windows: Sequence[str], config: FusionConfig
 ) -> dict[str, dict[str, Any]]:
     """Study all windows at once, but `statistical` half by half, counted in the other half."""
-    fixed = [s for s in STRATEGIES if not vocab.STRATEGIES[s].counts]
-    counting = [s for s in STRATEGIES if vocab.STRATEGIES[s].counts]
+    fixed = [s for s in STRATEGIES if not mapping.STRATEGIES[s].counts]
+    counting = [s for s in STRATEGIES if mapping.STRATEGIES[s].counts]
     study = pipeline.transfer_study(target, source, windows, config, fixed)
     parts = [
         pipeline.transfer_study(target, source, read, config, counting, corpus=counted)

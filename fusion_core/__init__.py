@@ -4,17 +4,14 @@ The rooms, in the order in which they may import one another (a test reads the i
 
     errors < records < config              data and checks only
     numerics                               sums over large vocabularies
-    files                                  written whole or not at all
 
     the stages
-      documents   file                     -> texts
+      io          file                     -> texts; files written whole or not at all
       corpus      seed                     -> texts and questions of the toy domains
       zoo         name                     -> folder of an embedded model
-      spans       tokens' bytes x text     -> where each token stands
       tokens      text                     -> Encoding
-      align       Encoding x Encoding      -> Alignment
-      windows     Encodings                -> stretches that every model can read
-      vocab       vocabulary x vocabulary  -> VocabMap, PrefixRelation
+      align       Encoding x Encoding      -> Alignment; stretches that every model can read
+      mapping     vocabulary x vocabulary  -> VocabMap, PrefixRelation
       models      texts                    -> NextTokenRows
       characters  NextTokenRows            -> NextCharacters
       project     NextTokenRows            -> ProjectedRows
@@ -24,18 +21,19 @@ The rooms, in the order in which they may import one another (a test reads the i
       losses      logits x fused rows      -> nats of both parts
       baselines   weights                  -> merged weights
 
-    reading, origins < gather              windows of texts, fused
-    pipeline < build, generate,            call the stages in order
-               suite, study
+    reading < gather                       windows of texts, fused
+    pipeline < cache.building, generate,   call the stages in order
+               benchmark, compare
     train < runs                           a run's settings -> a trained model, in its own process
     reports                                records -> JSON objects and tables
     cli, __main__                          the command line
     zoo.build, zoo.__main__                how the embedded models were made
 
 Stages take records and give records. They do not import one another, with these exceptions:
-`tokens` calls `spans`; `vocab`, `models` and `characters` hold a `tokens.TextTokenizer`; `vocab`
-counts the pairs that `align` finds; `models` finds embedded models through `zoo`; `project` asks a
-`vocab.PrefixRelation` or `vocab.Transport`. Nothing here imports gradio, plotly or `app`.
+`mapping`, `models` and `characters` hold a `tokens.TextTokenizer`; `mapping` counts the pairs that
+`align` finds; `models` finds embedded models through `zoo`; `project` asks a
+`mapping.PrefixRelation` or `mapping.Transport`; what they write goes through `io`.
+Nothing here imports gradio, plotly or `app`.
 """
 
 __version__ = "0.1.0"

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import InputError
-from .files import DOCUMENT_TOKENS, TOKENIZER_FILES, folder_whole
+from .io.files import DOCUMENT_TOKENS, TOKENIZER_FILES, folder_whole
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

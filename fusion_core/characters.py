@@ -82,7 +82,7 @@ def next_characters(
     """
     at = _checked(rows, encoding, tokenizer, positions)
     table = _table(tokenizer)
-    row = np.searchsorted(encoding.stands, at, side="right") - 1
+    row = np.searchsorted(encoding.row_bytes, at, side="right") - 1
     like = rows.observed_logprob
     end, unknown = like.new_zeros(len(at)), like.new_ones(len(at))
     byte_probs = like.new_zeros(len(at), 256)
@@ -157,11 +157,11 @@ def _checked(
         raise InputError(
             f"Byte {outside[0]} lies outside the text: choose positions from 0 to {size}."
         )
-    if (len(rows.rows), rows.rows.vocab_size) != (len(encoding.stands), tokenizer.size):
+    if (len(rows.rows), rows.rows.vocab_size) != (len(encoding.row_bytes), tokenizer.size):
         raise InputError(
             f"{len(rows.rows)} rows of {rows.model} over {rows.rows.vocab_size} ids do not fit an "
-            f"encoding with {len(encoding.stands)} rows over {tokenizer.size}: give the rows, the "
-            "encoding and the tokenizer of one model and text."
+            f"encoding with {len(encoding.row_bytes)} rows over {tokenizer.size}: give the rows, "
+            "the encoding and the tokenizer of one model and text."
         )
     return at
 
@@ -180,7 +180,7 @@ def _groups(
     Positions at which the model says nothing are left out.
     """
     text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
-    stand = encoding.stands[row]
+    stand = encoding.row_bytes[row]
     marks = np.zeros(len(text), np.int64)
     for start, stop in encoding.lost:
         marks[start + 1 : stop + 1] = 1

@@ -21,10 +21,12 @@ from typing import NoReturn
 
 import numpy as np
 
-from . import build, documents, fuse, generate, models, pipeline, runs, suite, train, vocab
+from . import benchmark, fuse, generate, mapping, models, pipeline, runs, train
 from .align import METHODS
+from .cache import building
 from .config import MAX_TEXT_BYTES, FusionConfig, RunConfig, utf8
 from .errors import InputError, sentence
+from .io import documents
 from .reading import Progress
 from .reports import (
     Report,
@@ -158,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--top-k", type=int, default=10, help="tokens kept of a fused row")
 
     def add_strategy(sub: argparse.ArgumentParser, *more: str) -> None:
-        names = ", ".join([*vocab.STRATEGIES, *more])
+        names = ", ".join([*mapping.STRATEGIES, *more])
         sub.add_argument("--strategy", default=FusionConfig.strategy, help=names)
 
     def add_windows(sub: argparse.ArgumentParser) -> None:
@@ -182,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("map-vocab", _map_vocab, "map a source's vocabulary to a target's")
     sub.add_argument("--target", required=True)
     sub.add_argument("--source", required=True)
-    sub.add_argument("--strategy", required=True, help=", ".join(vocab.MATRICES))
+    sub.add_argument("--strategy", required=True, help=", ".join(mapping.MATRICES))
     sub.add_argument("--out", required=True, help="an .npz file")
     sub.add_argument("--text-file", help="documents in which `statistical` counts")
 
@@ -229,10 +231,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", required=True, help="documents: a file, or a hub dataset's id")
     sub.add_argument("--out", required=True, help="a folder; a half-built cache is gone on with")
     sub.add_argument(
-        "--keep", default="fused", help="; ".join(f"{k}: {v}" for k, v in build.KINDS.items())
+        "--keep", default="fused", help="; ".join(f"{k}: {v}" for k, v in building.KINDS.items())
     )
     sub.add_argument(
-        "--shard-bytes", type=int, default=build.SHARD_BYTES, help="text of one file of the cache"
+        "--shard-bytes",
+        type=int,
+        default=building.SHARD_BYTES,
+        help="text of one file of the cache",
     )
     add_strategy(sub)
     add_carrying(sub)
@@ -315,7 +320,7 @@ def _config(options: argparse.Namespace) -> FusionConfig:
         if hasattr(options, name)
     }
     config = FusionConfig(**given)
-    vocab.strategy(config.strategy)
+    mapping.strategy(config.strategy)
     fuse.check(config.operator, config.level)
     return config
 
@@ -336,11 +341,11 @@ def _align(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]
 
 
 def _map_vocab(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]:
-    vocab.strategy(options.strategy)
+    mapping.strategy(options.strategy)
     texts = documents.read_documents(options.text_file) if options.text_file else []
     target, source = _tokenizers([options.target, options.source])
     began = time.perf_counter()
-    pairs, from_cache = vocab.matrix(options.strategy, source, target, texts)
+    pairs, from_cache = mapping.matrix(options.strategy, source, target, texts)
     seconds = time.perf_counter() - began
     documents.write_arrays(options.out, pairs.arrays() | {"shape": np.asarray(pairs.shape)})
     report = {
@@ -366,7 +371,7 @@ def _transfer(options: argparse.Namespace) -> tuple[Report, Callable[[Report], s
     config = _config(options)
     texts, corpus = documents.read_documents(options.text_file), _corpus(options)
     target, source = _load(options, [options.target, options.source])
-    names = list(vocab.STRATEGIES) if every else [config.strategy]
+    names = list(mapping.STRATEGIES) if every else [config.strategy]
     study = pipeline.transfer_study(
         target, source, texts, config, names, corpus=corpus, progress=_progress()
     )
@@ -412,7 +417,7 @@ def _cache(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]
     texts, corpus = documents.load_documents(options.data, seed=options.seed), _corpus(options)
     target, *sources = _load(options, [options.target, *options.source])
     began = time.perf_counter()
-    cache = build.build_cache(
+    cache = building.build_cache(
         target,
         sources,
         texts,
@@ -455,7 +460,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[Report, Callable[[Report], s
         texts = documents.read_documents(options.text_file)
     readers = _load(options, options.model)
     scores = (
-        suite.toy(readers, progress=_progress())
+        benchmark.toy(readers, progress=_progress())
         if texts is None
         else pipeline.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
     )

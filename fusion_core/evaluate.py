@@ -16,12 +16,12 @@ def bits(nats: float, n_bytes: int) -> float:
     return nats / math.log(2) / n_bytes if n_bytes else math.nan
 
 
-def native_nats(rows: NextTokenRows, stands: np.ndarray, low: int, high: int) -> float:
+def native_nats(rows: NextTokenRows, row_bytes: np.ndarray, low: int, high: int) -> float:
     """Sum a model's own cross-entropy over the tokens after rows that stand in ``[low, high)``.
 
     Args:
         rows: n + 1 rows.
-        stands: (n + 1,) bytes at which they stand.
+        row_bytes: (n + 1,) bytes at which they stand.
         low: first byte.
         high: one past the last byte.
 
@@ -29,7 +29,7 @@ def native_nats(rows: NextTokenRows, stands: np.ndarray, low: int, high: int) ->
         Nats. Where several rows stand at one byte, all of them count: a token without width is
         predicted, too.
     """
-    inside = torch.as_tensor((stands[:-1] >= low) & (stands[:-1] < high))
+    inside = torch.as_tensor((row_bytes[:-1] >= low) & (row_bytes[:-1] < high))
     return float(-rows.observed_logprob[:-1].cpu()[inside].double().sum())
 
 
@@ -133,9 +133,9 @@ def native_ce(target: Encoding, source: Encoding, rows: NextTokenRows) -> np.nda
     sure = np.isfinite(nats)
     along = np.concatenate([[0.0], np.cumsum(np.where(sure, nats, 0.0))])
     unsure = np.concatenate([[0], np.cumsum(~sure)])
-    stands = source.stands
-    bounds = np.maximum(target.stands, stands[0])
-    at = np.searchsorted(stands, bounds, side="right") - 1
-    found = stands[at] == bounds
+    row_bytes = source.row_bytes
+    bounds = np.maximum(target.row_bytes, row_bytes[0])
+    at = np.searchsorted(row_bytes, bounds, side="right") - 1
+    found = row_bytes[at] == bounds
     whole = found[:-1] & found[1:] & (np.diff(bounds) > 0) & (np.diff(unsure[at]) == 0)
     return np.where(whole, along[at[1:]] - along[at[:-1]], np.nan)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from . import evaluate as scoring
-from . import fuse, models, vocab
+from . import fuse, mapping, models
 from .align import by_bytes
-from .config import Cut, FusionConfig
-from .origins import origins
+from .config import FusionConfig, Truncation
 from .project import Carrier, chain_rule, target_rows
+from .project.attribution import origins
 from .reading import JointText, Progress, Reading
 from .records import (
     Analysis,
@@ -66,7 +66,7 @@ class Gathering:
     def __init__(
         self,
         read: JointText,
-        maps: Sequence[vocab.Mapping | None],
+        maps: Sequence[mapping.Mapping | None],
         config: FusionConfig,
         *,
         carried_top_k: int | None = None,
@@ -135,8 +135,8 @@ class Gathering:
         self._rows.put_sparse(where, fused.rows, "fused", pick)
         for name in ("weights", "winner", "kept", "ce", "entropy", "observed_logprob"):
             self._rows.put(where, getattr(fused, name)[pick], name)
-        stands = reading.stands(0)[:-1]
-        counted = torch.as_tensor((stands >= scored[0]) & (stands < scored[1]))
+        row_bytes = reading.row_bytes(0)[:-1]
+        counted = torch.as_tensor((row_bytes >= scored[0]) & (row_bytes < scored[1]))
         self._fused_nats -= float(fused.observed_logprob.cpu()[counted].double().sum())
         for j, rows in enumerate(carried[: len(carriers)], start=1):
             self._rows.put(where, torch.as_tensor(rows.kind[mine]), f"kind.{j}")
@@ -178,7 +178,7 @@ class Gathering:
             probs = kept.probs[:, :k]
             tail = kept.tail + kept.probs[:, k:].sum(1)
             return SparseRows(kept.ids[:, :k], probs, tail, kept.vocab_size, kept.temperature)
-        return models.cut_rows(rows.rows.logprobs, Cut(top_k=k), rows.rows.temperature)
+        return models.truncate_rows(rows.rows.logprobs, Truncation(top_k=k), rows.rows.temperature)
 
     def fused(self) -> FusedRows:
         """Return the fused rows of the whole text."""
@@ -255,7 +255,7 @@ class Gathering:
         return scoring.bits(self._fused_nats, self._read.scored_bytes)
 
 
-def carry(reading: Reading, source: int, pairs: vocab.Mapping | None) -> Carrier:
+def carry(reading: Reading, source: int, pairs: mapping.Mapping | None) -> Carrier:
     """Carry one source's rows of a window over to the target."""
     return Carrier(
         reading.rows[source],

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from . import characters, fuse, vocab
+from . import characters, fuse
 from . import evaluate as scoring
+from . import mapping as vocab_mapping
 from .align import METHODS, by_bytes
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError, ModelFormatError
@@ -23,13 +24,13 @@ from .records import Alignment, Analysis, Encoding
 from .tokens import TextTokenizer, encode_chat
 
 KEPT_MAPPINGS = 24
-_mappings: OrderedDict[tuple[Any, ...], vocab.Mapping] = OrderedDict()
+_mappings: OrderedDict[tuple[Any, ...], vocab_mapping.Mapping] = OrderedDict()
 _mappings_lock = Lock()
 
 
 def mapping(
     source: TextTokenizer, target: TextTokenizer, strategy: str, corpus: Sequence[str] = ()
-) -> vocab.Mapping | None:
+) -> vocab_mapping.Mapping | None:
     """Return the vocab mapping of a pair, kept in memory; None where ids mean the same.
 
     Tokenizers with one vocabulary that cut texts differently still need the `prefix` relation, for
@@ -38,18 +39,18 @@ def mapping(
     Args:
         source: the source's vocabulary.
         target: the target's vocabulary.
-        strategy: name in `vocab.STRATEGIES`.
+        strategy: name in `vocab_mapping.STRATEGIES`.
         corpus: texts for strategies that count.
 
     Raises:
         ModelFormatError: the vocabularies differ, and one spells no spaces.
     """
-    counts = vocab.strategy(strategy).counts
+    counts = vocab_mapping.strategy(strategy).counts
     by_bytes = strategy == "prefix" and source.spells_spaces
     if source.vocabulary_key == target.vocabulary_key:
         if not by_bytes or source.key == target.key:
             ends = set(source.end_ids) <= set(target.end_ids)
-            return None if ends else vocab.by_ids(source, target)
+            return None if ends else vocab_mapping.by_ids(source, target)
     else:
         check_spaces(source, target)
     pair = (source.key, source.end_ids, target.key, target.end_ids)
@@ -57,7 +58,9 @@ def mapping(
     with _mappings_lock:
         found = _mappings.get(key)
     if found is None:
-        found = vocab.relate(strategy, source, target, corpus)  # outside the lock: it may take long
+        found = vocab_mapping.relate(
+            strategy, source, target, corpus
+        )  # outside the lock: it may take long
     with _mappings_lock:
         found = _mappings.setdefault(key, found)
         _mappings.move_to_end(key)
@@ -72,7 +75,7 @@ def mappings(
     config: FusionConfig,
     corpus: Sequence[str],
     progress: Progress | None = None,
-) -> list[vocab.Mapping | None]:
+) -> list[vocab_mapping.Mapping | None]:
     """Check that models can be fused as configured, and return the sources' vocab mappings.
 
     Args:
@@ -306,8 +309,8 @@ def transfer_study(
     for text in joint_texts([target, source], documents, config, progress):
         for reading, (low, high) in zip(text.readings(), text.scored, strict=True):
             rows = reading.rows[0]
-            stands = reading.stands(0)[:-1]
-            scored = (stands >= low) & (stands < high)
+            row_bytes = reading.row_bytes(0)[:-1]
+            scored = (row_bytes >= low) & (row_bytes < high)
             native = scoring.native_ce(reading.encodings[0], reading.encodings[1], reading.rows[1])
             for name, score in scores.items():
                 carrier = carry(reading, 1, maps[name])

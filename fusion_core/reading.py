@@ -11,11 +11,11 @@ import numpy as np
 from . import evaluate as scoring
 from . import models
 from .align import by_bytes
+from .align.windows import Window, cut, windows
 from .config import FusionConfig
 from .errors import InputError
 from .models import LoadedModel
 from .records import Alignment, Encoding, NextTokenRows
-from .windows import Window, cut, windows
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and the share of it that is behind."""
@@ -45,7 +45,7 @@ class Reading:
     before: list[int]
     has_start: list[bool]
 
-    def stands(self, model: int) -> np.ndarray:
+    def row_bytes(self, model: int) -> np.ndarray:
         """(n + 1,) bytes of the whole text at which a model's rows stand."""
         return self.rows[model].boundary + self.window.start
 
@@ -56,7 +56,7 @@ class Reading:
 
     def owned(self, model: int) -> np.ndarray:
         """(n + 1,) bool, rows that are taken from this window."""
-        at = self.stands(model)
+        at = self.row_bytes(model)
         return (at >= self.window.own) & (at < self.window.own_end)
 
 
@@ -174,7 +174,7 @@ class JointText:
         totals = [0.0] * len(self.readers)
         for reading, (low, high) in zip(self.readings(progress), self.scored, strict=True):
             for j in range(len(self.readers)):
-                totals[j] += scoring.native_nats(reading.rows[j], reading.stands(j), low, high)
+                totals[j] += scoring.native_nats(reading.rows[j], reading.row_bytes(j), low, high)
         return totals
 
     def part(self, window: Window) -> list[tuple[Encoding, int]]:
@@ -183,7 +183,7 @@ class JointText:
 
     def cut_of(self, model: int) -> dict:
         """Return how a model's rows are to be read: the target's whole, a source's cut."""
-        kept = self._config.source_cut if model else None
+        kept = self._config.source_truncation if model else None
         return {"temperature": self._config.temperature, "cut": kept}
 
 
@@ -194,7 +194,7 @@ def read_windows(jobs: Sequence[tuple[JointText, Window]]) -> list[Reading]:
     parts = [text.part(window) for text, window in jobs]
     first = jobs[0][0]
     rows = [
-        models.rows_batch(model, [p[j][0] for p in parts], **first.cut_of(j))
+        models.read_rows_batch(model, [p[j][0] for p in parts], **first.cut_of(j))
         for j, model in enumerate(first.readers)
     ]
     return [

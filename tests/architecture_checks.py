@@ -108,14 +108,19 @@ def read(model: LoadedModel, text: str) -> list[int]:
 def rows_alone(model: LoadedModel, plain: Any) -> float:
     """Compare the rows of each text with the library's."""
     return max(
-        _off(model, plain, text, models.rows(model, model.tokenizer.encode(text)).dense.probs)
+        _off(
+            model,
+            plain,
+            text,
+            models.read_rows(model, model.tokenizer.encode(text)).dense.probs,
+        )
         for text in TEXTS
     )
 
 
 def rows_in_a_batch(model: LoadedModel, plain: Any) -> float:
     """Compare the rows of all texts, read at once, with the library's of each."""
-    rows = models.rows_batch(model, model.tokenizer.encode_batch(list(TEXTS)))
+    rows = models.read_rows_batch(model, model.tokenizer.encode_batch(list(TEXTS)))
     return max(_off(model, plain, t, r.dense.probs) for t, r in zip(TEXTS, rows, strict=True))
 
 

@@ -225,7 +225,7 @@ def unigram_text(vocabulary: Vocabulary, text: str) -> tuple[Stream, list[set[in
     runs: list[set[int]] = []
     for space, group in groupby(stream, lambda item: item[0] == " "):
         items = list(group)
-        same = {at for _, at, stands in items if stands}
+        same = {at for _, at, found in items if found}
         runs += [same] if space else []
         joined += [(" ", min(same, default=-1), bool(same))] if space else items
     return joined, [run for run in runs if len(run) > 1]
@@ -262,13 +262,13 @@ def unigram(vocabulary: Vocabulary) -> Reader:
 def unigram_words(stream: Stream) -> Iterator[Stream]:
     """Split before each space, written as a marker, of which one stands before the text."""
     word: Stream = []
-    for c, place, stands in stream:
+    for c, place, found in stream:
         opens = c in {" ", MARKER}
         if opens and word:
             yield word
         if opens or not word:
             word = [] if opens else [(MARKER, -1, False)]
-        word.append((MARKER if opens else c, place, stands))
+        word.append((MARKER if opens else c, place, found))
     if word:
         yield word
 
@@ -290,7 +290,7 @@ def written_out(vocabulary: Vocabulary) -> Callable[[str], Reading]:
         for word in words:
             at = 0
             for i, size in read("".join(c for c, _, _ in word)):
-                given = [place for _, place, stands in word[at : at + size] if stands]
+                given = [place for _, place, found in word[at : at + size] if found]
                 tokens.append((i, [] if i == vocabulary.unknown else given))
                 at += size
         return Reading(tokens, runs, dummy)

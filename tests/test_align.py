@@ -58,11 +58,11 @@ def test_groups_and_rows_equal_brute_force(
         same = [j for j in range(len(source)) if source.end[j] == end]
         assert aligned.boundary[i] == max(same, default=-1)
     for i, at in enumerate([0, *t[:-1]]):
-        stands = [0, *s]
-        last = max(j for j in range(len(stands)) if stands[j] <= at)
+        row_bytes = [0, *s]
+        last = max(j for j in range(len(row_bytes)) if row_bytes[j] <= at)
         assert aligned.row[i] == last
-        assert aligned.offset[i] == at - stands[last]
-        expected = RowKind.SHARED if at == stands[last] else RowKind.INSIDE
+        assert aligned.offset[i] == at - row_bytes[last]
+        expected = RowKind.SHARED if at == row_bytes[last] else RowKind.INSIDE
         assert aligned.kind[i] == expected
     assert aligned.coverage == np.mean([b in {0, *s} for b in [0, *t[:-1]]])
     assert aligned.coverage_with_prefix == 1.0

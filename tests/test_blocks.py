@@ -1,4 +1,4 @@
-"""Documents on their way into a model: lessons, blocks, batches, and models that read them."""
+"""Documents on their way into a model: examples, blocks, batches, and models that read them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fusion_core import build, corpus, models, zoo
-from fusion_core.cache import Cache
+from fusion_core import corpus, models, zoo
+from fusion_core.cache import Cache, building
 from fusion_core.config import FusionConfig
 from fusion_core.losses import IGNORED, token_losses
 from fusion_core.models import LoadedModel
 from fusion_core.records import SparseRows
 from fusion_core.train import (
     Blocks,
-    CacheLessons,
+    CachedRowsDataset,
     Collator,
-    Lesson,
+    Example,
     Positions,
-    TextLessons,
+    TextDataset,
     pack,
     prompt_tokens,
-    reads_packed,
+    supports_packing,
 )
 
 START, END, PAD, SIZE = 1, 2, 0, 1000
@@ -41,33 +41,33 @@ TEXTS = ["the cats sat, the cat 東京 sat", "a", "the " * 12, "sat thesat", "he
 
 
 class Given:
-    """Lessons that are there."""
+    """ExampleDataset that are there."""
 
-    def __init__(self, lessons: Sequence[Lesson]) -> None:
-        self._lessons = lessons
-        self.lengths = np.array([len(x.ids) for x in lessons], np.int64)
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._lessons = examples
+        self.lengths = np.array([len(x.ids) for x in examples], np.int64)
 
     def __len__(self) -> int:
         return len(self._lessons)
 
-    def __getitem__(self, i: int) -> Lesson:
+    def __getitem__(self, i: int) -> Example:
         return self._lessons[i]
 
 
-def lesson(m: int, number: int = 0, *, taught: bool = True, kept: bool = True) -> Lesson:
+def example(m: int, number: int = 0, *, taught: bool = True, kept: bool = True) -> Example:
     """Make a document of tokens that occur nowhere else; each row names its token first."""
     ids = torch.arange(m) + 10 + 50 * number
     if not taught:
-        return Lesson(ids)
+        return Example(ids)
     probs = torch.stack([0.5 + ids / 4000, torch.full((m,), 0.125)], 1)
     rows = SparseRows(torch.stack([ids, ids + 1], 1), probs, 1 - probs.sum(1), SIZE, 1.5)
     mass = (torch.arange(m) % 4) / 4
-    return Lesson(ids, rows, mass if kept else None)
+    return Example(ids, rows, mass if kept else None)
 
 
 def blocks_of(lengths: Sequence[int], size: int, *, taught: bool = True, **options) -> Blocks:
-    lessons = Given([lesson(m, i, taught=taught) for i, m in enumerate(lengths)])
-    return Blocks(lessons, size, **({"start_id": START, "end_id": END} | options))
+    examples = Given([example(m, i, taught=taught) for i, m in enumerate(lengths)])
+    return Blocks(examples, size, **({"start_id": START, "end_id": END} | options))
 
 
 # Packing --------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_labels_are_what_follows(
     m: int, start_id: int | None, end_id: int | None, taught: bool
 ) -> None:
     blocks = blocks_of([m], 64, taught=taught, start_id=start_id, end_id=end_id)
-    one = lesson(m, taught=taught)
+    one = example(m, taught=taught)
     line = [x for x in (start_id, *one.ids.tolist(), end_id) if x is not None]
     n = max(0, len(line) - 1)
     assert blocks.positions == n and len(blocks) == (n > 0)
@@ -169,7 +169,7 @@ def test_cut_documents_read_as_whole_ones(
     one = whole[0][0]
     pieces = sorted((first, last) for block in cut.blocks for _, first, last in block)
     assert len(pieces) == -(-whole.positions // size)
-    read = [cut.read(lesson(9), *piece) for piece in pieces]
+    read = [cut.read(example(9), *piece) for piece in pieces]
     for name in ("inputs", "labels", "weight"):
         assert torch.equal(torch.cat([getattr(p, name) for p in read]), getattr(one, name))
     for name in ("ids", "probs", "tail"):
@@ -178,12 +178,12 @@ def test_cut_documents_read_as_whole_ones(
 
 
 def test_weights() -> None:
-    one = lesson(6)
+    one = example(6)
     plain, by_kept = (blocks_of([6], 16, weigh_by_kept=w) for w in (False, True))
     assert plain.read(one, 0, 7).weight.tolist() == [0, 1, 1, 1, 0, 1, 0]
     assert by_kept.read(one, 0, 7).weight.tolist() == [0, 0.25, 0.5, 0.75, 0, 0.25, 0]
     assert by_kept.read(one, 2, 5).weight.tolist() == [0.5, 0.75, 0]
-    unknown = lesson(6, kept=False)
+    unknown = example(6, kept=False)
     for blocks in (plain, by_kept):
         assert blocks.read(unknown, 0, 7).weight.tolist() == [1] * 6 + [0]
 
@@ -193,7 +193,7 @@ def test_blocks_hold_every_document() -> None:
     blocks = blocks_of(lengths, 16)
     assert blocks.positions == sum(lengths) + len(lengths)
     labels = Counter(x for i in range(len(blocks)) for p in blocks[i] for x in p.labels.tolist())
-    every = Counter(x for i, m in enumerate(lengths) for x in lesson(m, i).ids.tolist())
+    every = Counter(x for i, m in enumerate(lengths) for x in example(m, i).ids.tolist())
     assert labels == every + Counter({END: len(lengths)})
     assert blocks.blocks == blocks_of(lengths, 16).blocks
 
@@ -251,16 +251,16 @@ def test_positions_start_anew_with_every_document() -> None:
 
 
 def test_rows_of_several_widths_and_none() -> None:
-    narrow, plain = lesson(3), lesson(2, 1, taught=False)
-    wide = lesson(2, 2)
+    narrow, plain = example(3), example(2, 1, taught=False)
+    wide = example(2, 2)
     more = torch.tensor([[-1], [-1]])
     rows = replace(
         wide.rows,
         ids=torch.cat([wide.rows.ids, more], 1),
         probs=torch.cat([wide.rows.probs, torch.zeros(2, 1)], 1),
     )
-    lessons = Given([narrow, plain, replace(wide, rows=rows)])
-    blocks = Blocks(lessons, 16, start_id=START, end_id=None)
+    examples = Given([narrow, plain, replace(wide, rows=rows)])
+    blocks = Blocks(examples, 16, start_id=START, end_id=None)
     for packed in (True, False):
         batch = Collator(16, PAD, packed)([blocks[i] for i in range(len(blocks))])
         assert batch["fused_ids"].shape[-1] == 3
@@ -283,7 +283,7 @@ def caches(
     folder: Path = tmp_path_factory.mktemp("caches")
     config = FusionConfig(top_k=5)
     return {
-        kind: build.build_cache(
+        kind: building.build_cache(
             target,
             [source, replace(other, name="other")],
             TEXTS,
@@ -292,11 +292,11 @@ def caches(
             kind=kind,
             shard_bytes=40,
         )
-        for kind in build.KINDS
+        for kind in building.KINDS
     }
 
 
-def same(a: Lesson, b: Lesson) -> bool:
+def same(a: Example, b: Example) -> bool:
     return torch.equal(a.ids, b.ids) and all(
         torch.equal(getattr(a.rows, n), getattr(b.rows, n)) for n in ("ids", "probs", "tail")
     )
@@ -305,16 +305,16 @@ def same(a: Lesson, b: Lesson) -> bool:
 def test_text_lessons_are_the_text(tiny_models: tuple[LoadedModel, LoadedModel]) -> None:
     for model in tiny_models:
         told: list[float] = []
-        lessons = TextLessons(
+        examples = TextDataset(
             model.tokenizer, TEXTS, lambda _, share, told=told: told.append(share)
         )
-        assert len(lessons) == len(TEXTS) and told == [0]
+        assert len(examples) == len(TEXTS) and told == [0]
         for i, text in enumerate(TEXTS):
             encoding = model.tokenizer.encode(text)
-            one = lessons[i]
+            one = examples[i]
             assert one.ids.tolist() == encoding.ids[encoding.text_tokens].tolist()
             assert one.ids.dtype == torch.int64 and one.rows is None and one.kept is None
-            assert lessons.lengths[i] == len(one.ids)
+            assert examples.lengths[i] == len(one.ids)
             assert model.tokenizer.start_id not in one.ids.tolist()
 
 
@@ -322,15 +322,15 @@ def test_cache_lessons_are_the_cache(
     caches: dict[str, Cache], tiny_models: tuple[LoadedModel, LoadedModel]
 ) -> None:
     cached = caches["fused"]
-    lessons, plain = CacheLessons(cached), CacheLessons(cached, plain=True)
-    texts = TextLessons(tiny_models[0].tokenizer, TEXTS)
-    assert len(lessons) == len(texts) == len(TEXTS)
-    assert lessons.lengths.tolist() == texts.lengths.tolist()
+    examples, plain = CachedRowsDataset(cached), CachedRowsDataset(cached, plain=True)
+    texts = TextDataset(tiny_models[0].tokenizer, TEXTS)
+    assert len(examples) == len(texts) == len(TEXTS)
+    assert examples.lengths.tolist() == texts.lengths.tolist()
     for i, document in enumerate(cached):
-        one = lessons[i]
+        one = examples[i]
         assert torch.equal(one.ids, texts[i].ids) and torch.equal(plain[i].ids, texts[i].ids)
         assert plain[i].rows is None and plain[i].kept is None
-        assert same(one, Lesson(document.observed, document.rows["fused"]))
+        assert same(one, Example(document.observed, document.rows["fused"]))
         assert len(one.rows) == len(one.ids) == len(one.kept)
         kept = document.extras["kept"]
         assert one.kept.dtype == torch.float32
@@ -341,32 +341,35 @@ def test_cache_lessons_are_the_cache(
 def test_sources_are_fused_as_they_are_read(caches: dict[str, Cache]) -> None:
     cached = caches["sources"]
     for options in ({}, {"operator": "mean", "top_k": 3}, {"operator": "min_ce", "level": "token"}):
-        fuse = partial(build.refuse, **options)
-        lessons = CacheLessons(cached, fuse)
+        fuse = partial(building.fuse_again, **options)
+        examples = CachedRowsDataset(cached, fuse)
         for i, document in enumerate(cached):
-            expected, one = fuse(document), lessons[i]
-            assert same(one, Lesson(document.observed, expected.rows["fused"]))
+            expected, one = fuse(document), examples[i]
+            assert same(one, Example(document.observed, expected.rows["fused"]))
             kept = torch.from_numpy(expected.extras["kept"].astype(np.float32)) / 255
             assert torch.equal(one.kept, kept)
             assert one.rows.ids.shape[1] <= options.get("top_k", 10)
-    assert CacheLessons(cached, plain=True)[0].rows is None
+    assert CachedRowsDataset(cached, plain=True)[0].rows is None
 
 
 def test_cache_lessons_go_to_other_processes(caches: dict[str, Cache]) -> None:
-    fuse = partial(build.refuse, operator="mean", top_k=3)
-    for lessons in (CacheLessons(caches["fused"]), CacheLessons(caches["sources"], fuse)):
-        again = pickle.loads(pickle.dumps(lessons))
-        assert again.lengths.tolist() == lessons.lengths.tolist()
-        blocks = Blocks(lessons, 16, start_id=START, end_id=END)
+    fuse = partial(building.fuse_again, operator="mean", top_k=3)
+    for examples in (
+        CachedRowsDataset(caches["fused"]),
+        CachedRowsDataset(caches["sources"], fuse),
+    ):
+        again = pickle.loads(pickle.dumps(examples))
+        assert again.lengths.tolist() == examples.lengths.tolist()
+        blocks = Blocks(examples, 16, start_id=START, end_id=END)
         sent = pickle.loads(pickle.dumps(blocks))
         assert sent.blocks == blocks.blocks
-        for i in range(len(lessons)):
-            assert same(again[i], lessons[i]) and torch.equal(again[i].kept, lessons[i].kept)
+        for i in range(len(examples)):
+            assert same(again[i], examples[i]) and torch.equal(again[i].kept, examples[i].kept)
 
 
 def test_rows_of_a_cache_stand_beside_their_tokens(caches: dict[str, Cache]) -> None:
     cached = caches["fused"]
-    blocks = Blocks(CacheLessons(cached), 16, start_id=START, end_id=END)
+    blocks = Blocks(CachedRowsDataset(cached), 16, start_id=START, end_id=END)
     seen = 0
     for number, block in enumerate(blocks.blocks):
         for (document, first, _), piece in zip(block, blocks[number], strict=True):
@@ -407,7 +410,7 @@ def texts() -> list[str]:
 def blocks_for(model: LoadedModel, size: int = 128) -> Blocks:
     tokenizer = model.tokenizer
     return Blocks(
-        TextLessons(tokenizer, texts()),
+        TextDataset(tokenizer, texts()),
         size,
         start_id=tokenizer.start_id,
         end_id=tokenizer.eos_id,
@@ -450,27 +453,27 @@ def mixes(model: LoadedModel) -> float:
 def test_what_is_said_of_a_model_is_so(model: LoadedModel) -> None:
     change = mixes(model)
     assert change < 1e-3 or change > 0.1  # no doubt about it
-    assert reads_packed(model) == (change < 1e-3)
+    assert supports_packing(model) == (change < 1e-3)
 
 
 def test_llama_reads_packed_and_alibi_does_not() -> None:
-    assert reads_packed(loaded("llama"))
+    assert supports_packing(loaded("llama"))
     assert mixes(loaded("llama")) < 1e-4
-    assert not reads_packed(loaded("mpt-code"))
+    assert not supports_packing(loaded("mpt-code"))
 
 
 def test_narrow_weights_are_no_reason_to_read_apart() -> None:
     # rounding differs with the shape of a batch; documents are still told apart
-    assert reads_packed(models.load("zoo:llama", dtype="bfloat16"))
+    assert supports_packing(models.load("zoo:llama", dtype="bfloat16"))
 
 
 def test_the_layout_does_not_change_the_loss(model: LoadedModel) -> None:
     blocks = blocks_for(model)
     some = [blocks[i] for i in range(len(blocks))]
     apart = clm_of(model, some, 128, packed=False)
-    chosen = clm_of(model, some, 128, packed=reads_packed(model))
+    chosen = clm_of(model, some, 128, packed=supports_packing(model))
     assert float(chosen) == pytest.approx(float(apart), rel=1e-4)
-    if not reads_packed(model):
+    if not supports_packing(model):
         assert float(clm_of(model, some, 128, packed=True)) != pytest.approx(float(apart), rel=1e-4)
 
 
@@ -494,7 +497,7 @@ def test_packed_blocks_lose_what_documents_lose_one_by_one() -> None:
 
 
 def test_models_that_cannot_be_asked(model: LoadedModel) -> None:
-    assert not reads_packed(replace(model, context=8))
+    assert not supports_packing(replace(model, context=8))
 
     def refuses(**inputs: Tensor) -> SimpleNamespace:
         if "position_ids" in inputs:
@@ -502,7 +505,7 @@ def test_models_that_cannot_be_asked(model: LoadedModel) -> None:
         return model.network(**inputs)
 
     network = SimpleNamespace(parameters=model.network.parameters)
-    assert not reads_packed(replace(model, network=_Called(refuses, network)))
+    assert not supports_packing(replace(model, network=_Called(refuses, network)))
 
 
 class _Called:
@@ -526,7 +529,7 @@ def test_prompts_are_read_but_not_taught() -> None:
     assert shown[1] is not None and shown[1].strip() == "5\nAnswer: 7"
     assert prompt_tokens(tokenizer, ids, "nowhere") == 0
     assert prompt_tokens(tokenizer, ids, "7") == len(ids)
-    given = replace(lesson(len(ids)), ids=ids, kept=torch.ones(len(ids)))
+    given = replace(example(len(ids)), ids=ids, kept=torch.ones(len(ids)))
     for start in (tokenizer.start_id, None):
         blocks = Blocks(
             Given([given]),

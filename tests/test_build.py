@@ -16,8 +16,8 @@ import pytest
 import torch
 from conftest import byte_level, launched, tiny_model
 
-from fusion_core import build, corpus, fuse, pipeline
-from fusion_core.cache import Cache
+from fusion_core import corpus, fuse, pipeline
+from fusion_core.cache import Cache, building
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
 from fusion_core.models import load
@@ -42,7 +42,9 @@ def kl(ids, probs, other) -> torch.Tensor:
 def test_a_cache_holds_what_a_person_sees(tiny_models, tmp_path, operator: str) -> None:
     target, source = tiny_models
     config = FusionConfig(operator=operator, level="token", top_k=6)
-    cache = build.build_cache(target, [source], DOCUMENTS, config, tmp_path / "c", shard_bytes=40)
+    cache = building.build_cache(
+        target, [source], DOCUMENTS, config, tmp_path / "c", shard_bytes=40
+    )
     assert len(cache) == len(DOCUMENTS) and len(cache.manifest.shards) > 2
     assert cache.tokens == sum(len(target.tokenizer.encode(d).text_tokens) for d in DOCUMENTS)
     for document, text in zip(cache, DOCUMENTS, strict=True):
@@ -62,13 +64,13 @@ def test_sources_are_fused_again_without_a_model(tmp_path) -> None:
     target, *sources = [load(f"zoo:{n}") for n in ("llama", "neox-reason", "mpt-code")]
     texts = [corpus.text(domain, "test", 900)[0] for domain in ("reasoning", "code")]
     folder = tmp_path / "c"
-    cache = build.build_cache(target, sources, texts, FusionConfig(), folder, kind="sources")
+    cache = building.build_cache(target, sources, texts, FusionConfig(), folder, kind="sources")
     for operator in fuse.OPERATORS:
         for level in fuse.LEVELS:
             config = FusionConfig(operator=operator, level=level)
             for document, text in zip(cache, texts, strict=True):
                 fused = pipeline.analyse(target, sources, text, config).fused
-                again = build.refuse(document, operator=operator, level=level)
+                again = building.fuse_again(document, operator=operator, level=level)
                 got = again.rows["fused"]
                 assert torch.allclose(got.probs.sum(1) + got.tail, torch.ones(len(got)), atol=1e-5)
                 rows = fused.rows
@@ -78,21 +80,21 @@ def test_sources_are_fused_again_without_a_model(tmp_path) -> None:
                 assert float(divergence.mean()) < limit
                 weights = fused.weights.mean(0).numpy()
                 assert again.extras["weights"] == pytest.approx(weights, abs=0.01)
-    one = build.refuse(cache[0], sources=[1])
+    one = building.fuse_again(cache[0], sources=[1])
     assert one.rows["fused"].ids[0, 0] == cache[0].rows["1"].ids[0, 0]
     for wrong in ([], [2], [-1]):
         with pytest.raises(InputError, match="not to be had"):
-            build.refuse(cache[0], sources=wrong)
+            building.fuse_again(cache[0], sources=wrong)
     with pytest.raises(InputError, match="not to be had"):
-        build.refuse(again)
+        building.fuse_again(again)
 
 
 def test_an_equal_build_goes_on_and_a_different_one_is_refused(tiny_models, tmp_path) -> None:
     target, source = tiny_models
     folder, config = tmp_path / "c", FusionConfig()
-    build.build_cache(target, [source], DOCUMENTS, config, folder, shard_bytes=40)
+    building.build_cache(target, [source], DOCUMENTS, config, folder, shard_bytes=40)
     shards = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
-    build.build_cache(target, [source], DOCUMENTS, config, folder, shard_bytes=40)
+    building.build_cache(target, [source], DOCUMENTS, config, folder, shard_bytes=40)
     assert {f.name: f.stat().st_mtime_ns for f in folder.iterdir()} == shards
     for change, named in (
         ({"top_k": 5}, r"settings\.config\.top_k: 10, not 5"),
@@ -100,15 +102,15 @@ def test_an_equal_build_goes_on_and_a_different_one_is_refused(tiny_models, tmp_
         ({"temperature": 2.0}, r"settings\.config\.temperature: 1, not 2"),
     ):
         with pytest.raises(InputError, match=named):
-            build.build_cache(target, [source], DOCUMENTS, FusionConfig(**change), folder)
+            building.build_cache(target, [source], DOCUMENTS, FusionConfig(**change), folder)
     with pytest.raises(InputError, match="data_key"):
-        build.build_cache(target, [source], DOCUMENTS[:2], config, folder)
+        building.build_cache(target, [source], DOCUMENTS[:2], config, folder)
     with pytest.raises(InputError, match="kind"):
-        build.build_cache(target, [source], DOCUMENTS, config, folder, kind="sources")
-    asked = build.settings(target, [source], FusionConfig(top_k=7))
+        building.build_cache(target, [source], DOCUMENTS, config, folder, kind="sources")
+    asked = building.settings(target, [source], FusionConfig(top_k=7))
     with pytest.raises(InputError, match=r"top_k: 10, not 7"):
         Cache.open(folder, {"config": asked["config"]})
-    expected = build.settings(target, [source], config)
+    expected = building.settings(target, [source], config)
     assert len(Cache.open(folder, {k: expected[k] for k in ("target", "sources", "config")})) == 4
 
 
@@ -120,13 +122,13 @@ def test_other_weights_are_another_model(tmp_path) -> None:
     copy = tmp_path / "model"
     shutil.copytree(zoo.path("mpt-code"), copy)
     target, source = load("zoo:llama"), load(str(copy))
-    before = build.settings(target, [source], FusionConfig())
+    before = building.settings(target, [source], FusionConfig())
     file = next(copy.glob("*.safetensors"))
     weights = load_file(file)
     name = next(iter(weights))
     weights[name] = weights[name] * 1.5
     save_file(weights, file, {"format": "pt"})
-    after = build.settings(target, [load(str(copy))], FusionConfig())
+    after = building.settings(target, [load(str(copy))], FusionConfig())
     assert before["target"] == after["target"]
     assert before["sources"][0]["weights"] != after["sources"][0]["weights"]
     assert before["sources"][0]["tokenizer"] == after["sources"][0]["tokenizer"]
@@ -135,7 +137,7 @@ def test_other_weights_are_another_model(tmp_path) -> None:
 def test_a_document_of_no_use_is_named(tiny_models, tmp_path) -> None:
     mute = tiny_model(TextTokenizer(byte_level(), "mute", start_id=None, eos_id=None))
     with pytest.raises(InputError, match=r"^Document 3: There is no stretch"):
-        build.build_cache(
+        building.build_cache(
             tiny_models[0],
             [mute],
             ["the cat", "ab", "x", "sat"],
@@ -144,7 +146,7 @@ def test_a_document_of_no_use_is_named(tiny_models, tmp_path) -> None:
             shard_bytes=2,
         )
     with pytest.raises(InputError, match="kind of cache 'all'"):
-        build.build_cache(*tiny_models[:1], [mute], ["a"], FusionConfig(), tmp_path, kind="all")
+        building.build_cache(*tiny_models[:1], [mute], ["a"], FusionConfig(), tmp_path, kind="all")
 
 
 COMMAND = [sys.executable, "-m", "fusion_core", "cache", "--target", "zoo:llama"]
@@ -205,7 +207,7 @@ def test_a_killed_build_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills:
 
 def test_processes_know_one_another() -> None:
     code = (
-        "import os; from fusion_core.build import Processes as P; p = P();"
+        "import os; from fusion_core.cache.building import Processes as P; p = P();"
         "os.write(1, f'{p.index} of {p.number};'.encode())"  # at once, or lines run together
     )
     ran = launched("-c", code)
@@ -223,7 +225,7 @@ def test_several_processes_write_the_same_cache(undisturbed, tmp_path) -> None:
 def test_damage_is_named(tiny_models, tmp_path) -> None:
     target, source = tiny_models
     folder = tmp_path / "c"
-    build.build_cache(target, [source], DOCUMENTS, FusionConfig(), folder, shard_bytes=40)
+    building.build_cache(target, [source], DOCUMENTS, FusionConfig(), folder, shard_bytes=40)
     shard = sorted(folder.glob("*.safetensors"))[1]
     whole = shard.read_bytes()
     flipped = np.frombuffer(whole, np.uint8).copy()
@@ -231,7 +233,9 @@ def test_damage_is_named(tiny_models, tmp_path) -> None:
     for damaged in (whole[: len(whole) // 2], flipped.tobytes()):
         shard.write_bytes(damaged)
         with pytest.raises(InputError, match=shard.name):
-            build.build_cache(target, [source], DOCUMENTS, FusionConfig(), folder, shard_bytes=40)
+            building.build_cache(
+                target, [source], DOCUMENTS, FusionConfig(), folder, shard_bytes=40
+            )
     shard.unlink()
-    build.build_cache(target, [source], DOCUMENTS, FusionConfig(), folder, shard_bytes=40)
+    building.build_cache(target, [source], DOCUMENTS, FusionConfig(), folder, shard_bytes=40)
     assert shard.read_bytes() == whole

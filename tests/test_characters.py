@@ -46,7 +46,7 @@ def random_rows(
         rows,
         observed=torch.as_tensor(observed),
         observed_logprob=own,
-        boundary=np.maximum(encoding.stands, 0),
+        boundary=np.maximum(encoding.row_bytes, 0),
     )
 
 
@@ -76,14 +76,14 @@ def enumerated(
     rows: NextTokenRows, encoding: Encoding, tokenizer: TextTokenizer, b: int
 ) -> tuple[dict, list[float]]:
     """Apply the definition to every token: {character, bytes, "end" or None: p}, next bytes."""
-    data, stands = encoding.data, encoding.stands.tolist()
-    i = max(n for n, stand in enumerate(stands) if stand <= b)
+    data, row_bytes = encoding.data, encoding.row_bytes.tolist()
+    i = max(n for n, stand in enumerate(row_bytes) if stand <= b)
     found: dict = defaultdict(float)
     following = [0.0] * 256
-    lost = any(max(s, stands[i]) < min(e, b) for s, e in encoding.lost)
+    lost = any(max(s, row_bytes[i]) < min(e, b) for s, e in encoding.lost)
     if lost or (i == 0 and tokenizer.start_id is None):
         return {None: 1.0}, following
-    known = b" " + data[:b] if stands[i] == -1 else data[stands[i] : b]
+    known = b" " + data[:b] if row_bytes[i] == -1 else data[row_bytes[i] : b]
     head = b""
     while b - len(head) < len(data) and data[b - len(head)] & 0xC0 == 0x80:
         head = data[b - len(head) - 1 : b]
@@ -161,7 +161,7 @@ def test_without_a_start_token_nothing_is_known_before_the_first_boundary() -> N
 def test_lost_bytes_make_what_follows_unknown(real_tokenizer) -> None:
     bert = real_tokenizer("bert-base-uncased")
     encoding = bert.encode("Hello Wé a")
-    assert encoding.lost == ((0, 1), (5, 10)) and encoding.stands.tolist() == [0, 5, 9, 11]
+    assert encoding.lost == ((0, 1), (5, 10)) and encoding.row_bytes.tolist() == [0, 5, 9, 11]
     silent = next_characters(random_rows(bert, encoding), encoding, bert, range(12)).unknown == 1
     # Before byte 5 it has no start token either.
     assert silent.tolist() == [*[True] * 5, False, *[True] * 3, False, True, False]
@@ -208,7 +208,7 @@ def test_single_characters_are_the_rows_themselves() -> None:
     text = "▁abé東😀"
     tokenizer = TextTokenizer(sentencepiece(list(text)), "characters", start_id=1, eos_id=2)
     encoding = tokenizer.encode("é a東😀")
-    at = np.unique(np.maximum(encoding.stands, 0))
+    at = np.unique(np.maximum(encoding.row_bytes, 0))
     rows = random_rows(tokenizer, encoding)
     got = next_characters(rows, encoding, tokenizer, at)
     probs = rows.logprobs.exp()[1:]  # row 0 is to spell the dummy prefix

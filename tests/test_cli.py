@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion_core import cli, fuse, vocab, zoo
+from fusion_core import cli, fuse, mapping, zoo
 
 ROOT = Path(__file__).parent.parent
 TEXT = "Ünïcödé — 東京 2026年, Привет! مرحبا 👩🏽‍🚀"
@@ -91,7 +91,7 @@ def test_align_as_published(run) -> None:
     assert by_bytes["boundary"] == source["boundary"]
 
 
-@pytest.mark.parametrize("strategy", vocab.MATRICES)
+@pytest.mark.parametrize("strategy", mapping.MATRICES)
 def test_map_vocab(run, tmp_path: Path, monkeypatch, strategy: str) -> None:
     monkeypatch.setenv("FUSELAB_CACHE", str(tmp_path))
     out, docs = tmp_path / "map.npz", tmp_path / "docs.txt"
@@ -139,7 +139,7 @@ def test_transfer_of_every_strategy(run, capsys, tmp_path: Path) -> None:
     docs.write_text("Mia has 12 apples.\n\nShe gives 5 to Tom.\n", encoding="utf-8")
     call = ("transfer", "--target", LLAMA, "--source", SPECIALISTS[0], "--text-file", str(docs))
     study = run(*call, "--strategy", "all", "--corpus", str(docs))["strategies"]
-    assert list(study) == list(vocab.STRATEGIES)
+    assert list(study) == list(mapping.STRATEGIES)
     assert len({(s["positions"], s["covered"], s["target_ce"]) for s in study.values()}) == 1
     for name, score in study.items():
         alone = run(*call, "--strategy", name, "--corpus", str(docs))
@@ -147,7 +147,7 @@ def test_transfer_of_every_strategy(run, capsys, tmp_path: Path) -> None:
         assert (score["inside"]["positions"] > 0) == (name == "prefix")
     assert cli.main([*call, "--strategy", "all"]) == 0
     table = capsys.readouterr().out
-    assert all(name in table for name in vocab.STRATEGIES)
+    assert all(name in table for name in mapping.STRATEGIES)
 
 
 @pytest.mark.parametrize("operator", fuse.OPERATORS)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusion_core import documents
 from fusion_core.errors import InputError, TooLargeError
+from fusion_core.io import documents
 
 
 def test_a_text_is_read_as_it_is(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from app.arguments import checked
 from app.limits import Limits
 from app.session import Session
 from app.tabs.answer import sentence
-from fusion_core import cli, documents, pipeline
+from fusion_core import cli, pipeline
 from fusion_core.errors import SHORT_OF_MEMORY, FusionError, InputError
+from fusion_core.io import documents
 
 GOOD: dict[str, dict[str, Any]] = {
     "align": {"target": "zoo:llama", "sources": ["zoo:mpt-code"], "text": "def a"},

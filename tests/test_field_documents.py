@@ -16,9 +16,10 @@ from pyarrow import parquet
 from app import teaching
 from app.forms import Form
 from app.limits import Limits
-from fusion_core import cli, documents
+from fusion_core import cli
 from fusion_core.config import FusionConfig, RunConfig, may_be_dataset
 from fusion_core.errors import InputError, TooLargeError
+from fusion_core.io import documents
 
 MARK = "\ufeff"
 LONG = "A first document that is long enough to be cut in two parts.\n" * 4

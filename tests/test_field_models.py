@@ -23,10 +23,10 @@ from transformers import (
     GenerationConfig,
 )
 
-from fusion_core import fuse, generate, models, numerics, pipeline, vocab
+from fusion_core import fuse, generate, mapping, models, numerics, pipeline
 from fusion_core.align import by_bytes
 from fusion_core.cli import main
-from fusion_core.config import Cut, FusionConfig
+from fusion_core.config import FusionConfig, Truncation
 from fusion_core.errors import FusionError, InputError, ModelFormatError
 from fusion_core.gather import carry
 from fusion_core.generate import Ensemble, Sampling
@@ -238,7 +238,7 @@ def test_what_really_happened_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(model.network, "forward", fails)
     with pytest.raises(ModelFormatError, match=r"failed to read \d+ tokens \(IndexError: index"):
-        models.rows(model, model.tokenizer.encode("the cat"))
+        models.read_rows(model, model.tokenizer.encode("the cat"))
     with pytest.raises(ModelFormatError, match="IndexError"):
         next(generate.stream(Ensemble(model), "the cat"))
 
@@ -255,7 +255,7 @@ def test_windows_and_batches_are_bounded_by_memory(
     model = models.load(saved(tmp_path / kind, kind))
     assert model.window == (model.context or models.load.__globals__["WINDOW_CELLS"] // 300)
     monkeypatch.setitem(models.load.__globals__, "WINDOW_CELLS", 20 * model.tokenizer.size)
-    monkeypatch.setattr("fusion_core.models.read.BATCH_CELLS", 50 * model.tokenizer.size)
+    monkeypatch.setattr("fusion_core.models.rows.BATCH_CELLS", 50 * model.tokenizer.size)
     text = JointText.of([model], TEXT * 4, FusionConfig())
     read: list[tuple[int, ...]] = []
     forward = model.network.forward
@@ -290,7 +290,7 @@ used = int(open("/proc/self/statm").read().split()[0]) * 4096
 whole = resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (used + 30_000_000, whole[1]))
 try:
-    models.rows(model, encoding)
+    models.read_rows(model, encoding)
 except TooLargeError as error:
     resource.setrlimit(resource.RLIMIT_AS, whole)
     print(error)
@@ -606,7 +606,7 @@ def test_documents_are_drawn_from_the_rows_alone(
 def test_the_mass_of_every_end_reaches_the_targets_ends(tmp_path: Path, kind: str) -> None:
     source = with_ends(tmp_path / "s", kind, [0, 300])
     target = models.load("zoo:llama")
-    relation = vocab.PrefixRelation(source.tokenizer, target.tokenizer)
+    relation = mapping.PrefixRelation(source.tokenizer, target.tokenizer)
     pairs = relation.given()
     goes = {
         (int(pairs.candidates[s]), int(t))
@@ -614,12 +614,12 @@ def test_the_mass_of_every_end_reaches_the_targets_ends(tmp_path: Path, kind: st
     }
     end = target.tokenizer.eos_id
     assert {(0, end), (300, end)} <= goes and (301, end) not in goes
-    back = vocab.PrefixRelation(target.tokenizer, source.tokenizer).given()
+    back = mapping.PrefixRelation(target.tokenizer, source.tokenizer).given()
     to = {int(t) for s, t in zip(back.edge_source, back.edge_target, strict=True) if s == end}
     assert to == {0, 300}
     found = pipeline.next_characters([source], "the cat", [7])[0]
     encoding = source.tokenizer.encode("the cat")
-    row = models.rows(source, encoding).dense.probs[-1]
+    row = models.read_rows(source, encoding).dense.probs[-1]
     assert float(found.end[0]) == pytest.approx(float(row[0] + row[300]), abs=1e-6)
 
 
@@ -652,14 +652,14 @@ LETTERS = "".join(map(chr, range(0x20, 0x61)))
     ("strategy", "cut"),
     [
         ("prefix", None),
-        ("prefix", Cut(top_k=50)),
+        ("prefix", Truncation(top_k=50)),
         ("exact", None),
-        ("retokenise", Cut(top_p=0.999)),
+        ("retokenise", Truncation(top_p=0.999)),
         ("ot", None),
     ],
 )
 def test_carried_over_and_fused_rows_sum_to_one_in_large_vocabularies(
-    strategy: str, cut: Cut | None
+    strategy: str, cut: Truncation | None
 ) -> None:
     source, target = large_vocabulary("abcdefghijklmnopqrstu ", 4), large_vocabulary(LETTERS, 3)
     text = "abba cab aab dad bee fab"
@@ -671,10 +671,10 @@ def test_carried_over_and_fused_rows_sum_to_one_in_large_vocabularies(
         logprobs = numerics.log_softmax(3 * drawn)
         kept: Any = DenseRows(logprobs)
         if n and cut is not None:
-            kept = models.cut_rows(logprobs, cut)
+            kept = models.truncate_rows(logprobs, cut)
         observed = torch.as_tensor(np.append(encoding.ids[encoding.text_tokens], 0))
         nats = logprobs.gather(1, observed[:, None])[:, 0]
-        rows.append(NextTokenRows(str(n), kept, observed, nats, encoding.stands))
+        rows.append(NextTokenRows(str(n), kept, observed, nats, encoding.row_bytes))
     carrier = Carrier(
         rows[1], rows[0], by_bytes(*encodings), pipeline.mapping(source, target, strategy),
         source_encoding=encodings[1], target_encoding=encodings[0],

@@ -26,9 +26,9 @@ from tokenizers import (
     trainers,
 )
 
-from fusion_core import pipeline, reports, tokens, vocab, zoo
+from fusion_core import mapping, pipeline, reports, tokens, zoo
 from fusion_core.align import by_bytes
-from fusion_core.build import build_cache
+from fusion_core.cache.building import build_cache
 from fusion_core.config import FusionConfig
 from fusion_core.errors import ModelFormatError
 from fusion_core.generate import Ensemble
@@ -113,9 +113,9 @@ def ctrl(folder: Path) -> TextTokenizer:
     entries = [*SPECIAL, *letters, *(f"{c}@@" for c in letters), "the", "cat", "ca@@", "sa@@"]
     folder.mkdir(exist_ok=True)
     vocabulary = json.dumps({e: i for i, e in enumerate(entries)})
-    (folder / "vocab.json").write_text(vocabulary)
+    (folder / "mapping.json").write_text(vocabulary)
     (folder / "merges.txt").write_text("\n".join(["#version", *merges, ""]))
-    tokenizer = CTRLTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer = CTRLTokenizer(str(folder / "mapping.json"), str(folder / "merges.txt"))
     return replace_start(tokens.from_transformers(tokenizer, "ctrl"))
 
 
@@ -247,7 +247,7 @@ def test_rows_are_not_carried_where_bytes_say_too_little(name: str, tmp_path) ->
     ]
     tries += [
         lambda s=s: pipeline.mapping(one.tokenizer, other.tokenizer, s, [TEXT])
-        for s in vocab.STRATEGIES
+        for s in mapping.STRATEGIES
     ]
     for attempt in tries:
         with pytest.raises(ModelFormatError, match=f"{name} do not spell the spaces") as caught:

@@ -18,9 +18,9 @@ from fusion_core import runs, tokens
 from fusion_core.cli import main
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, ModelFormatError, TooLargeError
-from fusion_core.files import TOKENIZER_FILES
+from fusion_core.io.files import TOKENIZER_FILES
 from fusion_core.numerics import logits_off
-from fusion_core.train import course, estimate, export, teach_pairs
+from fusion_core.train import course, estimate, export, train_pairwise
 from fusion_core.train.adapters import merged, untie, with_adapters
 
 # Adapters on tied weights ----------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_pairs_with_adapters_on_a_tied_matrix_are_merged(tmp_path) -> None:
     config = settings(target, tmp_path, **more)
     out = tmp_path / "run"
     out.mkdir()
-    teach_pairs(config, out, course.Observer())
+    train_pairwise(config, out, course.Observer())
     one, two = (weights(loaded(out / "pairs" / str(n))) for n in range(2))
     found = weights(loaded(out))
     assert all(torch.allclose(found[n], (one[n] + two[n]) / 2, atol=1e-6) for n in found)
@@ -152,7 +152,7 @@ def test_a_wrong_export_replaces_nothing(kind: str, harm: str, tmp_path, monkeyp
     with pytest.raises(ModelFormatError, match=r"does not survive.*checkpoints stay"):
         run(config, out)  # from the last checkpoint
     assert {f.name: f.read_bytes() for f in (out / "model").iterdir()} == before
-    assert not list(out.glob(".model*")) and list((out / "checkpoints").glob("*/whole.json"))
+    assert not list(out.glob(".model*")) and list((out / "checkpoints").glob("*/complete.json"))
     monkeypatch.undo()
     assert run(config, out)[0]["steps"] == 3
 
@@ -442,7 +442,7 @@ def test_adapters_are_counted_not_guessed(tmp_path) -> None:
         "fusion_core.train.trainer.FusionTrainer.training_step",
         "transformers.Trainer._save_checkpoint",
         "fusion_core.train.probe._logits",
-        "fusion_core.train.setup.TrainingArguments",
+        "fusion_core.train.arguments.TrainingArguments",
     ],
 )
 def test_memory_that_runs_out_is_no_other_fault(tmp_path, monkeypatch, where: str) -> None:

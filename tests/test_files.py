@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion_core.files import folder_whole, write_whole
+from fusion_core.io.files import folder_whole, write_whole
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from app.shelf import Shelf
 from app.work import Request
 from fusion_core import pipeline
 from fusion_core.config import FusionConfig
-from fusion_core.vocab import STRATEGIES
+from fusion_core.mapping import STRATEGIES
 
 TEXT = "The cat sat, the cats sat.\n  東京 the é"
 

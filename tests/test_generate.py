@@ -33,7 +33,7 @@ def rows_of(model: models.LoadedModel, ids: list[int]) -> torch.Tensor:
     encoding = Encoding(
         model.name, b"x" * n, np.asarray(ids, np.int64), at, at + 1, np.zeros(n, bool), ["x"] * n
     )
-    return models.rows(model, encoding).dense.probs
+    return models.read_rows(model, encoding).dense.probs
 
 
 def test_a_cache_changes_no_row(zoo, tiny_models) -> None:

@@ -12,7 +12,7 @@ from conftest import byte_level, tiny_model
 from transformers import PreTrainedTokenizerFast
 
 from fusion_core import models
-from fusion_core.config import Cut
+from fusion_core.config import Truncation
 from fusion_core.errors import (
     InputError,
     ModelFormatError,
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 def test_rows_are_the_models_own_logits(tiny_models) -> None:
     for model in tiny_models:
         encoding = model.tokenizer.encode("the cat 東")
-        rows = models.rows(model, encoding)
+        rows = models.read_rows(model, encoding)
         own = encoding.ids[encoding.text_tokens].tolist()
         batch = torch.tensor([[model.tokenizer.start_id, *own]])
         logits = model.network(input_ids=batch).logits[0, :, : model.tokenizer.size]
@@ -52,7 +52,7 @@ def test_rows_are_the_models_own_logits(tiny_models) -> None:
 
 def test_rows_do_not_see_what_follows(tiny_models) -> None:
     model = tiny_models[1]
-    short, long = (models.rows(model, model.tokenizer.encode(t)) for t in ("the", "the cats"))
+    short, long = (models.read_rows(model, model.tokenizer.encode(t)) for t in ("the", "the cats"))
     n = len(short.logprobs)
     assert torch.allclose(short.logprobs, long.logprobs[:n], atol=1e-5)
 
@@ -63,10 +63,10 @@ def test_batches_change_no_number(tiny_models, testdata) -> None:
     zoo = [models.load(f"zoo:{name}") for name in ("llama", "mpt-code", "gpt2-story")]
     for model in (*tiny_models, real, *zoo):
         encodings = model.tokenizer.encode_batch(texts)
-        for cut in (None, Cut(top_k=7)):
-            together = models.rows_batch(model, encodings, cut=cut)
+        for cut in (None, Truncation(top_k=7)):
+            together = models.read_rows_batch(model, encodings, cut=cut)
             for encoding, batched in zip(encodings, together, strict=True):
-                alone = models.rows_batch(model, [encoding], cut=cut)[0]
+                alone = models.read_rows_batch(model, [encoding], cut=cut)[0]
                 assert batched.boundary.tolist() == alone.boundary.tolist()
                 assert torch.equal(batched.observed, alone.observed)
                 given, expected = batched.observed_logprob[:-1], alone.observed_logprob[:-1]
@@ -82,11 +82,11 @@ def test_large_batches_are_read_in_parts(tiny_models, monkeypatch: pytest.Monkey
 
     model = tiny_models[1]
     encodings = model.tokenizer.encode_batch(["the cats sat " * n for n in (1, 3, 2, 1, 3)])
-    whole = models.rows_batch(model, encodings)
+    whole = models.read_rows_batch(model, encodings)
     monkeypatch.setattr(read, "BATCH_TOKENS", 40)
     monkeypatch.setattr(read, "CHUNK_CELLS", 5 * model.tokenizer.size)
-    for cut in (None, Cut(top_p=0.8), Cut(top_k=3)):
-        parts = models.rows_batch(model, encodings, cut=cut)
+    for cut in (None, Truncation(top_p=0.8), Truncation(top_k=3)):
+        parts = models.read_rows_batch(model, encodings, cut=cut)
         for a, b in zip(whole, parts, strict=True):
             assert torch.allclose(a.observed_logprob[:-1], b.observed_logprob[:-1], atol=1e-5)
             if cut is None:
@@ -98,13 +98,15 @@ def test_large_batches_are_read_in_parts(tiny_models, monkeypatch: pytest.Monkey
 def test_cut_rows_keep_what_is_most_probable(tiny_models) -> None:
     model = tiny_models[0]
     encoding = model.tokenizer.encode("the cat")
-    probs = models.rows(model, encoding).dense.probs
-    for row, i in ((models.rows_batch(model, [encoding], cut=Cut(top_k=3))[0].rows, 2),):
+    probs = models.read_rows(model, encoding).dense.probs
+    for row, i in (
+        (models.read_rows_batch(model, [encoding], cut=Truncation(top_k=3))[0].rows, 2),
+    ):
         best = sorted(enumerate(probs[i].tolist()), key=lambda x: -x[1])[:3]
         assert row.ids[i].tolist() == [v for v, _ in best]
         assert row.probs[i].tolist() == pytest.approx([p for _, p in best], abs=1e-6)
         assert float(row.tail[i]) == pytest.approx(1 - sum(p for _, p in best), abs=1e-6)
-    everything = models.rows_batch(model, [encoding], cut=Cut(top_k=10**6))[0].rows
+    everything = models.read_rows_batch(model, [encoding], cut=Truncation(top_k=10**6))[0].rows
     assert everything.ids.shape[1] == model.tokenizer.size
     assert torch.allclose(everything.tail, torch.zeros(len(probs)), atol=1e-6)
 
@@ -113,8 +115,8 @@ def test_cut_rows_keep_what_is_most_probable(tiny_models) -> None:
 def test_top_p_keeps_the_fewest_tokens_that_reach_it(tiny_models, p: float) -> None:
     model = tiny_models[0]
     encoding = model.tokenizer.encode("the cat")
-    probs = models.rows(model, encoding).dense.probs
-    rows = models.rows_batch(model, [encoding], cut=Cut(top_p=p))[0].rows
+    probs = models.read_rows(model, encoding).dense.probs
+    rows = models.read_rows_batch(model, [encoding], cut=Truncation(top_p=p))[0].rows
     for i, row in enumerate(probs.tolist()):
         n = int((rows.ids[i] >= 0).sum())
         kept = sorted(row, reverse=True)[:n]
@@ -126,11 +128,13 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(tiny_models, p: float) -> N
 def test_sampled_rows_are_right_on_average(tiny_models) -> None:
     model = tiny_models[0]
     encoding = model.tokenizer.encode("the")
-    probs = models.rows(model, encoding).dense.probs
+    probs = models.read_rows(model, encoding).dense.probs
     mean = torch.zeros_like(probs)
     n, draws = 300, 16
     for seed in range(n):
-        rows = models.rows_batch(model, [encoding], cut=Cut(samples=draws, seed=seed))[0].rows
+        rows = models.read_rows_batch(model, [encoding], cut=Truncation(samples=draws, seed=seed))[
+            0
+        ].rows
         assert torch.allclose(rows.probs.sum(1), torch.ones(len(probs))) and not rows.tail.any()
         assert bool((rows.probs[:, :-1] >= rows.probs[:, 1:]).all())
         real = rows.ids >= 0
@@ -139,7 +143,9 @@ def test_sampled_rows_are_right_on_average(tiny_models) -> None:
     spread = (probs * (1 - probs) / (n * draws)).sqrt()
     once = 1 / (n * draws)  # a rare token is drawn once or not at all
     assert bool(((mean - probs).abs() < 5 * spread + 2 * once).all())
-    again = models.rows_batch(model, [encoding], cut=Cut(samples=draws, seed=n - 1))[0].rows
+    again = models.read_rows_batch(model, [encoding], cut=Truncation(samples=draws, seed=n - 1))[
+        0
+    ].rows
     assert torch.equal(again.ids, rows.ids) and torch.equal(again.probs, rows.probs)
 
 
@@ -147,7 +153,7 @@ def test_sampled_rows_are_right_on_average(tiny_models) -> None:
 def test_temperatures_that_divide_nothing(tiny_models, temperature: float) -> None:
     model = tiny_models[0]
     with pytest.raises(InputError, match="temperature must be a number above 0"):
-        models.rows(model, model.tokenizer.encode("the"), temperature=temperature)
+        models.read_rows(model, model.tokenizer.encode("the"), temperature=temperature)
 
 
 def test_logits_that_are_no_numbers(tiny_llama_tokenizer) -> None:
@@ -155,21 +161,26 @@ def test_logits_that_are_no_numbers(tiny_llama_tokenizer) -> None:
     with torch.no_grad():
         model.network.lm_head.weight[5] = torch.nan
     with pytest.raises(ModelFormatError, match="no numbers"):
-        models.rows(model, model.tokenizer.encode("the"))
+        models.read_rows(model, model.tokenizer.encode("the"))
 
 
 def test_a_model_spread_over_devices_reads_the_same(folder: Path) -> None:
     one, spread = models.load(str(folder)), models.load(str(folder), device="spread")
     encoding = one.tokenizer.encode("the cat")
     assert torch.allclose(
-        models.rows(one, encoding).logprobs, models.rows(spread, encoding).logprobs, atol=1e-6
+        models.read_rows(one, encoding).logprobs,
+        models.read_rows(spread, encoding).logprobs,
+        atol=1e-6,
     )
 
 
 def test_temperature_divides_the_logits(tiny_models) -> None:
     model = tiny_models[0]
     encoding = model.tokenizer.encode("the")
-    warm, plain = models.rows(model, encoding, temperature=2.0), models.rows(model, encoding)
+    warm, plain = (
+        models.read_rows(model, encoding, temperature=2.0),
+        models.read_rows(model, encoding),
+    )
     assert torch.allclose(warm.logprobs, torch.log_softmax(plain.logprobs / 2, dim=1), atol=1e-5)
     # what followed is scored at temperature 1, whatever the rows have
     assert torch.equal(warm.observed_logprob[:-1], plain.observed_logprob[:-1])
@@ -179,14 +190,14 @@ def test_ids_without_a_token_have_no_probability() -> None:
     backend = byte_level()
     tokenizer = TextTokenizer(backend, "holes", start_id=256, eos_id=256)
     tokenizer.unused_ids = torch.tensor([3, 7]).numpy()
-    rows = models.rows(tiny_model(tokenizer), tokenizer.encode("a"))
+    rows = models.read_rows(tiny_model(tokenizer), tokenizer.encode("a"))
     assert bool((rows.logprobs[:, [3, 7]] == -torch.inf).all())
     assert torch.allclose(rows.logprobs.exp().sum(1), torch.ones(2), atol=1e-5)
 
 
 def test_without_a_start_token_nothing_is_known_first() -> None:
     tokenizer = TextTokenizer(byte_level(), "mute", start_id=None, eos_id=None)
-    rows = models.rows(tiny_model(tokenizer), tokenizer.encode("ab"))
+    rows = models.read_rows(tiny_model(tokenizer), tokenizer.encode("ab"))
     assert torch.allclose(rows.logprobs[0].exp(), torch.full((257,), 1 / 257), atol=1e-6)
     assert torch.isnan(rows.observed_logprob[[0, 2]]).all()
     assert rows.observed_logprob[1] < 0
@@ -195,7 +206,7 @@ def test_without_a_start_token_nothing_is_known_first() -> None:
 def test_a_text_beyond_the_context_is_refused(tiny_models) -> None:
     model = tiny_models[1]
     with pytest.raises(TooLargeError, match="64 tokens"):
-        models.rows(model, model.tokenizer.encode("x" * 64))
+        models.read_rows(model, model.tokenizer.encode("x" * 64))
 
 
 def test_a_saved_folder_is_read_in_float32(folder: Path) -> None:
@@ -331,5 +342,8 @@ def test_a_copied_folder_gives_equal_rows(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, copy, ignore=lambda *_: ["copy"])
     one, two = models.load(str(folder)), models.load(str(copy))
     encoding = one.tokenizer.encode("abc")
-    assert torch.equal(models.rows(one, encoding).logprobs, models.rows(two, encoding).logprobs)
+    assert torch.equal(
+        models.read_rows(one, encoding).logprobs,
+        models.read_rows(two, encoding).logprobs,
+    )
     assert one.tokenizer.key == two.tokenizer.key

@@ -10,9 +10,10 @@ import pytest
 import torch
 from conftest import byte_level, tiny_model
 
-from fusion_core import documents, fuse, models, pipeline, vocab
+from fusion_core import fuse, mapping, models, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError, TooLargeError
+from fusion_core.io import documents
 from fusion_core.reading import JointText
 from fusion_core.tokens import TextTokenizer
 
@@ -28,7 +29,7 @@ def test_identical_tokenizers_give_back_the_sources_rows(
     source = replace(tiny_model(tiny_llama_tokenizer, seed=2), name="other")
     config = FusionConfig(operator=operator, top_k=top_k)
     analysis = pipeline.analyse(target, [source], TEXT, config)
-    own = models.rows(source, source.tokenizer.encode(TEXT)).logprobs[:-1].exp()
+    own = models.read_rows(source, source.tokenizer.encode(TEXT)).logprobs[:-1].exp()
     k = min(top_k, own.shape[1])
     expected = own.topk(k, dim=1).values
     assert torch.equal(analysis.fused.rows.probs, expected)
@@ -60,7 +61,7 @@ def test_a_model_without_start_token_leaves_bytes_out_for_all(tiny_models) -> No
     scores = pipeline.bits_per_byte([tiny_models[0], mute], ["the cat"])
     # After its first byte the mute model predicts; the llama's first boundary is after "the".
     assert {s["bytes"] for s in scores.values()} == {len(" cat")}
-    rows = models.rows(mute, mute.tokenizer.encode("the cat"))
+    rows = models.read_rows(mute, mute.tokenizer.encode("the cat"))
     expected = -float(rows.observed_logprob[3:7].sum()) / math.log(2) / 4
     assert scores["mute"]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
     analysis = pipeline.analyse(tiny_models[0], [mute], "the cat", FusionConfig())
@@ -111,9 +112,9 @@ def widths(read: JointText, model: int) -> int:
     """Sum the bytes of a model's tokens that are scored."""
     total = 0
     for reading, (low, high) in zip(read.readings(), read.scored, strict=True):
-        stands = reading.stands(model)
-        scored = (stands[:-1] >= low) & (stands[:-1] < high)
-        total += int((stands[1:] - stands[:-1])[scored].sum())
+        row_bytes = reading.row_bytes(model)
+        scored = (row_bytes[:-1] >= low) & (row_bytes[:-1] < high)
+        total += int((row_bytes[1:] - row_bytes[:-1])[scored].sum())
     return total
 
 
@@ -217,7 +218,7 @@ def test_native_ce_is_the_chain_rule(testdata) -> None:
     text = "Once upon a time, Tom had a dog."
     score = pipeline.transfer(target, source, [text], FusionConfig())
     # Every token of the target spans whole characters, so that the sums over the text are equal.
-    rows = models.rows(source, source.tokenizer.encode(text))
+    rows = models.read_rows(source, source.tokenizer.encode(text))
     assert score["native_positions"] == score["positions"]
     total = -float(rows.observed_logprob[:-1].sum())
     assert score["native_ce"] * score["positions"] == pytest.approx(total, rel=1e-5)
@@ -225,7 +226,7 @@ def test_native_ce_is_the_chain_rule(testdata) -> None:
 
 def test_progress_is_told_for_every_window(tiny_models, monkeypatch) -> None:
     # otherwise windows are read together
-    monkeypatch.setattr("fusion_core.models.read.BATCH_TOKENS", 1)
+    monkeypatch.setattr("fusion_core.models.rows.BATCH_TOKENS", 1)
     told: list[tuple[str, float]] = []
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
     analysis = pipeline.analyse(
@@ -254,7 +255,7 @@ def test_every_setting_sums_to_one_and_names_its_origins(
     other = tiny_model(target.tokenizer, seed=9)
     sources = [source, replace(other, name="other")]
     for strategy, level, with_target, chain_rule in itertools.product(
-        vocab.STRATEGIES, fuse.LEVELS, (False, True), (False, True)
+        mapping.STRATEGIES, fuse.LEVELS, (False, True), (False, True)
     ):
         config = FusionConfig(
             strategy=strategy,
@@ -347,7 +348,7 @@ def test_next_characters_over_several_windows(tiny_models) -> None:
         pipeline.next_characters(tiny_models, text, [size + 1])
 
 
-@pytest.mark.parametrize("strategy", vocab.STRATEGIES)
+@pytest.mark.parametrize("strategy", mapping.STRATEGIES)
 def test_rows_of_real_models_sum_to_one(testdata, strategy: str) -> None:
     zoo = [models.load(f"zoo:{n}") for n in ("llama", "neox-reason", "gpt2-story", "mpt-code")]
     real = [

@@ -10,9 +10,9 @@ import torch
 from conftest import tiny_model
 from rapidfuzz.distance import Levenshtein
 
-from fusion_core import evaluate, models, pipeline, project, vocab
+from fusion_core import evaluate, mapping, models, pipeline, project
 from fusion_core.align import by_bytes
-from fusion_core.config import Cut
+from fusion_core.config import Truncation
 from fusion_core.project import transport
 from fusion_core.records import RowKind, SparseRows
 
@@ -20,8 +20,8 @@ TEXTS = ["the cat sat", " the the, 東京 cats", "a\nthe cats 東 é", "sat thes
 
 
 def read(model, encoding, top_k: int | None = None):
-    cut = Cut(top_k=top_k) if top_k else None
-    return models.rows_batch(model, [encoding], cut=cut)[0]
+    cut = Truncation(top_k=top_k) if top_k else None
+    return models.read_rows_batch(model, [encoding], cut=cut)[0]
 
 
 def row_of(rows, r: int) -> tuple[list[float], float]:
@@ -97,17 +97,17 @@ def plain_prefix(  # noqa: PLR0912
 @pytest.mark.parametrize("swap", [False, True])
 def test_prefix_equals_plain_python(tiny_models, swap: bool, top_k: int | None) -> None:
     target, source = tiny_models[::-1] if swap else tiny_models
-    relation = vocab.PrefixRelation(source.tokenizer, target.tokenizer)
+    relation = mapping.PrefixRelation(source.tokenizer, target.tokenizer)
     seen = set()
     for text in TEXTS[:3]:
         et, es = target.tokenizer.encode(text), source.tokenizer.encode(text)
-        rt, rs = models.rows(target, et), read(source, es, top_k)
+        rt, rs = models.read_rows(target, et), read(source, es, top_k)
         aligned = by_bytes(et, es)
         got = carried(rs, rt, es, et, relation)
         assert torch.allclose(got.probs.sum(1), torch.ones(len(got.probs)), atol=1e-5)
         spelled = b" " + et.data
         for i in range(len(aligned.row)):
-            stand = max(int(et.stands[i]), int(es.stands[0])) + 1
+            stand = max(int(et.row_bytes[i]), int(es.row_bytes[0])) + 1
             known = spelled[stand - int(aligned.offset[i]) : stand]
             start = i == 0 and et.dummy_prefix and not es.dummy_prefix
             seen.add((int(aligned.kind[i]), start, known[:1] == b" "))
@@ -129,10 +129,10 @@ def test_prefix_equals_plain_python(tiny_models, swap: bool, top_k: int | None) 
 @pytest.mark.parametrize("strategy", ["exact", "mined"])
 def test_fixed_maps_equal_plain_python(tiny_models, strategy: str) -> None:
     target, source = tiny_models
-    pairs = vocab.relate(strategy, source.tokenizer, target.tokenizer)
+    pairs = mapping.relate(strategy, source.tokenizer, target.tokenizer)
     goes = dict(zip(pairs.source_ids.tolist(), pairs.indices.tolist(), strict=True))
     et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
-    rt, rs = models.rows(target, et), models.rows(source, es)
+    rt, rs = models.read_rows(target, et), models.read_rows(source, es)
     aligned = by_bytes(et, es)
     got = carried(rs, rt, es, et, pairs)
     for i, (row, kind) in enumerate(zip(aligned.row, aligned.kind, strict=True)):
@@ -152,11 +152,11 @@ def test_fixed_maps_equal_plain_python(tiny_models, strategy: str) -> None:
 @pytest.mark.parametrize("top_k", [None, 6])
 def test_every_strategy_sums_to_one(tiny_models, top_k: int | None) -> None:
     for (target, source), strategy, text in itertools.product(
-        (tiny_models, tiny_models[::-1]), vocab.STRATEGIES, TEXTS
+        (tiny_models, tiny_models[::-1]), mapping.STRATEGIES, TEXTS
     ):
         pairs = pipeline.mapping(source.tokenizer, target.tokenizer, strategy, TEXTS)
         et, es = (m.tokenizer.encode(text) for m in (target, source))
-        got = carried(read(source, es, top_k), models.rows(target, et), es, et, pairs)
+        got = carried(read(source, es, top_k), models.read_rows(target, et), es, et, pairs)
         assert torch.allclose(got.probs.sum(1), torch.ones(len(got.probs)), atol=1e-5)
         assert bool((got.probs >= 0).all()) and bool(((got.kept >= 0) & (got.kept <= 1)).all())
 
@@ -165,7 +165,7 @@ def test_every_strategy_sums_to_one(tiny_models, top_k: int | None) -> None:
 def test_identical_vocabularies_are_the_identity(tiny_llama_tokenizer, top_k: int | None) -> None:
     target, source = (tiny_model(tiny_llama_tokenizer, seed=s) for s in (3, 4))
     encoding = tiny_llama_tokenizer.encode("the cat sat 東")
-    rt = models.rows(target, encoding)
+    rt = models.read_rows(target, encoding)
     rs = read(source, encoding, top_k)
     pairs = pipeline.mapping(source.tokenizer, target.tokenizer, "prefix")
     assert pairs is None
@@ -221,9 +221,9 @@ def test_transport_survives_zeros_and_far_costs() -> None:
 
 def test_ot_sends_each_token_where_most_of_it_goes(tiny_models) -> None:
     target, source = tiny_models
-    costs = vocab.Transport(source.tokenizer, target.tokenizer)
+    costs = mapping.Transport(source.tokenizer, target.tokenizer)
     et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
-    rt, rs = models.rows(target, et), models.rows(source, es)
+    rt, rs = models.read_rows(target, et), models.read_rows(source, es)
     aligned = by_bytes(et, es)
     got = carried(rs, rt, es, et, costs)
     for i in [n for n, kind in enumerate(aligned.kind) if kind == RowKind.SHARED][:3]:
@@ -248,11 +248,11 @@ def test_ot_sends_each_token_where_most_of_it_goes(tiny_models) -> None:
 @pytest.mark.parametrize("strategy", ["prefix", "exact", "retokenise"])
 def test_the_chain_rule_equals_plain_python(tiny_models, strategy: str, top_k: int | None) -> None:
     target, source = tiny_models
-    pairs = vocab.relate(strategy, source.tokenizer, target.tokenizer)
+    pairs = mapping.relate(strategy, source.tokenizer, target.tokenizer)
     applied = 0
     for text in ("the cats sat", "a 東 thesat"):
         et, es = (m.tokenizer.encode(text) for m in (target, source))
-        rt, rs = models.rows(target, et), read(source, es, top_k)
+        rt, rs = models.read_rows(target, et), read(source, es, top_k)
         before = carried(rs, rt, es, et, pairs)
         native = evaluate.native_ce(et, es, rs)
         own, observed = rt.dense.probs[:-1], rt.observed[:-1]
@@ -264,7 +264,7 @@ def test_the_chain_rule_equals_plain_python(tiny_models, strategy: str, top_k: i
         for i, nats in enumerate(native.tolist()):
             expected = before.probs[i].tolist()
             if not math.isnan(nats) and before.kind[i] != RowKind.NONE:
-                ahead = spelled[int(et.stands[i]) + 1 :]
+                ahead = spelled[int(et.row_bytes[i]) + 1 :]
                 y = int(observed[i])
                 known = math.exp(-nats)
                 drop = {
@@ -280,7 +280,7 @@ def test_the_chain_rule_equals_plain_python(tiny_models, strategy: str, top_k: i
 
 
 @pytest.mark.parametrize("top_k", [None, 5])
-@pytest.mark.parametrize("strategy", vocab.STRATEGIES)
+@pytest.mark.parametrize("strategy", mapping.STRATEGIES)
 def test_origins_name_the_tokens_that_the_mass_came_from(
     tiny_models, strategy: str, top_k: int | None
 ) -> None:
@@ -288,14 +288,14 @@ def test_origins_name_the_tokens_that_the_mass_came_from(
     target, source = tiny_models
     pairs = pipeline.mapping(source.tokenizer, target.tokenizer, strategy, TEXTS)
     et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
-    rt, rs = models.rows(target, et), read(source, es, top_k)
+    rt, rs = models.read_rows(target, et), read(source, es, top_k)
     carrier = project.Carrier(
         rs, rt, by_bytes(et, es), pairs, source_encoding=es, target_encoding=et
     )
     carried_over = carrier.rows.carried.to_dense()
     ids = carried_over.topk(4, dim=1).indices
     token, share = carrier.origins(ids, n=50)
-    relation = pairs.given() if isinstance(pairs, vocab.PrefixRelation) else None
+    relation = pairs.given() if isinstance(pairs, mapping.PrefixRelation) else None
     for i, kind in enumerate(carrier.rows.kind):
         if kind == RowKind.NONE:
             assert bool((token[i] < 0).all())

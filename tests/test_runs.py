@@ -168,7 +168,7 @@ def test_what_is_half_written_is_not_taken_for_whole(undisturbed, config, tmp_pa
     expected, _, _ = undisturbed
     folder = tmp_path / "run"
     subprocess.run(["cp", "-r", str(expected), str(folder)], check=True)
-    for gone in ("model/README.md", "checkpoints/checkpoint-40/whole.json"):
+    for gone in ("model/README.md", "checkpoints/checkpoint-40/complete.json"):
         (folder / gone).unlink()
     (folder / "model").rename(folder / ".model.part")
     torn = folder / "checkpoints" / "checkpoint-40" / "optimizer.pt"
@@ -327,7 +327,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(config, tmp_pat
         runs.run(bad, folder)
     now = runs.status(folder)
     assert now.state == "failed" and "is no number" in now.message
-    kept = [f for f in (folder / "checkpoints").iterdir() if (f / "whole.json").is_file()]
+    kept = [f for f in (folder / "checkpoints").iterdir() if (f / "complete.json").is_file()]
     for checkpoint in kept:
         network = models.load(str(checkpoint_model(checkpoint, tmp_path))).network
         assert all(torch.isfinite(p).all() for p in network.parameters())

@@ -37,12 +37,12 @@ def test_a_space_starts_with_the_limits_of_visitors(tmp_path: Path) -> None:
         answer = client.predict(**asked, sources=["zoo:mpt-code"], api_name="/fuse")
         assert answer["fused_bits_per_byte"] > 0
         # The device is lent to one call: the training is over when it answers.
-        lesson = {"target": "zoo:llama", "sources": ["zoo:mpt-code"], "domains": ["Code"]}
-        run = client.predict(**lesson, kilobytes=4, steps=2, twin=False, api_name="/train")
+        example = {"target": "zoo:llama", "sources": ["zoo:mpt-code"], "domains": ["Code"]}
+        run = client.predict(**example, kilobytes=4, steps=2, twin=False, api_name="/train")
         now = client.predict(run["key"], run["run"], api_name="/run_status")
         assert now["parts"]["fused"]["state"] == "finished"
         with pytest.raises(AppError, match="from 1 to 400"):
-            client.predict(**lesson, steps=401, api_name="/train")
+            client.predict(**example, steps=401, api_name="/train")
         with pytest.raises(AppError, match="from 1 to 128"):
             client.predict(
                 "zoo:llama", ["zoo:mpt-code"], "a", max_new_tokens=129, api_name="/generate"

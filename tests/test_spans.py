@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion_core import spans
+from fusion_core.tokens import spans
 
 
 def test_dropped_characters_are_lost_and_shift_nothing() -> None:

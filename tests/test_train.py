@@ -22,22 +22,22 @@ from transformers import (
     TrainingArguments,
 )
 
-from fusion_core import build, corpus, losses, models, pipeline, zoo
-from fusion_core.cache import Cache
+from fusion_core import corpus, losses, models, pipeline, zoo
+from fusion_core.cache import Cache, building
 from fusion_core.config import FusionConfig, Objective, RunConfig
 from fusion_core.errors import FusionError, InputError
 from fusion_core.records import SparseRows
 from fusion_core.tokens import TextTokenizer
 from fusion_core.train import (
     Blocks,
-    CacheLessons,
+    CachedRowsDataset,
     Collator,
+    Example,
     FusionTrainer,
-    Lesson,
     Observer,
     StoppedError,
     teach,
-    teach_pairs,
+    train_pairwise,
 )
 
 SOURCES = ["zoo:mpt-code", "zoo:gpt2-story"]
@@ -75,7 +75,7 @@ def run(texts, tmp_path) -> Run:
             "learning_rate": 1e-3,
         } | settings
         config = RunConfig.of({k: v for k, v in values.items() if v is not None})
-        course = teach_pairs if config.pairwise else teach
+        course = train_pairwise if config.pairwise else teach
         return course(config, folder, Observer(metrics=reported.append)), folder, reported
 
     return train
@@ -86,7 +86,7 @@ def fused_cache(texts, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cached") / "cache"
     target, *sources = [models.load(n) for n in ("zoo:llama", *SOURCES)]
     documents = corpus.text("code", "train", 2500, seed=3)
-    build.build_cache(target, sources, documents, FusionConfig(), folder)
+    building.build_cache(target, sources, documents, FusionConfig(), folder)
     return folder
 
 
@@ -95,7 +95,7 @@ def sources_cache(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cached") / "cache"
     target, *sources = [models.load(n) for n in ("zoo:llama", *SOURCES)]
     documents = corpus.text("code", "train", 2500, seed=3)
-    build.build_cache(target, sources, documents, FusionConfig(), folder, kind="sources")
+    building.build_cache(target, sources, documents, FusionConfig(), folder, kind="sources")
     return folder
 
 
@@ -134,7 +134,7 @@ def trainer_for(
 
 
 def blocks_of(cache: Path, size: int = 128) -> Blocks:
-    return Blocks(CacheLessons(Cache.open(cache)), size, start_id=1, end_id=2)
+    return Blocks(CachedRowsDataset(Cache.open(cache)), size, start_id=1, end_id=2)
 
 
 def network() -> Any:
@@ -159,22 +159,22 @@ def test_a_source_like_the_target_teaches_nothing_at_the_start(tmp_path) -> None
     target, source = models.load("zoo:llama"), models.load(str(twin))
     text = corpus.text("code", "train", 900, seed=3)[0]
     analysis = pipeline.analyse(target, [source], text, FusionConfig())
-    document = build.build_cache(target, [source], [text], FusionConfig(), tmp_path / "c")[0]
+    document = building.build_cache(target, [source], [text], FusionConfig(), tmp_path / "c")[0]
     model = target.network.requires_grad_(True)
 
-    class Lessons(list):
+    class ExampleDataset(list):
         @property
         def lengths(self) -> np.ndarray:
             return np.array([len(x.ids) for x in self])
 
     ids = document.observed
     exact, stored = (
-        Lessons([Lesson(ids, rows, torch.ones(len(ids)))])
+        ExampleDataset([Example(ids, rows, torch.ones(len(ids)))])
         for rows in (analysis.fused.rows, document.rows["fused"])
     )
     norms = []
-    for lessons in (exact, stored):
-        blocks = Blocks(lessons, 512, start_id=1, end_id=2)
+    for examples in (exact, stored):
+        blocks = Blocks(examples, 512, start_id=1, end_id=2)
         batch = Collator(512, 2)([blocks[0]])
         for part in ("clm", "fusion"):
             model.zero_grad()

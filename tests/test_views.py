@@ -108,7 +108,7 @@ def test_byte_pieces_get_half_a_cell_each(tiny_models) -> None:
 def test_rings_stand_on_the_row_that_is_carried_over(analysis) -> None:
     score = views.score(analysis, "name")
     source, alignment = analysis.sources[0], analysis.sources[0].alignment
-    stands = np.concatenate([[0], analysis.target.end[analysis.target.text_tokens]])
+    row_bytes = np.concatenate([[0], analysis.target.end[analysis.target.text_tokens]])
     for i, ring in enumerate(score["rings"][0]):
         if ring == views.NO_RING:
             assert alignment.row[i] < 0
@@ -116,7 +116,7 @@ def test_rings_stand_on_the_row_that_is_carried_over(analysis) -> None:
             assert alignment.row[i] == 0
         else:
             end = score["lanes"][0]["tokens"][ring][3]
-            assert end + alignment.offset[i] == stands[i]
+            assert end + alignment.offset[i] == row_bytes[i]
             assert (alignment.offset[i] == 0) == (alignment.kind[i] == RowKind.SHARED)
     assert len(source.encoding) == len(score["lanes"][0]["tokens"])
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_align import encoding
 
+from fusion_core.align.windows import cut, windows
 from fusion_core.errors import InputError
-from fusion_core.windows import cut, windows
 
 cuts = st.lists(st.integers(1, 59), max_size=50, unique=True).map(lambda c: [*sorted(c), 60])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from fusion_core import fuse, vocab, zoo
+from fusion_core import fuse, mapping, zoo
 
 from ..limits import GIB
 from ..session import Session
@@ -88,7 +88,7 @@ def build(session: Session) -> Settings:
             allow_custom_value=True, elem_id="sources",
         ),
         strategy=gr.Dropdown(
-            list(vocab.STRATEGIES), value="prefix", label="Vocabulary mapping",
+            list(mapping.STRATEGIES), value="prefix", label="Vocabulary mapping",
             info="how a source's mass reaches the target's tokens", elem_id="strategy",
         ),
         operator=gr.Dropdown(

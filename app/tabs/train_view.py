@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_core.errors import FusionError, size_of
-from fusion_core.files import write_whole
+from fusion_core.io.files import write_whole
 from fusion_core.runs import RunStatus, Tail
 
 from .. import curves

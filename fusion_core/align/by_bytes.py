@@ -50,9 +50,11 @@ def by_bytes_batch(
     target_side, source_side = _Side.of(targets, slots), _Side.of(sources, slots)
     groups, group_text = _groups(target_side, source_side, slots)
     boundary = _boundary(target_side, source_side, slots)
-    stands = _predicting(target_side)
-    row, kind, offset = _rows(stands, target_side.text, source_side, sources, slots, source_start)
-    at_boundary = _at_boundary(stands, target_side.text, source_side, slots, source_start)
+    row_bytes = _predicting(target_side)
+    row, kind, offset = _rows(
+        row_bytes, target_side.text, source_side, sources, slots, source_start
+    )
+    at_boundary = _at_boundary(row_bytes, target_side.text, source_side, slots, source_start)
     group_cut = np.searchsorted(group_text, np.arange(1, len(targets)))
     token_cut = target_side.before_token[1:-1]
     row_cut = target_side.before[1:-1]
@@ -80,7 +82,7 @@ class _Side:
         all_end: (N,) slots at which all tokens end.
         all_text: (N,) their text.
         before_token: (b + 1,) number of tokens before each text.
-        first_stand: (b,) slot at which row 0 of each text stands.
+        first_stand: (b,) slot at which row 0 of each text row_bytes.
     """
 
     start: np.ndarray
@@ -114,7 +116,7 @@ class _Side:
             first_stand=zero - np.asarray([e.dummy_prefix for e in encodings]),
         )
 
-    def stands(self) -> np.ndarray:
+    def row_bytes(self) -> np.ndarray:
         """(M + b,) slots at which rows stand: each text's row 0, then one after each token."""
         return np.insert(self.end, self.before[:-1], self.first_stand)
 
@@ -165,18 +167,18 @@ def _boundary(target: _Side, source: _Side, slots: np.ndarray) -> np.ndarray:
 
 
 def _at_boundary(
-    stands: np.ndarray, text: np.ndarray, source: _Side, slots: np.ndarray, source_start: bool
+    row_bytes: np.ndarray, text: np.ndarray, source: _Side, slots: np.ndarray, source_start: bool
 ) -> np.ndarray:
     """Tell for each target row whether it stands at a byte where the source has a boundary."""
     ends = _marked(source.end, int(slots[-1]))
     zero = slots[:-1] + 1
     ends[zero] |= source_start
-    return ends[np.maximum(stands, zero[text])]
+    return ends[np.maximum(row_bytes, zero[text])]
 
 
 def _predicting(side: _Side) -> np.ndarray:
     """(M,) slots at which the rows stand that predict a token."""
-    return np.delete(side.stands(), side.before[1:] + np.arange(len(side.before) - 1))
+    return np.delete(side.row_bytes(), side.before[1:] + np.arange(len(side.before) - 1))
 
 
 def _rows(
@@ -189,18 +191,18 @@ def _rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the source row for each target row, and what it is to it."""
     size = int(slots[-1])
-    stands = source.stands()
+    row_bytes = source.row_bytes()
     at = np.maximum(at, source.first_stand[text])
-    joined = _count(stands, size)[at] - 1
+    joined = _count(row_bytes, size)[at] - 1
     row = joined - (source.before[text] + text)
-    offset = at - stands[joined]
+    offset = at - row_bytes[joined]
     # The next source token must cover the target's boundary, from the row's own boundary on, with
     # bytes that are the text's: only then is it known how that token begins.
     closing = slots[1:] - 1
     begin = np.insert(source.start, source.before[1:], closing)[joined]
     end = np.insert(source.end, source.before[1:], closing)[joined]
     zero = slots[:-1] + 1
-    first = np.maximum(stands[joined], zero[text])
+    first = np.maximum(row_bytes[joined], zero[text])
     unsure = _unsure(sources, zero, size)
     known = unsure[np.maximum(at, zero[text])] == unsure[first]
     inside = (offset > 0) & (begin == first) & (end > at) & known

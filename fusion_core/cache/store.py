@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fusion_core.errors import FusionError, InputError
-from fusion_core.files import write_whole
+from fusion_core.io.files import write_whole
 
 from .manifest import FILE, Manifest, at_most_3, differences, read_manifest, unexpected
 from .shards import Shard, StoredDocument, check_digest, pack

@@ -10,7 +10,7 @@ from .parts import is_number, is_whole
 
 
 @dataclass(frozen=True)
-class Cut:
+class Truncation:
     """What is kept of a source's rows: one of three ways.
 
     Attributes:
@@ -108,11 +108,11 @@ class FusionConfig:
             )
 
     @property
-    def source_cut(self) -> Cut | None:
+    def source_truncation(self) -> Truncation | None:
         """What is kept of a source's rows; None for everything."""
         if self.source_top_k is self.source_top_p is self.source_samples is None:
             return None
-        return Cut(self.source_top_k, self.source_top_p, self.source_samples, self.seed)
+        return Truncation(self.source_top_k, self.source_top_p, self.source_samples, self.seed)
 
 
 def check_temperature(value: float, name: str = "temperature") -> None:

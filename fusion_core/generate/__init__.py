@@ -2,15 +2,15 @@
 
 Four rooms:
 
-    reader     a model's cache, kept where the tokens stay the same
     ensemble   what several models expect next, fused
     text       tokens drawn, shown and scored
     documents  a corpus that models write
 """
 
+from fusion_core.models.incremental import BACK, Reader
+
 from .documents import write_documents
 from .ensemble import Ensemble, check
-from .reader import BACK, Reader
 from .text import Sampling, Step, generate, score, stream
 
 __all__ = [

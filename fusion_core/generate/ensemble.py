@@ -21,7 +21,9 @@ import torch
 
 from fusion_core import fuse, pipeline
 from fusion_core.errors import InputError
+from fusion_core.mapping import PrefixRelation
 from fusion_core.models import LoadedModel
+from fusion_core.models.incremental import BACK, Reader
 from fusion_core.project import carry_row, target_rows
 from fusion_core.records import (
     DenseRows,
@@ -31,9 +33,6 @@ from fusion_core.records import (
     RowKind,
     SparseRows,
 )
-from fusion_core.vocab import PrefixRelation
-
-from .reader import BACK, Reader
 
 NEGLIGIBLE = 0.01
 """Weight of the path through the text's end, to all others, below which it is not asked."""

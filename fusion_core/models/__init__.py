@@ -4,7 +4,7 @@ files            name -> the files that would be loaded
 checks           network -> is it whole, causal, of which context and cache
 document_tokens  network -> what is read before a document, and what ends it
 load             name -> `LoadedModel`, safely
-read             texts -> `NextTokenRows`
+rows             texts -> `NextTokenRows`
 """
 
 from .checks import CacheSupport, cache_support, context_of, read_on
@@ -21,15 +21,15 @@ from .load import (
     load_tokenizer,
     read_config,
 )
-from .read import (
+from .rows import (
     BATCH_TOKENS,
     batch_tokens,
-    cut_rows,
     forward,
     log_softmax,
+    read_rows,
+    read_rows_batch,
     reading,
-    rows,
-    rows_batch,
+    truncate_rows,
 )
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
     "batch_tokens",
     "cache_support",
     "context_of",
-    "cut_rows",
     "find",
     "find_device",
     "forward",
@@ -54,11 +53,12 @@ __all__ = [
     "log_softmax",
     "read_config",
     "read_on",
+    "read_rows",
+    "read_rows_batch",
     "reading",
     "record",
-    "rows",
-    "rows_batch",
     "split_name",
     "token_of",
+    "truncate_rows",
     "weights_bytes",
 ]

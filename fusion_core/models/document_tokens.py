@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fusion_core.errors import InputError, shown
-from fusion_core.files import DOCUMENT_TOKENS, write_whole
+from fusion_core.io.files import DOCUMENT_TOKENS, write_whole
 from fusion_core.tokens import TextTokenizer
 
 NONE = "none"

@@ -17,12 +17,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fusion_core.mapping import Consistency, Mapping
 from fusion_core.numerics import index_sum
 from fusion_core.records import Alignment, Encoding, NextTokenRows, ProjectedRows, RowKind
-from fusion_core.vocab import Consistency, Mapping
 
 from .carrier import Carrier
-from .observed import chain_rule, probs_at
+from .chain_rule import chain_rule, probs_at
 from .pairs import TINY, Pairs
 from .transport import transport_plan
 

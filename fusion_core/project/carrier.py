@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fusion_core.mapping import Mapping, PrefixRelation, Transport
 from fusion_core.numerics import index_sum
 from fusion_core.records import (
     Alignment,
@@ -19,7 +20,6 @@ from fusion_core.records import (
     RowKind,
     VocabMap,
 )
-from fusion_core.vocab import Mapping, PrefixRelation, Transport
 
 from .pairs import TINY, Pairs, PairTable, expand, find
 from .transport import TOP_K, destinations
@@ -30,7 +30,7 @@ CHUNK_CELLS = 1 << 25
 
 @dataclass(frozen=True, eq=False)
 class _Kinds:
-    """At what kind of position each target row stands, as a source sees it.
+    """At what kind of position each target row row_bytes, as a source sees it.
 
     Attributes:
         kind: (m,) int64 of `RowKind`, NONE where the mapping has nothing to say.
@@ -62,7 +62,7 @@ class _Kinds:
         known: dict[tuple[bytes, bool], int] = {(b"", False): 0}
         if relates:
             text = b" " + target.data  # the source's dummy prefix counts as a byte before the text
-            at = np.maximum(target.stands[:-1], source.stands[0]) + 1
+            at = np.maximum(target.row_bytes[:-1], source.row_bytes[0]) + 1
             first = target.dummy_prefix and not source.dummy_prefix
             special = kind == RowKind.INSIDE
             special[:1] |= first & (group[:1] == 0)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
+from fusion_core.mapping import Consistency
 from fusion_core.records import VocabMap
-from fusion_core.vocab import Consistency
 
 TINY = torch.finfo(torch.float32).tiny
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fusion_core.vocab import Transport
+from fusion_core.mapping import Transport
 
 TOP_K = 10
 """Tokens of either row between which mass is transported (PTA-LLM)."""

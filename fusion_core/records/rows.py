@@ -136,7 +136,7 @@ class NextTokenRows:
         rows: n + 1 rows, whole or cut.
         observed: (n + 1,) int64, the token that followed; -1 in the last row.
         observed_logprob: (n + 1,) float32 nats, of the whole row at temperature 1; nan in the last.
-        boundary: (n + 1,) int64, byte at which each row stands.
+        boundary: (n + 1,) int64, byte at which each row row_bytes.
     """
 
     model: str

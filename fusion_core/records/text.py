@@ -80,8 +80,8 @@ class Encoding:
         return np.flatnonzero(~self.special)
 
     @property
-    def stands(self) -> np.ndarray:
-        """(m + 1,) int64, the byte at which each row stands.
+    def row_bytes(self) -> np.ndarray:
+        """(m + 1,) int64, the byte at which each row row_bytes.
 
         Row 0 stands at 0, or at -1 where a dummy prefix is still to come: the prefix counts as a
         byte before the text.
@@ -154,7 +154,7 @@ class MapReason(IntEnum):
     NEAREST = 2
     """Its target token is the nearest by spelling."""
     COUNTED = 3
-    """Its target tokens stand where it stands, in a corpus."""
+    """Its target tokens stand where it row_bytes, in a corpus."""
     RESPELLED = 4
     """The target spells it in several tokens, of which the first ones take its mass."""
     EXTENDED = 5

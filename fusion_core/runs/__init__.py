@@ -5,7 +5,7 @@
     status.json     what is being done, renamed into its place
     worker.log      what the worker printed
     cache/          rows that the run made, where it was not given any
-    checkpoints/    each whole only with its `whole.json`
+    checkpoints/    each whole only with its `complete.json`
     model/          the result, with its card; there whole or not at all
 
 A worker holds a lock on its folder for as long as it lives, however it ends. What is written as

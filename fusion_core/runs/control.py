@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
-from fusion_core.files import write_whole
+from fusion_core.io.files import write_whole
 
 from .folder import (
     CONFIG,

@@ -1,4 +1,4 @@
-"""A run's folder: who may write it, where it stands, what it has measured."""
+"""A run's folder: who may write it, where it row_bytes, what it has measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from fusion_core import train
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
-from fusion_core.files import write_whole
+from fusion_core.io.files import write_whole
 
 CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
 LOCK, STOP, PID, LOG = ".lock", ".stop", ".pid", "worker.log"
@@ -29,7 +29,7 @@ GLANCE = 0.05
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands.
+    """Where a run row_bytes.
 
     Attributes:
         state: "starting", "preparing" (reading, writing and fusing the text), "training",
@@ -61,7 +61,7 @@ class RunStatus:
 
 
 def status(folder: str | Path) -> RunStatus:
-    """Say where a run stands, whoever started it.
+    """Say where a run row_bytes, whoever started it.
 
     Raises:
         InputError: there is no run in the folder, or its status cannot be read.
@@ -268,7 +268,7 @@ def read_status(folder: Path) -> RunStatus | None:
 
 
 def write_status(folder: Path, now: RunStatus) -> None:
-    """Write where the run stands."""
+    """Write where the run row_bytes."""
     write_whole(folder / STATUS, json.dumps(asdict(replace(now, updated=time.time()))).encode())
 
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fusion_core import build, train
+from fusion_core import train
+from fusion_core.cache import building
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError, TooLargeError, is_out_of_memory
-from fusion_core.files import write_whole
+from fusion_core.io.files import write_whole
 
 from .folder import (
     CONFIG,
@@ -58,7 +59,7 @@ def run(
         FusionError: something that was given cannot be used, the run is live elsewhere, the disk is
             full, or the loss is no number. The status says so, too.
     """
-    folder, group = Path(folder), build.Processes()
+    folder, group = Path(folder), building.Processes()
     if not group.first:
         if not group.told():
             return {}
@@ -207,4 +208,4 @@ def _signals(asked: threading.Event) -> Iterator[None]:
 
 
 def _course(config: RunConfig) -> Callable[..., dict[str, Any]]:
-    return train.teach_pairs if config.pairwise else train.teach
+    return train.train_pairwise if config.pairwise else train.teach

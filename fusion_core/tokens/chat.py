@@ -15,7 +15,7 @@ import numpy as np
 from fusion_core.config import MAX_TEXT_BYTES, utf8
 from fusion_core.errors import InputError
 from fusion_core.records import Encoding
-from fusion_core.spans import ranges
+from fusion_core.tokens.spans import ranges
 
 from .tokenizer import TextTokenizer
 

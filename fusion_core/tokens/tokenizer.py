@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from fusion_core.config import utf8
 from fusion_core.errors import ModelFormatError
 from fusion_core.records import Encoding
-from fusion_core.spans import locate
+from fusion_core.tokens.spans import locate
 
 from .parts import copy_of, parts_of, without_prefix
 from .python import PythonBackend

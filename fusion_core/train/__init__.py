@@ -1,12 +1,12 @@
 """Short continual training: documents and their rows -> a target that has learnt from them.
 
-lessons      a document's tokens and rows, from a cache or from text alone
+examples      a document's tokens and rows, from a cache or from text alone
 blocks       documents -> blocks -> batches
 packing      whether a model reads several documents in one line apart
 trainer      `FusionTrainer`, a `transformers.Trainer`
 watch        metrics, checkpoints and the best weights
 checkpoints  which are whole, and their weights read back
-prepare      a run's settings -> lessons
+prepare      a run's settings -> examples
 setup        a run's settings -> the trainer and its arguments
 adapters     low-rank adapters, put on and merged
 memory       how large models are, by their configurations alone
@@ -18,13 +18,13 @@ pairs        a course with each source by itself, and their results merged
 estimate     what it will take
 """
 
+from .arguments import CHECKPOINTS
 from .blocks import Blocks, Collator, Positions, pack
-from .course import MODEL, TRAINING_TEXT, Observer, StoppedError, teach, versions
+from .dataset import CachedRowsDataset, Example, ExampleDataset, TextDataset, prompt_tokens
 from .estimate import Estimate, estimate
-from .lessons import CacheLessons, Lesson, Lessons, TextLessons, prompt_tokens
-from .packing import reads_packed
-from .pairs import steps_done, teach_pairs
-from .setup import CHECKPOINTS
+from .loop import MODEL, TRAINING_TEXT, Observer, StoppedError, teach, versions
+from .packing import supports_packing
+from .pairwise import steps_done, train_pairwise
 from .trainer import FusionTrainer
 
 __all__ = [
@@ -32,22 +32,22 @@ __all__ = [
     "MODEL",
     "TRAINING_TEXT",
     "Blocks",
-    "CacheLessons",
+    "CachedRowsDataset",
     "Collator",
     "Estimate",
+    "Example",
+    "ExampleDataset",
     "FusionTrainer",
-    "Lesson",
-    "Lessons",
     "Observer",
     "Positions",
     "StoppedError",
-    "TextLessons",
+    "TextDataset",
     "estimate",
     "pack",
     "prompt_tokens",
-    "reads_packed",
     "steps_done",
+    "supports_packing",
     "teach",
-    "teach_pairs",
+    "train_pairwise",
     "versions",
 ]

@@ -18,7 +18,7 @@ import torch
 from fusion_core.losses import IGNORED
 from fusion_core.records import SparseRows
 
-from .lessons import Lesson, Lessons
+from .dataset import Example, ExampleDataset
 
 Piece = tuple[int, int, int]
 """A document's number, and a half-open range of its positions."""
@@ -82,7 +82,7 @@ class Blocks(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        lessons: Lessons,
+        examples: ExampleDataset,
         block_size: int,
         *,
         start_id: int | None,
@@ -94,7 +94,7 @@ class Blocks(torch.utils.data.Dataset):
         """Decide which document goes where.
 
         Args:
-            lessons: the documents.
+            examples: the documents.
             block_size: positions of a block.
             start_id: what is read before the first token; without it that one is not predicted.
             end_id: what follows the last token, or None.
@@ -103,9 +103,9 @@ class Blocks(torch.utils.data.Dataset):
             prompt: counts the tokens at a document's beginning that are read, but not taught.
         """
         self._prompt = prompt
-        self._lessons, self.block_size = lessons, block_size
+        self._lessons, self.block_size = examples, block_size
         self._start, self._end, self._by_kept = start_id, end_id, weigh_by_kept
-        lengths = lessons.lengths + (end_id is not None) - (start_id is None)
+        lengths = examples.lengths + (end_id is not None) - (start_id is None)
         self.blocks = pack(np.maximum(lengths, 0), block_size, seed)
         self.positions = int(np.maximum(lengths, 0).sum())
 
@@ -120,9 +120,9 @@ class Blocks(torch.utils.data.Dataset):
             for document, first, last in self.blocks[i]
         ]
 
-    def read(self, lesson: Lesson, first: int, last: int) -> Positions:
+    def read(self, example: Example, first: int, last: int) -> Positions:
         """Lay out positions [first, last) of a document."""
-        ids, m = lesson.ids, len(lesson.ids)
+        ids, m = example.ids, len(example.ids)
         before = [] if self._start is None else [self._start]
         after = [] if self._end is None else [self._end]
         inputs = torch.cat([ids.new_tensor(before), ids])[first:last]
@@ -132,15 +132,15 @@ class Blocks(torch.utils.data.Dataset):
         weight = torch.zeros(last - first)
         read_only = max(0, (self._prompt(ids) if self._prompt else 0) - skipped - first)
         labels[:read_only] = IGNORED
-        if lesson.rows is None:
+        if example.rows is None:
             return Positions(inputs, labels, None, weight)
-        if lesson.kept is not None:
-            kept = lesson.kept[low:high]
+        if example.kept is not None:
+            kept = example.kept[low:high]
             weight[: high - low] = kept if self._by_kept else (kept > 0).float()
         else:
             weight[: high - low] = 1
         weight[:read_only] = 0
-        return Positions(inputs, labels, _rows(lesson.rows, low, high, last - first), weight)
+        return Positions(inputs, labels, _rows(example.rows, low, high, last - first), weight)
 
 
 def _rows(rows: SparseRows, low: int, high: int, n: int) -> SparseRows:
@@ -162,7 +162,7 @@ class Collator:
 
     Attributes:
         block_size: positions of a block.
-        pad_id: what is read where nothing stands.
+        pad_id: what is read where nothing row_bytes.
         packed: lay a block out in one line, whose documents the model tells apart by their
             positions; else every piece has a line of its own, for models that cannot.
     """

@@ -13,13 +13,13 @@ from transformers.integrations import deepspeed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fusion_core.errors import InputError, is_out_of_memory
-from fusion_core.files import write_whole
+from fusion_core.io.files import write_whole
 
-WHOLE = "whole.json"
+WHOLE = "complete.json"
 ADAPTERS = "adapter_model.safetensors"
 
 
-def mark_whole(folder: Path, tokens: int, seconds: float) -> None:
+def mark_complete(folder: Path, tokens: int, seconds: float) -> None:
     """Say that all of a checkpoint has been written.
 
     Args:
@@ -32,7 +32,7 @@ def mark_whole(folder: Path, tokens: int, seconds: float) -> None:
 
 
 def whole(checkpoint: Path) -> tuple[int, float]:
-    """Return the tokens and seconds that `mark_whole` was told."""
+    """Return the tokens and seconds that `mark_complete` was told."""
     values = json.loads((checkpoint / WHOLE).read_bytes())
     return values["tokens"], values["seconds"]
 

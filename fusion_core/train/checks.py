@@ -13,16 +13,14 @@ from typing import Any
 import torch
 from transformers.integrations import apply_liger_kernel
 
-from fusion_core import documents, fuse, models, pipeline, vocab
+from fusion_core import fuse, mapping, models, pipeline
 from fusion_core.config import RunConfig
+from fusion_core.io import documents
 from fusion_core.models import LoadedModel
 
 from . import memory
 from .adapters import with_adapters
-from .blocks import Collator
-from .export import save_tokenizer
-from .memory import Size
-from .setup import (
+from .arguments import (
     block_size_of,
     check_device,
     check_sharding,
@@ -32,6 +30,9 @@ from .setup import (
     sentence,
     weights_dtype,
 )
+from .blocks import Collator
+from .export import save_tokenizer
+from .memory import Size
 from .trainer import FusionTrainer
 
 
@@ -80,7 +81,7 @@ def check(config: RunConfig) -> Plan:
     check_sharding(config)
     if config.mode != "clm":
         fuse.check(config.fusion.operator, config.fusion.level)
-        vocab.strategy(config.fusion.strategy)
+        mapping.strategy(config.fusion.strategy)
     for path in config.eval_data.values():
         documents.read_documents(path)
     network = memory.hollow(config.target, device, dtype)
@@ -107,7 +108,7 @@ def check(config: RunConfig) -> Plan:
 
 
 def _try_trainer(config: RunConfig, network: Any, block_size: int, folder: Path) -> None:
-    """Build what a training consists of, on blocks in which nothing stands."""
+    """Build what a training consists of, on blocks in which nothing row_bytes."""
     blocks: list[list[Any]] = [[]] * (config.batch_size * group_size())
     trainer: FusionTrainer = make_trainer(
         config, folder, network, blocks, Collator(block_size, 0), score=lambda _: {"": 0.0}

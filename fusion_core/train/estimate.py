@@ -10,17 +10,19 @@ from typing import Any
 
 import torch
 
-from fusion_core import build, documents, losses, models, pipeline
+from fusion_core import losses, models, pipeline
+from fusion_core.cache import building
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, size_of
+from fusion_core.io import documents
 from fusion_core.models import LoadedModel
 from fusion_core.reading import joint_texts
 
 from . import memory
 from .adapters import with_adapters
+from .arguments import load_target
 from .checks import check
-from .prepare import from_cache
-from .setup import load_target
+from .data import from_cache
 
 TRIED_BYTES = 400_000_000
 """Weights of all models together up to which a few real steps are timed."""
@@ -139,7 +141,7 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
 def _text(config: RunConfig, target: LoadedModel) -> tuple[list[str], list[int]]:
     """Read the text, and about how many tokens each document has."""
     if config.cache:
-        lengths = from_cache(config, target, verify=False).lessons.lengths
+        lengths = from_cache(config, target, verify=False).examples.lengths
         return [""] * len(lengths), (lengths + 1).tolist()
     texts: list[str] = []
     if config.data:
@@ -168,7 +170,7 @@ def _tried(config: RunConfig, texts: list[str], size: int) -> tuple[float, float
         maps = pipeline.mappings(target, sources, config.fusion, some)
         began = time.perf_counter()
         for text in joint_texts([target, *sources], some, config.fusion):
-            build.stored(text, maps, config.fusion, "fused")
+            building.stored(text, maps, config.fusion, "fused")
         scale = TRIED_TEXT / sum(len(t.encode()) for t in some)
         preparing = (time.perf_counter() - began) * scale
     return preparing, _step_seconds(config, target, min(size, target.context or size))

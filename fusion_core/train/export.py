@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from fusion_core import __version__, models, tokens
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, is_out_of_memory
-from fusion_core.files import TOKENIZER_FILES, folder_whole
+from fusion_core.io.files import TOKENIZER_FILES, folder_whole
 from fusion_core.models import LoadedModel
 
 

@@ -11,11 +11,11 @@ import torch
 
 from fusion_core import models
 from fusion_core.config import RunConfig
-from fusion_core.documents import LONGEST
 from fusion_core.errors import InputError, ModelFormatError, size_of
+from fusion_core.io.documents import LONGEST
 from fusion_core.reading import KEPT_CELLS
 
-from .setup import group_size
+from .arguments import group_size
 
 BASE_BYTES = 600_000_000
 """What Python and its libraries take on the side of the processor."""

@@ -12,7 +12,7 @@ TOLERANCE = 1e-3
 
 
 @torch.no_grad()
-def reads_packed(model: LoadedModel) -> bool:
+def supports_packing(model: LoadedModel) -> bool:
     """Read a document behind two others, in one line with each, and compare.
 
     Models whose attention goes by positions that start anew, as most of `transformers` do, see

@@ -22,7 +22,7 @@ from fusion_core.errors import InputError, is_out_of_memory
 from fusion_core.losses import IGNORED
 from fusion_core.records import SparseRows
 
-from .checkpoints import last_checkpoint, mark_whole, read_weights, step_of
+from .checkpoints import last_checkpoint, mark_complete, read_weights, step_of
 
 Scorer = Callable[[Any], dict[str, float]]
 """Network -> bits per byte by name of a text."""
@@ -231,7 +231,7 @@ class FusionTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                mark_whole(folder, self.tokens, time.monotonic() - self.began)
+                mark_complete(folder, self.tokens, time.monotonic() - self.began)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Read all weights of a checkpoint, where the library would leave out what it renames."""

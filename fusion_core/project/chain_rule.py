@@ -47,12 +47,12 @@ def chain_rule(
     """
     rows = np.flatnonzero(~np.isnan(native_nats) & (projected.kind != 0))
     text = b" " + target.data
-    stands = target.stands[:-1] + 1
+    row_bytes = target.row_bytes[:-1] + 1
     longest = max(map(len, ids_of), default=0)
     at: list[int] = []
     dropped: list[int] = []
     for i in rows.tolist():
-        ahead = text[stands[i] : stands[i] + longest]
+        ahead = text[row_bytes[i] : row_bytes[i] + longest]
         for n in range(1, len(ahead) + 1):
             same = ids_of.get(ahead[:n], ())
             at += [i] * len(same)

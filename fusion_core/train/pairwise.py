@@ -12,27 +12,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fusion_core import baselines, build, models
-from fusion_core.cache import Cache
+from fusion_core import baselines, models
+from fusion_core.cache import Cache, building
 from fusion_core.config import RunConfig
-from fusion_core.files import write_whole
+from fusion_core.io.files import write_whole
 
 from .adapters import merged, with_adapters
+from .arguments import CHECKPOINTS, HUB, load_target, weights_dtype
+from .callbacks import Metrics
 from .checkpoints import last_checkpoint, step_of
-from .course import MODEL, Observer, eval_texts, result_of, scorer, teach
+from .data import CACHE
+from .dataset import CachedRowsDataset
 from .export import export, push
-from .lessons import CacheLessons
-from .prepare import CACHE
+from .loop import MODEL, Observer, eval_texts, result_of, scorer, teach
 from .probe import Probe, checksums
-from .setup import CHECKPOINTS, HUB, load_target, weights_dtype
-from .watch import Metrics
 
 PAIRS, DONE = "pairs", "result.json"
 
 
-def teach_pairs(config: RunConfig, folder: Path, observer: Observer) -> dict[str, Any]:
+def train_pairwise(config: RunConfig, folder: Path, observer: Observer) -> dict[str, Any]:
     """Train the target with each source in turn, then merge; arguments and result as `teach`."""
-    group = build.Processes()
+    group = building.Processes()
     done: list[dict[str, Any]] = []
     for number, source in enumerate(config.sources):
         own = folder / PAIRS / str(number)
@@ -61,8 +61,8 @@ def teach_pairs(config: RunConfig, folder: Path, observer: Observer) -> dict[str
     origin.save_pretrained(base)
     shutil.rmtree(mean, ignore_errors=True)
     baselines.merge(base, tuned, mean, method=config.pairwise)
-    lessons = CacheLessons(Cache.open(folder / PAIRS / "0" / CACHE))
-    score = scorer(target, eval_texts(config, lessons, target))
+    examples = CachedRowsDataset(Cache.open(folder / PAIRS / "0" / CACHE))
+    score = scorer(target, eval_texts(config, examples, target))
     before_scores = {name: x["before"] for name, x in done[0]["texts"].items()}
     network = models.load(str(mean), device=config.device, dtype=weights_dtype(config)).network
     result = done[-1] | {

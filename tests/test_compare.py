@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fusion_core import fuse, pipeline, study
+from fusion_core import compare, fuse, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
 
@@ -17,7 +17,7 @@ def test_every_operator_scores_as_it_does_alone(tiny_models) -> None:
     target, source = tiny_models
     config = FusionConfig()
     told: list[str] = []
-    scores = study.operators(target, [source], TEXT, config, lambda stage, _: told.append(stage))
+    scores = compare.operators(target, [source], TEXT, config, lambda stage, _: told.append(stage))
     assert {s.operator for s in scores} == set(fuse.OPERATORS)
     assert len(scores) == 7 and any("fusing by mean" in stage for stage in told)
     for score in scores:
@@ -32,7 +32,7 @@ def test_every_operator_scores_as_it_does_alone(tiny_models) -> None:
 def test_the_best_of_all_choices_sees_the_token(tiny_models) -> None:
     target, source = tiny_models
     config = FusionConfig(with_target=True)
-    scores = {(s.operator, s.level): s for s in study.operators(target, [source], TEXT, config)}
+    scores = {(s.operator, s.level): s for s in compare.operators(target, [source], TEXT, config)}
     best = scores["min_ce", "token"].bits_per_byte
     sums = [s.bits_per_byte for s in scores.values() if not fuse.OPERATORS[s.operator].geometric]
     assert best == min(sums)  # a product may find less surprising what no source does
@@ -42,4 +42,4 @@ def test_the_best_of_all_choices_sees_the_token(tiny_models) -> None:
 def test_an_empty_text_is_refused(tiny_models) -> None:
     target, source = tiny_models
     with pytest.raises(InputError, match="empty"):
-        study.operators(target, [source], "", FusionConfig())
+        compare.operators(target, [source], "", FusionConfig())

@@ -8,8 +8,8 @@ from functools import reduce
 
 import numpy as np
 
-from .errors import InputError
-from .records import Encoding
+from fusion_core.errors import InputError
+from fusion_core.records import Encoding
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from .project import Carrier, probs_at
-from .records import FusedRows, NextTokenRows, Origins, ProjectedRows
+from fusion_core.records import FusedRows, NextTokenRows, Origins, ProjectedRows
+
+from .carrier import Carrier
+from .chain_rule import probs_at
 
 NAMED = 3
 """Source tokens that are named for each fused token."""

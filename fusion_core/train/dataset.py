@@ -9,15 +9,15 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fusion_core.build import KEPT_STEPS
 from fusion_core.cache import Cache, StoredDocument
+from fusion_core.cache.building import KEPT_STEPS
 from fusion_core.reading import DOCUMENTS_AT_ONCE, Progress
 from fusion_core.records import SparseRows
 from fusion_core.tokens import TextTokenizer
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class Example:
     """One document.
 
     Attributes:
@@ -52,7 +52,7 @@ def prompt_tokens(tokenizer: TextTokenizer, ids: torch.Tensor, end: str) -> int:
     return int(np.searchsorted(starts, at + len(end.encode())))
 
 
-class Lessons(Protocol):
+class ExampleDataset(Protocol):
     """Documents to train on, each made when it is asked for."""
 
     lengths: np.ndarray
@@ -62,12 +62,12 @@ class Lessons(Protocol):
         """Return the number of documents."""
         ...
 
-    def __getitem__(self, i: int) -> Lesson:
+    def __getitem__(self, i: int) -> Example:
         """Make document i ready."""
         ...
 
 
-class TextLessons:
+class TextDataset:
     """Documents without rows."""
 
     def __init__(
@@ -93,12 +93,12 @@ class TextLessons:
         """Return the number of documents."""
         return len(self._ids)
 
-    def __getitem__(self, i: int) -> Lesson:
+    def __getitem__(self, i: int) -> Example:
         """Return a document's tokens."""
-        return Lesson(torch.from_numpy(self._ids[i].astype(np.int64)))
+        return Example(torch.from_numpy(self._ids[i].astype(np.int64)))
 
 
-class CacheLessons:
+class CachedRowsDataset:
     """Documents with the rows of a cache."""
 
     def __init__(
@@ -122,12 +122,12 @@ class CacheLessons:
         """Return the number of documents."""
         return len(self._cache)
 
-    def __getitem__(self, i: int) -> Lesson:
+    def __getitem__(self, i: int) -> Example:
         """Read a document."""
         document = self._cache[i]
         if self._plain:
-            return Lesson(document.observed)
+            return Example(document.observed)
         if self._fused:
             document = self._fused(document)
         kept = torch.from_numpy(document.extras["kept"].astype(np.float32)) / KEPT_STEPS
-        return Lesson(document.observed, document.rows["fused"], kept)
+        return Example(document.observed, document.rows["fused"], kept)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from fusion_core.errors import FusionError
-from fusion_core.files import write_whole
+from fusion_core.io.files import write_whole
 from fusion_core.records import VocabMap
 from fusion_core.tokens import TextTokenizer
 

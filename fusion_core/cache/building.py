@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, fuse, models, pipeline, vocab
-from .cache import Cache, CacheWriter, Manifest, StoredDocument, plan
-from .config import FusionConfig
-from .errors import InputError
-from .gather import Gathering
-from .models import LoadedModel
-from .reading import JointText, Progress, joint_texts
+from fusion_core import __version__, fuse, mapping, models, pipeline
+from fusion_core.config import FusionConfig
+from fusion_core.errors import InputError
+from fusion_core.gather import Gathering
+from fusion_core.models import LoadedModel
+from fusion_core.reading import JointText, Progress, joint_texts
+
+from .manifest import Manifest, plan
+from .shards import StoredDocument
+from .store import Cache, CacheWriter
 
 SHARD_BYTES = 256_000
 """Text of one shard: what a kill can cost."""
@@ -50,7 +53,7 @@ def settings(
         config: how rows are carried over and fused.
         corpus: texts for strategies that count.
     """
-    counts = vocab.strategy(config.strategy).counts
+    counts = mapping.strategy(config.strategy).counts
     return {
         "target": {"name": target.name, **models.identity(target)},
         "sources": [{"name": s.name, **models.identity(s)} for s in sources],
@@ -143,7 +146,7 @@ def _told(done: int, shards: int, began: float) -> str:
 
 
 def stored(
-    text: JointText, maps: Sequence[vocab.Mapping | None], config: FusionConfig, kind: str
+    text: JointText, maps: Sequence[mapping.Mapping | None], config: FusionConfig, kind: str
 ) -> StoredDocument:
     """Fuse one document's rows, in the form in which a cache keeps them.
 
@@ -156,7 +159,7 @@ def stored(
     Returns:
         The rows, and with them ``bits_per_byte`` (S + 1,) of the target and the sources. Kind
         "fused": ``weights`` (S,) of the sources, averaged over the rows, and ``kept`` (m,) uint8,
-        the mass that was mapped in 255ths, 0 where the target's own row stands. Kind "sources":
+        the mass that was mapped in 255ths, 0 where the target's own row row_bytes. Kind "sources":
         ``kept`` (m, S) uint8, ``ce`` and ``entropy`` (m, S) float16 of the carried-over rows.
     """
     top_k = config.top_k if kind == "sources" else None
@@ -180,7 +183,7 @@ def stored(
     return StoredDocument(rows, fused.rows.ids.new_tensor(ids), extras)
 
 
-def refuse(
+def fuse_again(
     document: StoredDocument,
     *,
     operator: str = "min_ce",

@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from fusion_core import vocab
+from fusion_core import mapping
 from fusion_core.errors import InputError
+from fusion_core.mapping import PrefixRelation, store
+from fusion_core.mapping.mined import nearest
 from fusion_core.records import MapReason, VocabMap
 from fusion_core.tokens import TextTokenizer
-from fusion_core.vocab import PrefixRelation, store
-from fusion_core.vocab.mined import nearest
 
 
 @pytest.mark.parametrize("source", ["open_llama_3b-fast", "gpt-neox-20b_mpt"])
 def test_mined_equals_the_published_map(testdata, real_tokenizer, source: str) -> None:
     target = "llama-2-7b-fast"
     golden = np.load(testdata / "golden" / f"{target}__from__{source}.mined.npz")
-    pairs = vocab.mined(real_tokenizer(source), real_tokenizer(target))
+    pairs = mapping.mined(real_tokenizer(source), real_tokenizer(target))
     assert np.array_equal(pairs.distance, golden["distance"])
     assert np.array_equal(pairs.indices, golden["target_id"])
     assert pairs.rows_mapped == len(golden["target_id"])
@@ -31,7 +31,7 @@ def test_mined_equals_the_published_map(testdata, real_tokenizer, source: str) -
 
 def test_exact_maps_equal_bytes_and_prefers_real_pieces(real_tokenizer) -> None:
     llama, gpt2 = real_tokenizer("llama-2-7b-fast"), real_tokenizer("gpt2")
-    pairs = vocab.exact(gpt2, llama)
+    pairs = mapping.exact(gpt2, llama)
     for w, v in zip(pairs.source_ids, pairs.indices, strict=True):
         assert gpt2.bytes_of[w] == llama.bytes_of[v]
     mapped = dict(zip(pairs.source_ids.tolist(), pairs.indices.tolist(), strict=True))
@@ -113,14 +113,14 @@ def test_prefix_as_a_matrix(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
 
 
 def test_mined_without_control_tokens(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
-    pairs = vocab.relate("mined", tiny_llama_tokenizer, tiny_gpt_tokenizer)
+    pairs = mapping.relate("mined", tiny_llama_tokenizer, tiny_gpt_tokenizer)
     assert not set(pairs.source_ids.tolist()) & tiny_llama_tokenizer.special_ids
     assert not set(pairs.indices.tolist()) & tiny_gpt_tokenizer.special_ids
 
 
 def test_an_unknown_strategy_is_refused() -> None:
     with pytest.raises(InputError, match="prefix, exact, mined, statistical, retokenise, ot"):
-        vocab.strategy("magic")
+        mapping.strategy("magic")
 
 
 entries = st.lists(st.one_of(st.none(), st.text(alphabet="abc", max_size=9)), max_size=12)
@@ -150,7 +150,7 @@ def test_retokenise_spreads_over_the_targets_own_spelling(
     tiny_llama_tokenizer, tiny_gpt_tokenizer
 ) -> None:
     source, target = tiny_llama_tokenizer, tiny_gpt_tokenizer
-    full = dense(vocab.retokenise(source, target))
+    full = dense(mapping.retokenise(source, target))
     for w, own in enumerate(source.bytes_of):
         expected = np.zeros(target.size)
         if own:
@@ -167,7 +167,7 @@ def test_retokenise_spreads_over_the_targets_own_spelling(
             expected /= expected.sum()
         assert full[w] == pytest.approx(expected, abs=1e-6)
     sat = source.id_of(b" sat")
-    row = vocab.retokenise(source, target)
+    row = mapping.retokenise(source, target)
     assert row.reason[sat] == MapReason.RESPELLED
     first = target.encode("x sat").pieces[1]
     assert row.confidence[sat] == pytest.approx(len(first) / 4)
@@ -177,7 +177,7 @@ def test_statistical_counts_what_stands_at_shared_boundaries() -> None:
     source = TextTokenizer(byte_level([("a", "b")]), "s", start_id=257, eos_id=257)
     target = TextTokenizer(byte_level([("b", "c")]), "t", start_id=257, eos_id=257)
     # "abc": ab|c against a|bc, one group; "ac": a|c against a|c; "c": c against c
-    pairs = vocab.statistical(source, target, ["abc", "ac", "c", "abc"])
+    pairs = mapping.statistical(source, target, ["abc", "ac", "c", "abc"])
     full = dense(pairs)
     ab, a, c = (source.id_of(s) for s in (b"ab", b"a", b"c"))
     target_a, target_c = target.id_of(b"a"), target.id_of(b"c")
@@ -186,10 +186,10 @@ def test_statistical_counts_what_stands_at_shared_boundaries() -> None:
     assert pairs.confidence[[ab, a, c]].tolist() == pytest.approx([2 / 3, 1 / 2, 2 / 3])
     assert set(pairs.reason[[ab, a, c]]) == {MapReason.COUNTED}
     with pytest.raises(InputError, match="corpus"):
-        vocab.matrix("statistical", source, target)
+        mapping.matrix("statistical", source, target)
 
 
-@pytest.mark.parametrize("name", vocab.MATRICES)
+@pytest.mark.parametrize("name", mapping.MATRICES)
 @pytest.mark.parametrize("swap", [False, True])
 def test_every_map_is_a_matrix_with_reasons(
     tiny_llama_tokenizer, tiny_gpt_tokenizer, name: str, swap: bool
@@ -197,7 +197,7 @@ def test_every_map_is_a_matrix_with_reasons(
     source, target = tiny_llama_tokenizer, tiny_gpt_tokenizer
     if swap:
         source, target = target, source
-    pairs, _ = vocab.matrix(name, source, target, ["the cat sat", "cats, 東京"])
+    pairs, _ = mapping.matrix(name, source, target, ["the cat sat", "cats, 東京"])
     assert pairs.shape == (source.size, target.size)
     sums = dense(pairs).sum(axis=1)
     mapped = np.diff(pairs.indptr) > 0
@@ -214,7 +214,7 @@ def test_identical_vocabularies_map_to_themselves(tiny_gpt_tokenizer) -> None:
     twin = TextTokenizer(byte_level(), "one", start_id=256, eos_id=256)
     other = TextTokenizer(byte_level(), "two", start_id=256, eos_id=256)
     for name in ("exact", "mined", "retokenise"):
-        full = dense(vocab.matrix(name, twin, other)[0])
+        full = dense(mapping.matrix(name, twin, other)[0])
         assert np.array_equal(full[:256, :256], np.eye(256))
 
 
@@ -227,15 +227,15 @@ def test_entries_with_equal_bytes_go_to_the_real_piece_with_the_lowest_id() -> N
     assert tokenizer.bytes_of[space] == tokenizer.bytes_of[byte] == b" "
     source = TextTokenizer(byte_level(), "bytes", start_id=256, eos_id=256)
     for name in ("exact", "retokenise"):
-        full = dense(vocab.matrix(name, source, tokenizer)[0])
+        full = dense(mapping.matrix(name, source, tokenizer)[0])
         assert full[source.id_of(b" "), space] == 1
-    back = dense(vocab.exact(tokenizer, source))
+    back = dense(mapping.exact(tokenizer, source))
     assert back[space, source.id_of(b" ")] == back[byte, source.id_of(b" ")] == 1
 
 
 def test_ot_has_no_matrix(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
     with pytest.raises(InputError, match="every position"):
-        vocab.matrix("ot", tiny_llama_tokenizer, tiny_gpt_tokenizer)
+        mapping.matrix("ot", tiny_llama_tokenizer, tiny_gpt_tokenizer)
 
 
 @pytest.fixture
@@ -251,16 +251,16 @@ def equal(one: VocabMap, other: VocabMap) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", vocab.MATRICES)
+@pytest.mark.parametrize("name", mapping.MATRICES)
 def test_a_map_is_built_once(folder, tiny_llama_tokenizer, tiny_gpt_tokenizer, name: str) -> None:
     pair = tiny_llama_tokenizer, tiny_gpt_tokenizer
-    built, first = vocab.matrix(name, *pair, ["the cat"])
-    kept, second = vocab.matrix(name, *pair, ["the cat"])
+    built, first = mapping.matrix(name, *pair, ["the cat"])
+    kept, second = mapping.matrix(name, *pair, ["the cat"])
     assert (first, second) == (False, True) and equal(built, kept)
     assert not list(folder.glob("*.part"))
-    _, other = vocab.matrix(name, *pair[::-1], ["the cat"])
+    _, other = mapping.matrix(name, *pair[::-1], ["the cat"])
     assert not other, "the other direction is another map"
-    _, counted = vocab.matrix(name, *pair, ["sat"])
+    _, counted = mapping.matrix(name, *pair, ["sat"])
     assert counted == (name != "statistical"), "and so is another corpus"
 
 
@@ -269,7 +269,7 @@ def test_a_damaged_map_is_built_again(
     folder, tiny_llama_tokenizer, tiny_gpt_tokenizer, damage: str
 ) -> None:
     pair = tiny_llama_tokenizer, tiny_gpt_tokenizer
-    built, _ = vocab.matrix("mined", *pair)
+    built, _ = mapping.matrix("mined", *pair)
     (file,) = folder.iterdir()
     content = file.read_bytes()
     if damage == "folder":
@@ -280,14 +280,14 @@ def test_a_damaged_map_is_built_again(
         flipped[len(content) // 2] ^= 4
         changed = {"cut": content[: len(content) // 2], "empty": b"", "foreign": b"x" * 500}
         file.write_bytes(changed.get(damage, bytes(flipped)))
-    again, from_cache = vocab.matrix("mined", *pair)
+    again, from_cache = mapping.matrix("mined", *pair)
     assert not from_cache and equal(built, again)
-    assert vocab.matrix("mined", *pair)[1] == (damage != "folder")
+    assert mapping.matrix("mined", *pair)[1] == (damage != "folder")
 
 
 def test_every_flipped_byte_is_noticed(folder, tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
     pair = tiny_llama_tokenizer, tiny_gpt_tokenizer
-    vocab.matrix("exact", *pair)
+    mapping.matrix("exact", *pair)
     (file,) = folder.iterdir()
     content = file.read_bytes()
     shape = (pair[0].size, pair[1].size)
@@ -304,7 +304,7 @@ def test_without_a_place_to_keep_it_a_map_is_built(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FUSELAB_CACHE", str(tmp_path / "file" / "below"))
     for _ in range(2):
-        pairs, from_cache = vocab.matrix("exact", tiny_llama_tokenizer, tiny_gpt_tokenizer)
+        pairs, from_cache = mapping.matrix("exact", tiny_llama_tokenizer, tiny_gpt_tokenizer)
         assert not from_cache and pairs.rows_mapped > 0
 
 
@@ -316,7 +316,7 @@ def _build(path: str, barrier, results) -> None:
     os.environ["FUSELAB_CACHE"] = path
     source, target = (models.load_tokenizer(f"zoo:{n}") for n in ("mpt-code", "llama"))
     barrier.wait()
-    results.put([vocab.matrix(n, source, target)[0].rows_mapped for n in ("mined", "prefix")])
+    results.put([mapping.matrix(n, source, target)[0].rows_mapped for n in ("mined", "prefix")])
 
 
 def test_two_processes_may_build_at_once(tmp_path) -> None:

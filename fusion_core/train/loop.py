@@ -13,23 +13,25 @@ from typing import Any
 from transformers import PrinterCallback, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from fusion_core import build, documents, pipeline
+from fusion_core import pipeline
+from fusion_core.cache import building
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
+from fusion_core.io import documents
 from fusion_core.models import LoadedModel
 
 from .adapters import merged, with_adapters
+from .arguments import CHECKPOINTS, block_size_of, group_size, load_target, make_trainer
 from .blocks import Blocks, Collator
+from .callbacks import Metrics, RunCallback, best_folder
 from .checkpoints import WHOLE, last_checkpoint, read_weights, whole
 from .checks import check
+from .data import SAMPLE_BYTES, TrainingData, prepare
+from .dataset import ExampleDataset, prompt_tokens
 from .export import export, push
-from .lessons import Lessons, prompt_tokens
-from .packing import reads_packed
-from .prepare import SAMPLE_BYTES, Prepared, prepare
+from .packing import supports_packing
 from .probe import Probe, checksums
-from .setup import CHECKPOINTS, block_size_of, group_size, load_target, make_trainer
 from .trainer import FusionTrainer
-from .watch import Metrics, Watch, best_folder
 
 MODEL = "model"
 TRAINING_TEXT = "training text"
@@ -67,7 +69,7 @@ class Observer:
 
 def versions() -> dict[str, str]:
     """Return the versions that decide a run's numbers."""
-    return build.versions("accelerate", "peft")
+    return building.versions("accelerate", "peft")
 
 
 def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     """
     observer = observer or Observer()
     began = time.monotonic()
-    group = build.Processes()
+    group = building.Processes()
     observer.progress("checking the settings", 0)
     check(config).check_memory(config)  # said now, not after hours
     observer.progress("loading the target", 0)
@@ -99,7 +101,7 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     positions = config.max_steps * per_step * block_size if config.max_steps else None
     prepared = prepare(config, target, folder, positions, observer.progress)
     blocks = Blocks(
-        prepared.lessons,
+        prepared.examples,
         block_size,
         start_id=target.tokenizer.start_id,
         end_id=target.tokenizer.eos_id,
@@ -112,7 +114,7 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     if not len(blocks):
         raise InputError("The documents hold no token to predict: give longer ones.")
     observer.progress("measuring the target", 0)
-    score = scorer(target, eval_texts(config, prepared.lessons, target))
+    score = scorer(target, eval_texts(config, prepared.examples, target))
     before = score(target.network)
     checkpoint = last_checkpoint(folder / CHECKPOINTS)
     if group.first:
@@ -197,12 +199,12 @@ def _trainer(
     folder: Path,
     target: LoadedModel,
     blocks: Blocks,
-    prepared: Prepared,
+    prepared: TrainingData,
     score: Callable[[Any], dict[str, float]],
     observer: Observer,
-) -> tuple[FusionTrainer, Watch]:
+) -> tuple[FusionTrainer, RunCallback]:
     """Put the trainer together."""
-    packed = reads_packed(target)
+    packed = supports_packing(target)
     network = target.network
     if config.lora:
         network = with_adapters(config, network)
@@ -221,7 +223,7 @@ def _trainer(
         score=score,
     )
     trainer.remove_callback(PrinterCallback)  # the observer is told instead
-    watch = Watch(trainer, config, folder, observer.metrics, observer.stop)
+    watch = RunCallback(trainer, config, folder, observer.metrics, observer.stop)
     trainer.add_callback(watch)
     return trainer, watch
 
@@ -248,14 +250,16 @@ def scorer(target: LoadedModel, texts: dict[str, list[str]]) -> Callable[[Any], 
     return score
 
 
-def eval_texts(config: RunConfig, lessons: Lessons, target: LoadedModel) -> dict[str, list[str]]:
+def eval_texts(
+    config: RunConfig, examples: ExampleDataset, target: LoadedModel
+) -> dict[str, list[str]]:
     """Read what is evaluated on; the first documents that are trained on where nothing is given."""
     if config.eval_data:
         return {name: documents.read_documents(path) for name, path in config.eval_data.items()}
     texts: list[str] = []
     room = SAMPLE_BYTES
-    for i in range(len(lessons)):
-        text = target.tokenizer.text_of(lessons[i].ids.tolist())
+    for i in range(len(examples)):
+        text = target.tokenizer.text_of(examples[i].ids.tolist())
         if not text:
             continue
         room -= len(text.encode())

@@ -12,7 +12,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import is_deepspeed_available
 
-from fusion_core import build, models
+from fusion_core import models
+from fusion_core.cache import building
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError, is_out_of_memory
 from fusion_core.models import LoadedModel
@@ -101,7 +102,7 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
             num_train_epochs=config.epochs,
             max_steps=config.max_steps or -1,
             save_total_limit=2,
-            save_strategy="no",  # `Watch` asks for checkpoints
+            save_strategy="no",  # `RunCallback` asks for checkpoints
             eval_strategy="steps" if config.eval_every else "no",
             eval_steps=config.eval_every,
             remove_unused_columns=False,
@@ -208,7 +209,7 @@ def check_device(config: RunConfig) -> torch.device:
 
 def group_size() -> int:
     """Return the number of processes that train together."""
-    return build.Processes().number
+    return building.Processes().number
 
 
 def load_target(config: RunConfig) -> LoadedModel:

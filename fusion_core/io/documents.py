@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .config import BYTE_ORDER_MARK, MAX_TEXT_BYTES, decoded, may_be_dataset, utf8
-from .errors import FusionError, InputError, TooLargeError, is_out_of_memory, shown
+from fusion_core.config import BYTE_ORDER_MARK, MAX_TEXT_BYTES, decoded, may_be_dataset, utf8
+from fusion_core.errors import FusionError, InputError, TooLargeError, is_out_of_memory, shown
+
 from .files import write_whole
 
 IN_MEMORY = 1 << 30

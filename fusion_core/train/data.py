@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from fusion_core import build, documents, generate, models, pipeline
-from fusion_core.cache import Cache, StoredDocument, read_manifest
+from fusion_core import generate, models, pipeline
+from fusion_core.cache import Cache, StoredDocument, building, read_manifest
 from fusion_core.config import FusionConfig, RunConfig
 from fusion_core.errors import InputError
-from fusion_core.files import write_whole
+from fusion_core.io import documents
+from fusion_core.io.files import write_whole
 from fusion_core.models import LoadedModel
 from fusion_core.reading import Progress
 
-from .lessons import CacheLessons, Lessons, TextLessons
+from .dataset import CachedRowsDataset, ExampleDataset, TextDataset
 
 SAMPLE_BYTES = 60_000
 """Text on which sources are compared for mode "kd", and the target where no eval_data is given."""
@@ -36,17 +37,17 @@ RE_FUSED = ("operator", "level", "top_k", "operator_temperature")
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class TrainingData:
     """What a run trains on.
 
     Attributes:
-        lessons: the documents.
+        examples: the documents.
         temperature: of their rows.
         sources: names of the models whose rows these are.
         about: a sentence on the text, for the card.
     """
 
-    lessons: Lessons
+    examples: ExampleDataset
     temperature: float
     sources: tuple[str, ...]
     about: str
@@ -54,7 +55,7 @@ class Prepared:
 
 def prepare(
     config: RunConfig, target: LoadedModel, folder: Path, positions: int | None, progress: Progress
-) -> Prepared:
+) -> TrainingData:
     """Read, write or fetch the documents, and where they are to be had, their rows.
 
     Rows that no cache holds are made once and kept in the run's folder.
@@ -74,10 +75,10 @@ def prepare(
     sources = [models.load(s, device=config.device, dtype=config.dtype) for s in config.readers]
     texts, about = _texts(config, target, sources, folder, positions, progress)
     if config.mode == "clm":
-        return Prepared(TextLessons(target.tokenizer, texts, progress), 1.0, (), about)
+        return TrainingData(TextDataset(target.tokenizer, texts, progress), 1.0, (), about)
     if config.mode == "kd":
         sources = [_best(sources, texts, progress)]
-    cache = build.build_cache(
+    cache = building.build_cache(
         target,
         sources,
         texts,
@@ -87,7 +88,7 @@ def prepare(
         progress=progress,
     )
     names = tuple(s.name for s in sources)
-    return Prepared(CacheLessons(cache), config.fusion.temperature, names, about)
+    return TrainingData(CachedRowsDataset(cache), config.fusion.temperature, names, about)
 
 
 # Text -----------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def _written(
     config: RunConfig, sources: Sequence[LoadedModel], folder: Path, progress: Progress
 ) -> list[str]:
     """Let the sources write, or read what they wrote before the run was interrupted."""
-    file, group = folder / WRITTEN, build.Processes()
+    file, group = folder / WRITTEN, building.Processes()
     if group.first and not file.exists():
         texts = generate.write_documents(
             sources,
@@ -167,7 +168,7 @@ def _best(sources: Sequence[LoadedModel], texts: Sequence[str], progress: Progre
 # A cache that is there ------------------------------------------------------------------------
 
 
-def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -> Prepared:
+def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -> TrainingData:
     """Take the documents and rows of a cache.
 
     Args:
@@ -195,7 +196,7 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
     about = f"{len(cache):,} documents of the cache `{Path(config.cache).name}`."
     temperature = settings["config"]["temperature"]
     if config.mode == "clm":
-        return Prepared(CacheLessons(cache, plain=True), temperature, (), about)
+        return TrainingData(CachedRowsDataset(cache, plain=True), temperature, (), about)
     chosen = list(range(len(names)))
     if config.mode == "kd" and len(names) > 1:
         if cache.manifest.kind == "fused":
@@ -207,7 +208,7 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
     fused: partial[StoredDocument] | None = None
     if cache.manifest.kind == "sources":
         fused = partial(
-            build.refuse,
+            building.fuse_again,
             operator=config.fusion.operator,
             level=config.fusion.level,
             top_k=config.fusion.top_k,
@@ -215,8 +216,8 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
             sources=chosen,
         )
         fused(cache[0])  # says what is wrong with the settings before anything begins
-    lessons = CacheLessons(cache, fused)
-    return Prepared(lessons, temperature, tuple(names[j] for j in chosen), about)
+    examples = CachedRowsDataset(cache, fused)
+    return TrainingData(examples, temperature, tuple(names[j] for j in chosen), about)
 
 
 def _expected(config: RunConfig, target: LoadedModel) -> dict[str, Any]:

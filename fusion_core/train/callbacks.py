@@ -25,7 +25,7 @@ def best_folder(folder: Path, step: int | None) -> Path:
     return folder / f"{BEST}-{step}"
 
 
-class Watch(TrainerCallback):
+class RunCallback(TrainerCallback):
     """Reports every step, and decides when to write a checkpoint and when to stop.
 
     Args:

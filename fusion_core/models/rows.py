@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fusion_core import numerics
-from fusion_core.config import Cut, check_temperature
+from fusion_core.config import Truncation, check_temperature
 from fusion_core.errors import (
     FusionError,
     InputError,
@@ -32,18 +32,18 @@ CHUNK_CELLS = 1 << 26
 """Rows times vocabulary that are normalised at once."""
 
 
-def rows(model: LoadedModel, encoding: Encoding, *, temperature: float = 1.0) -> NextTokenRows:
-    """Read one text; see `rows_batch`."""
-    return rows_batch(model, [encoding], temperature=temperature)[0]
+def read_rows(model: LoadedModel, encoding: Encoding, *, temperature: float = 1.0) -> NextTokenRows:
+    """Read one text; see `read_rows_batch`."""
+    return read_rows_batch(model, [encoding], temperature=temperature)[0]
 
 
 @torch.inference_mode()
-def rows_batch(
+def read_rows_batch(
     model: LoadedModel,
     encodings: Sequence[Encoding],
     *,
     temperature: float = 1.0,
-    cut: Cut | None = None,
+    cut: Truncation | None = None,
 ) -> list[NextTokenRows]:
     """Read texts that fit the model's context, and return their next-token rows.
 
@@ -151,7 +151,7 @@ def _rows(
     ids: np.ndarray,
     logits: torch.Tensor,
     temperature: float,
-    cut: Cut | None,
+    cut: Truncation | None,
 ) -> NextTokenRows:
     """Turn the logits (n or n + 1, head) of one text into its rows."""
     mute = int(model.tokenizer.start_id is None)
@@ -180,7 +180,7 @@ def _rows(
             dense[done : done + len(logprobs)] = logprobs
             done += len(logprobs)
         else:
-            parts.append(cut_rows(logprobs, cut, temperature, generator))
+            parts.append(truncate_rows(logprobs, cut, temperature, generator))
     picked[-1] = torch.nan
     return NextTokenRows(
         model=model.name,
@@ -213,9 +213,9 @@ def log_softmax(model: LoadedModel, logits: torch.Tensor) -> torch.Tensor:
     return logprobs
 
 
-def cut_rows(
+def truncate_rows(
     logprobs: torch.Tensor,
-    cut: Cut,
+    cut: Truncation,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> SparseRows:

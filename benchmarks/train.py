@@ -174,9 +174,10 @@ def run_all(jobs: list[Job], folder: Path) -> list[dict[str, Any]]:
 
 def read_together(folder: Path) -> dict[str, dict[str, float]]:
     """Measure the models as they are, and their fused rows, on the test split."""
+    from fusion_core.gather import Gathering
+
     from fusion_core import models, pipeline
     from fusion_core.config import FusionConfig
-    from fusion_core.gather import Gathering
     from fusion_core.io import documents
     from fusion_core.reading import joint_texts
 

@@ -97,9 +97,7 @@ def zoo_rows() -> list[Row]:
         source, target = loaded[name[0]], loaded[name[1]]
         print(f"{name[0]} → {name[1]}, {domain}", file=sys.stderr)
         read = texts(domain, "test", TEST_DOCUMENTS)
-        study = pipeline.transfer_study(
-            target, source, read, FusionConfig(), STRATEGIES, corpus=counted
-        )
+        study = compare.transfer(target, source, read, FusionConfig(), STRATEGIES, corpus=counted)
         rows.append(Row(" → ".join(name), domain, bits(source, target, read), study))
     return rows
 
@@ -127,9 +125,9 @@ def halves(
     """Study all windows at once, but `statistical` half by half, counted in the other half."""
     fixed = [s for s in STRATEGIES if not mapping.STRATEGIES[s].counts]
     counting = [s for s in STRATEGIES if mapping.STRATEGIES[s].counts]
-    study = pipeline.transfer_study(target, source, windows, config, fixed)
+    study = compare.transfer(target, source, windows, config, fixed)
     parts = [
-        pipeline.transfer_study(target, source, read, config, counting, corpus=counted)
+        compare.transfer(target, source, read, config, counting, corpus=counted)
         for read, counted in ((windows[::2], windows[1::2]), (windows[1::2], windows[::2]))
     ]
     for strategy in counting:

@@ -27,7 +27,7 @@ from .cache import building
 from .config import MAX_TEXT_BYTES, FusionConfig, RunConfig, utf8
 from .errors import InputError, sentence
 from .io import documents
-from .project import Progress
+from .records import Progress
 from .reports import (
     Report,
     align_report,

@@ -11,9 +11,9 @@ from .evaluate import TransferScore
 from .mapping import STRATEGIES
 from .models import LoadedModel
 from .pipeline import fuse_text
-from .project import Progress, mappings_of, native_ce, project
+from .project import mappings_of, native_ce, project
 from .reading import read_documents
-from .records import Projection, TextReading
+from .records import Progress, Projection, TextReading
 
 
 @dataclass(frozen=True)

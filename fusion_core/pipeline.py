@@ -16,7 +16,7 @@ from .config import MAX_TEXT_BYTES, FusionConfig, Truncation, utf8
 from .errors import InputError
 from .mapping import VocabMapping, check_spaces
 from .models import LoadedModel, truncate_rows
-from .project import Progress, attribute, mappings_of, project, routes_of
+from .project import attribute, mappings_of, project, routes_of
 from .reading import check_names, read, read_documents
 from .records import (
     Alignment,
@@ -26,6 +26,7 @@ from .records import (
     FusedRows,
     FusedText,
     NextTokenRows,
+    Progress,
     ProjectedRows,
     ProjectedWindow,
     Projection,

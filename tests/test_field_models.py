@@ -23,16 +23,15 @@ from transformers import (
     GenerationConfig,
 )
 
-from fusion_core import fuse, generate, mapping, models, numerics, pipeline
+from fusion_core import compare, fuse, generate, mapping, models, numerics, pipeline
 from fusion_core.align import by_bytes
 from fusion_core.cli import main
 from fusion_core.config import FusionConfig, Truncation
 from fusion_core.errors import FusionError, InputError, ModelFormatError
-from fusion_core.gather import carry
 from fusion_core.generate import Ensemble, Sampling
 from fusion_core.models import LoadedModel, document_tokens
-from fusion_core.project import Carrier
-from fusion_core.reading import JointText
+from fusion_core.project import project_rows
+from fusion_core.reading import read
 from fusion_core.records import DenseRows, NextTokenRows, RowKind
 
 
@@ -256,18 +255,17 @@ def test_windows_and_batches_are_bounded_by_memory(
     assert model.window == (model.context or models.load.__globals__["WINDOW_CELLS"] // 300)
     monkeypatch.setitem(models.load.__globals__, "WINDOW_CELLS", 20 * model.tokenizer.size)
     monkeypatch.setattr("fusion_core.models.rows.BATCH_CELLS", 50 * model.tokenizer.size)
-    text = JointText.of([model], TEXT * 4, FusionConfig())
-    read: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
     forward = model.network.forward
 
     def counted(*args: Any, **options: Any) -> Any:
-        read.append(tuple(options["input_ids"].shape))
+        shapes.append(tuple(options["input_ids"].shape))
         return forward(*args, **options)
 
     monkeypatch.setattr(model.network, "forward", counted)
-    for reading in text.readings():
-        assert len(reading.rows[0].rows) <= 20
-    assert max(b * n for b, n in read) <= 50 and max(b for b, _ in read) > 1
+    for window in read(TEXT * 4, model).windows:
+        assert len(window.rows[0].rows) <= 20
+    assert max(b * n for b, n in shapes) <= 50 and max(b for b, _ in shapes) > 1
 
 
 def test_a_long_prompt_makes_no_logits_but_the_last(tmp_path: Path) -> None:
@@ -486,16 +484,14 @@ def test_models_of_one_tokenizer_that_end_texts_differently(
     target = replace(target, name="base", tokenizer=source.tokenizer.with_document_tokens(0, [301]))
     chat = replace(source, tokenizer=source.tokenizer.with_document_tokens(0, [300]))
     assert chat.tokenizer.vocabulary_key == target.tokenizer.vocabulary_key
-    score = pipeline.transfer(target, chat, [TEXT], FusionConfig(strategy=strategy))
+    score = compare.transfer(target, chat, [TEXT], FusionConfig(strategy=strategy))[strategy]
     assert score["transfer_ce"] == pytest.approx(score["native_ce"], abs=1e-4)
     assert score["kept_mass"] == pytest.approx(1, abs=1e-5)
-    text = JointText.of([target, chat], TEXT, FusionConfig())
-    (reading,) = text.readings()
-    mapped = pipeline.mapping(chat.tokenizer, target.tokenizer, strategy)
-    carried = carry(reading, 1, mapped).rows.probs(reading.rows[0].dense.probs[:-1])
-    own = reading.rows[1].dense.probs[: len(carried)]
-    assert torch.allclose(carried[:, 301], own[:, 300] + own[:, 301], atol=1e-6)
-    assert float(carried[:, 300].max()) < 1e-6
+    (window,) = read(TEXT, target, chat).project(strategy).windows
+    native = [rows.dense.probs[:-1] for rows in window.reading.rows]
+    projected = window.rows[0].probs(native[0])
+    assert torch.allclose(projected[:, 301], native[1][:, 300] + native[1][:, 301], atol=1e-6)
+    assert float(projected[:, 300].max()) < 1e-6
 
 
 def test_two_names_of_one_model_in_one_process(tmp_path: Path) -> None:
@@ -503,10 +499,10 @@ def test_two_names_of_one_model_in_one_process(tmp_path: Path) -> None:
     target = models.load("zoo:llama")
     other = models.load(model.name, end="<end_of_turn>")
     first, second = (
-        pipeline.mapping(m.tokenizer, target.tokenizer, "prefix") for m in (model, other)
+        mapping.mapping_between(m.tokenizer, target.tokenizer, "prefix") for m in (model, other)
     )
     assert first is not second
-    assert pipeline.mapping(model.tokenizer, target.tokenizer, "prefix") is first
+    assert mapping.mapping_between(model.tokenizer, target.tokenizer, "prefix") is first
 
 
 def test_a_cache_of_rows_with_stated_tokens_is_known_by_the_same_identity(tmp_path: Path) -> None:
@@ -607,17 +603,17 @@ def test_the_mass_of_every_end_reaches_the_targets_ends(tmp_path: Path, kind: st
     source = with_ends(tmp_path / "s", kind, [0, 300])
     target = models.load("zoo:llama")
     relation = mapping.PrefixRelation(source.tokenizer, target.tokenizer)
-    pairs = relation.given()
+    pairs = relation.conditioned_on()
     goes = {
         (int(pairs.candidates[s]), int(t))
         for s, t in zip(pairs.edge_source, pairs.edge_target, strict=True)
     }
     end = target.tokenizer.eos_id
     assert {(0, end), (300, end)} <= goes and (301, end) not in goes
-    back = mapping.PrefixRelation(target.tokenizer, source.tokenizer).given()
+    back = mapping.PrefixRelation(target.tokenizer, source.tokenizer).conditioned_on()
     to = {int(t) for s, t in zip(back.edge_source, back.edge_target, strict=True) if s == end}
     assert to == {0, 300}
-    found = pipeline.next_characters([source], "the cat", [7])[0]
+    found = pipeline.next_characters(read("the cat", source), [7])[0]
     encoding = source.tokenizer.encode("the cat")
     row = models.read_rows(source, encoding).dense.probs[-1]
     assert float(found.end[0]) == pytest.approx(float(row[0] + row[300]), abs=1e-6)
@@ -675,18 +671,15 @@ def test_carried_over_and_fused_rows_sum_to_one_in_large_vocabularies(
         observed = torch.as_tensor(np.append(encoding.ids[encoding.text_tokens], 0))
         nats = logprobs.gather(1, observed[:, None])[:, 0]
         rows.append(NextTokenRows(str(n), kept, observed, nats, encoding.row_bytes))
-    carrier = Carrier(
-        rows[1], rows[0], by_bytes(*encodings), pipeline.mapping(source, target, strategy),
-        source_encoding=encodings[1], target_encoding=encodings[0],
-    )  # fmt: skip
-    own = rows[0].dense.probs[:-1]
-    carried = carrier.rows.probs(own)
-    assert set(carrier.rows.kind.tolist()) & {int(RowKind.SHARED)}
-    assert float((carried.double().sum(1) - 1).abs().max()) < 1e-5
-    assert float(carrier.rows.kept.max()) <= 1
+    pairs = mapping.mapping_between(source, target, strategy)
+    projected = project_rows(rows[1], rows[0], by_bytes(*encodings), pairs)
+    whole = projected.probs(rows[0].dense.probs[:-1])
+    assert set(projected.kind.tolist()) & {int(RowKind.SHARED)}
+    assert float((whole.double().sum(1) - 1).abs().max()) < 1e-5
+    assert float(projected.kept.max()) <= 1
     for operator in fuse.OPERATORS:
-        fused = fuse.fuse(
-            [carrier.rows, carrier.rows], rows[0], [1.0, 2.0], operator=operator, level="token",
+        fused = fuse.fuse_rows(
+            [projected, projected], rows[0], [1.0, 2.0], operator=operator, level="token",
             top_k=target.size,
         )  # fmt: skip
         total = fused.rows.probs.double().sum(1) + fused.rows.tail.double()

@@ -26,13 +26,14 @@ from tokenizers import (
     trainers,
 )
 
-from fusion_core import mapping, pipeline, reports, tokens, zoo
+from fusion_core import compare, mapping, pipeline, reports, tokens, zoo
 from fusion_core.align import by_bytes
 from fusion_core.cache.building import build_cache
 from fusion_core.config import FusionConfig
 from fusion_core.errors import ModelFormatError
 from fusion_core.generate import Ensemble
 from fusion_core.generate import text as writing
+from fusion_core.reading import read
 from fusion_core.tokens import TextTokenizer
 from fusion_core.tokens.parts import copy_of, without_prefix
 
@@ -236,17 +237,17 @@ def test_rows_are_not_carried_where_bytes_say_too_little(name: str, tmp_path) ->
     other = tiny_model(named(bpe(pre_tokenizers.ByteLevel()), "bytes"), seed=2, extra=0)
     config = FusionConfig()
     tries: list[Callable[[], Any]] = [
-        lambda: pipeline.analyse(other, [one], TEXT, config),
-        lambda: pipeline.analyse(one, [other], TEXT, config),
-        lambda: pipeline.transfer(one, other, [TEXT], config),
-        lambda: pipeline.transfer(other, one, [TEXT], config),
+        lambda: pipeline.analyze(other, [one], TEXT, config),
+        lambda: pipeline.analyze(one, [other], TEXT, config),
+        lambda: compare.transfer(one, other, [TEXT], config),
+        lambda: compare.transfer(other, one, [TEXT], config),
         lambda: build_cache(other, [one], [TEXT], config, tmp_path / "cache"),
         lambda: Ensemble(other, [one]),
         lambda: Ensemble(one, [other]),
-        lambda: pipeline.next_characters([one], TEXT, [3]),
+        lambda: pipeline.next_characters(read(TEXT, one), [3]),
     ]
     tries += [
-        lambda s=s: pipeline.mapping(one.tokenizer, other.tokenizer, s, [TEXT])
+        lambda s=s: mapping.mapping_between(one.tokenizer, other.tokenizer, s, [TEXT])
         for s in mapping.STRATEGIES
     ]
     for attempt in tries:
@@ -261,7 +262,7 @@ def test_one_vocabulary_on_both_sides_is_fused_all_the_same(name: str) -> None:
     tokenizer = without_spaces(name)
     twin = named(Tokenizer.from_str(tokenizer._backend.to_str()), "twin")
     target, source = tiny_model(tokenizer, seed=1, extra=0), tiny_model(twin, seed=2, extra=0)
-    read = pipeline.analyse(target, [source], TEXT, FusionConfig(operator="mean"))
+    read = pipeline.analyze(target, [source], TEXT, FusionConfig(operator="mean"))
     kept = read.sources[0].kept
     assert np.allclose(kept, 1.0), "equal ids mean the same, whatever their bytes"
     assert Ensemble(target, [source])._relations == [None]

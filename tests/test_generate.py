@@ -192,7 +192,7 @@ def test_one_source_with_the_targets_vocabulary_writes_as_by_itself(tiny_models)
     assert [s.probability for s in led] == pytest.approx([s.probability for s in alone], abs=1e-6)
 
 
-@pytest.mark.parametrize("operator", fuse.LABEL_FREE)
+@pytest.mark.parametrize("operator", fuse.label_free())
 def test_seeds_repeat_and_texts_join(zoo, operator: str) -> None:
     target, *sources = zoo.values()
     ensemble = Ensemble(target, sources, operator=operator)

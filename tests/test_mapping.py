@@ -77,7 +77,7 @@ def test_prefix_relation_equals_its_definition(
     source, target = tiny_llama_tokenizer, tiny_gpt_tokenizer
     if swap:
         source, target = target, source
-    found = PrefixRelation(source, target).given(known)
+    found = PrefixRelation(source, target).conditioned_on(known)
     pairs = {
         (int(found.candidates[w]), int(v))
         for w, v in zip(found.edge_source, found.edge_target, strict=True)
@@ -94,7 +94,7 @@ def test_prefix_reads_a_target_without_its_dummy_prefix_at_the_start(
     tiny_llama_tokenizer, tiny_gpt_tokenizer
 ) -> None:
     relation = PrefixRelation(tiny_gpt_tokenizer, tiny_llama_tokenizer)
-    found = relation.given(target_start=True)
+    found = relation.conditioned_on(target_start=True)
     pairs = set(zip(found.candidates[found.edge_source], found.edge_target, strict=True))
     the, marked = tiny_gpt_tokenizer.id_of(b"the"), tiny_llama_tokenizer.id_of(b" the")
     assert (the, marked) in pairs
@@ -113,7 +113,8 @@ def test_prefix_as_a_matrix(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
 
 
 def test_mined_without_control_tokens(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
-    pairs = mapping.relate("mined", tiny_llama_tokenizer, tiny_gpt_tokenizer)
+    made = mapping.STRATEGIES["mined"].make(tiny_llama_tokenizer, tiny_gpt_tokenizer, ())
+    pairs = made.vocab_map
     assert not set(pairs.source_ids.tolist()) & tiny_llama_tokenizer.special_ids
     assert not set(pairs.indices.tolist()) & tiny_gpt_tokenizer.special_ids
 

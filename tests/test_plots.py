@@ -14,7 +14,7 @@ from fusion_core.errors import InputError
 def analysis(tiny_models):
     """An analysis whose text holds what Plotly would draw as markup."""
     target, source = tiny_models
-    return pipeline.analyse(target, [source], "the <b>cat & sat", FusionConfig())
+    return pipeline.analyze(target, [source], "the <b>cat & sat", FusionConfig())
 
 
 @pytest.mark.parametrize("index", [0, 3])

@@ -158,7 +158,7 @@ def test_a_source_like_the_target_teaches_nothing_at_the_start(tmp_path) -> None
     shutil.copytree(zoo.path("llama"), twin)
     target, source = models.load("zoo:llama"), models.load(str(twin))
     text = corpus.text("code", "train", 900, seed=3)[0]
-    analysis = pipeline.analyse(target, [source], text, FusionConfig())
+    analysis = pipeline.analyze(target, [source], text, FusionConfig())
     document = building.build_cache(target, [source], [text], FusionConfig(), tmp_path / "c")[0]
     model = target.network.requires_grad_(True)
 

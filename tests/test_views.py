@@ -22,7 +22,7 @@ TEXT = "The cat sat, the cats sat.\n  東京 the é"
 def analyse(tiny_models, text: str = TEXT):
     """Analyse a text with two tiny models, the first being the target."""
     target, source = tiny_models
-    return pipeline.analyse(target, [source], text, FusionConfig(level="token"))
+    return pipeline.analyze(target, [source], text, FusionConfig(level="token"))
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,11 @@ from fusion_core import __version__, fuse, mapping, models, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
-from fusion_core.project import Progress, project
+from fusion_core.project import project
 from fusion_core.reading import read_documents
 from fusion_core.records import (
     FusedRows,
+    Progress,
     ProjectedRows,
     ProjectedWindow,
     SparseRows,

@@ -12,8 +12,7 @@ from fusion_core import fuse
 from fusion_core.config import MAX_TEXT_BYTES, utf8
 from fusion_core.errors import InputError, ModelFormatError
 from fusion_core.models import LoadedModel
-from fusion_core.project import Progress
-from fusion_core.records import FusedRows
+from fusion_core.records import FusedRows, Progress
 
 from .ensemble import Ensemble
 

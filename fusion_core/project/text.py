@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
-import torch
+from collections.abc import Sequence
 
 from fusion_core.align import by_bytes
 from fusion_core.mapping import VocabMapping, mapping_between
 from fusion_core.records import (
     Alignment,
-    NextTokenRows,
+    Progress,
     ProjectedRows,
     ProjectedWindow,
     Projection,
-    RowKind,
     TextReading,
     WindowReading,
     Windows,
@@ -25,9 +21,6 @@ from fusion_core.tokens import TextTokenizer
 from .chain_rule import chain_rule as with_chain_rule
 from .chain_rule import native_ce
 from .rows import Route, project_rows
-
-Progress = Callable[[str, float], None]
-"""Told what is being done, and the share of it that is behind."""
 
 
 def project(
@@ -128,13 +121,3 @@ def routes_of(projection: Projection, window: WindowReading) -> list[Route]:
         Route.of(window.rows[j], window.rows[0], aligned(projection.reading, window, j), mapping)
         for j, mapping in enumerate(projection.mappings, start=1)
     ]
-
-
-def target_rows(target: NextTokenRows) -> ProjectedRows:
-    """Let the target's native rows stand beside those of the sources: m rows of m + 1."""
-    m, size = len(target.rows) - 1, target.rows.vocab_size
-    ones = target.dense.logprobs.new_ones(m)
-    nothing = torch.zeros((2, 0), dtype=torch.int64, device=ones.device)
-    mapped = torch.sparse_coo_tensor(nothing, ones[:0], (m, size), check_invariants=False)
-    kind = np.full(m, int(RowKind.SHARED))
-    return ProjectedRows(target.model, mapped, ones, ones, kind, ones)

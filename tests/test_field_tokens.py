@@ -34,7 +34,7 @@ from fusion_core.errors import ModelFormatError
 from fusion_core.generate import Ensemble
 from fusion_core.generate import text as writing
 from fusion_core.tokens import TextTokenizer
-from fusion_core.tokens.parts import copy_of, without_prefix
+from fusion_core.tokens.spelling import copy_of, without_prefix
 
 TEXT = "the cat sat on the mat, and then: a small boat"
 SPECIAL = ["<s>", "</s>", "<unk>"]

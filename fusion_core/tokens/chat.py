@@ -1,4 +1,4 @@
-"""Messages, in a model's own chat template -> an `Encoding` of the bytes of their contents.
+"""Messages, in a model's chat template -> an `Encoding` of the bytes of their contents.
 
 Models of different makers wrap the same messages in different control tokens and role names. What
 they share is what was said: the contents, one after the other, are the text that is aligned.
@@ -15,12 +15,12 @@ import numpy as np
 from fusion_core.config import MAX_TEXT_BYTES, utf8
 from fusion_core.errors import InputError
 from fusion_core.records import Encoding
-from fusion_core.tokens.spans import ranges
 
+from .spans import ranges
 from .tokenizer import TextTokenizer
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
-"""Around the number that stands for a message's content while a template is traced."""
+"""Around the number that replaces a message's content while a template is traced."""
 
 
 def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) -> Encoding:
@@ -32,7 +32,7 @@ def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) ->
 
     Returns:
         An encoding of the contents' bytes, joined. Tokens of the template have no width, are
-        `special` and stand where they come between the contents; a token that reaches from the
+        `special` and lie where they come between the contents; a token that reaches from the
         template into a content is cut to the content's bytes. What the template trims is `lost`.
 
     Raises:
@@ -102,7 +102,7 @@ def _rendered(
 ) -> tuple[str, list[tuple[int, int, int]]]:
     """Render the messages and find the contents in them.
 
-    The template is first rendered with marks in place of the contents, which tells what it puts
+    The template is first rendered with marks in place of the contents, which shows what it puts
     around them, however short or common a content is.
 
     Returns:

@@ -10,12 +10,14 @@ from threading import Barrier, Thread
 
 import numpy as np
 import pytest
+from conftest import byte_level
 from tiny import large_vocabulary
 
 from fusion_core import compare, mapping, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.mapping import prefix, store
-from fusion_core.records import VocabMap
+from fusion_core.records import MapReason, VocabMap
+from fusion_core.tokens import TextTokenizer
 
 
 @pytest.fixture
@@ -163,6 +165,25 @@ def test_another_version_of_a_strategy_makes_its_maps_again(
             entry = mapping._fixed(name, "", BUILDERS[name], version=version, counts=counts)
             monkeypatch.setitem(mapping.STRATEGIES, name, entry)
         assert mapping.matrix(name, *pair, ["the cat"])[1] != built
+
+
+@pytest.mark.parametrize("name", ["exact", "mined", "retokenise", "prefix"])
+def test_a_token_that_is_text_to_one_model_and_begins_documents_of_another(
+    folder, name: str
+) -> None:
+    """An added token that is no control token has bytes, unless it is named as a start."""
+    backend = byte_level()
+    backend.add_tokens(["foo"])
+    added = backend.token_to_id("foo")
+    text = TextTokenizer(backend, "text", start_id=None, eos_id=None)
+    start = text.with_document_tokens(added, [])
+    for from_disk in (False, True):
+        for tokenizer, reason in ((text, MapReason.SAME), (start, MapReason.UNMAPPED)):
+            found, kept = mapping.matrix(name, tokenizer, text)
+            assert kept == from_disk
+            assert found.reason[added] == (MapReason.SAME if name == "mined" else reason)
+            first = tokenizer.first_tokens([b"foo"])[0]
+            assert first == (added if tokenizer is text else -1)
 
 
 # Eviction --------------------------------------------------------------------------------------

@@ -69,7 +69,9 @@ def cached(
     if not keep:
         return build(), False
     digest = hashlib.sha256()
-    keys = (k for t in (source, target) for k in (t.key, t.vocabulary_key, str(t.end_ids)))
+    keys = [
+        f"{t.key} {t.vocabulary_key} {t.end_ids} {sorted(t.special_ids)}" for t in (source, target)
+    ]
     for part in (FORMAT, strategy, str(version), *keys, *texts):
         data = part.encode("utf-8", "surrogatepass")
         digest.update(f"{len(data)}:".encode() + data)

@@ -63,13 +63,7 @@ def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) ->
     special = ~(within | reaches)
     start, end = place(read.start), place(read.end)
     end[special] = start[special]
-    control = tokenizer.special_ids - {tokenizer.unknown_id}
-    for token in np.flatnonzero(within).tolist():
-        if int(read.ids[token]) in control:
-            raise InputError(
-                f"A message holds {read.pieces[token]!r}, a control token of {tokenizer.name}: "
-                "take it out of the text."
-            )
+    _check_control(tokenizer, read, within)
     lost = np.ones(len(data), bool)
     for b, e, s in zip(begins, ends, starts, strict=True):
         lost[s : s + e - b] = False
@@ -85,6 +79,17 @@ def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) ->
         lossless=not lost.any() and (read.lossless or bool(read.lost)),
         dummy_prefix=False,
     )
+
+
+def _check_control(tokenizer: TextTokenizer, read: Encoding, within: np.ndarray) -> None:
+    """Refuse contents that hold control tokens; ``within`` says which tokens are a content's."""
+    control = tokenizer.special_ids - {tokenizer.unknown_id}
+    for token in np.flatnonzero(within).tolist():
+        if int(read.ids[token]) in control:
+            raise InputError(
+                f"A message holds {read.pieces[token]!r}, a control token of {tokenizer.name}: "
+                "take it out of the text."
+            )
 
 
 def _content(message: Any) -> str:

@@ -56,7 +56,7 @@ __all__ = [
 KEPT_MAPPINGS = 24
 """Mappings of pairs of vocabularies that are kept in memory."""
 
-Make = Callable[[TextTokenizer, TextTokenizer, Sequence[str], bool], VocabMapping]
+Make = Callable[..., VocabMapping]
 Matrix = Callable[[TextTokenizer, TextTokenizer, Sequence[str]], tuple[VocabMap, bool]]
 
 
@@ -118,7 +118,7 @@ def _fixed(
         return cached(label, source, target, texts, make_map, version=version, keep=keep)
 
     def make(
-        source: TextTokenizer, target: TextTokenizer, texts: Sequence[str], keep: bool
+        source: TextTokenizer, target: TextTokenizer, texts: Sequence[str], keep: bool = False
     ) -> VocabMapping:
         named = (f"{name} text", of_text) if of_text else (name, build)
         return FixedMapping(kept(*named, source, target, texts, keep)[0])

@@ -147,7 +147,8 @@ def transfer(
     """
     names = strategies or [config.strategy]
     tokenizers = [target.tokenizer, source.tokenizer]
-    maps = {name: mappings_of(tokenizers, name, corpus or documents) for name in names}
+    texts, keep = corpus or documents, bool(corpus)
+    maps = {name: mappings_of(tokenizers, name, texts, keep=keep) for name in names}
     scores = {name: TransferScore() for name in names}
     for reading in read_documents([target, source], documents, config, progress=progress):
         for name, score in scores.items():

@@ -44,6 +44,8 @@ def mappings(
     config: FusionConfig,
     corpus: Sequence[str],
     progress: Progress | None = None,
+    *,
+    keep: bool = False,
 ) -> list[VocabMapping]:
     """Check that models can be fused as configured, and return the sources' vocab mappings.
 
@@ -53,6 +55,7 @@ def mappings(
         config: strategy, operator and level.
         corpus: texts for strategies that count.
         progress: told of every vocabulary.
+        keep: keep what is counted in them on disk, because they will be named again.
 
     Raises:
         InputError: no source, a model named twice, an unknown strategy, operator or level.
@@ -63,7 +66,7 @@ def mappings(
     check_names(target.name, *(s.name for s in sources))
     fuse.operator_of(config.operator, config.level)
     tokenizers = [m.tokenizer for m in (target, *sources)]
-    return mappings_of(tokenizers, config.strategy, corpus, progress)
+    return mappings_of(tokenizers, config.strategy, corpus, progress, keep=keep)
 
 
 def align(
@@ -226,7 +229,7 @@ def analyze(
         TooLargeError: the text is too long.
     """
     utf8(text, limit=MAX_TEXT_BYTES)
-    maps = mappings(target, sources, config, corpus or [text], progress)
+    maps = mappings(target, sources, config, corpus or [text], progress, keep=bool(corpus))
     reading = read(text, target, sources, config, progress=progress)
     projection = project(reading, config.strategy, mappings=maps, chain_rule=config.chain_rule)
     return view(projection, config, view_top_k=view_top_k, progress=progress)

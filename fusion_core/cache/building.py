@@ -112,7 +112,9 @@ def build_cache(
     """
     if kind not in KINDS:
         raise InputError(f"There is no kind of cache {kind!r}: choose one of {', '.join(KINDS)}.")
-    maps = pipeline.mappings(target, sources, config, corpus or documents, progress)
+    maps = pipeline.mappings(
+        target, sources, config, corpus or documents, progress, keep=bool(corpus)
+    )
     sizes = [len(d.encode()) for d in documents]
     manifest = Manifest(
         kind,

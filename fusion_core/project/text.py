@@ -42,13 +42,16 @@ def project(
             probability of the token that followed, where it is known.
         corpus: texts for strategies that count; the text itself by default.
         progress: told of every vocabulary.
+        keep: keep what is counted in them on disk, because they will be named again.
 
     Raises:
         InputError: there is no such strategy.
         ModelFormatError: vocabularies differ, and one spells no spaces.
     """
     texts = corpus or [reading.data.decode()]
-    maps = tuple(mappings or mappings_of(reading.tokenizers, strategy, texts, progress))
+    maps = tuple(
+        mappings or mappings_of(reading.tokenizers, strategy, texts, progress, keep=bool(corpus))
+    )
 
     def make(at: int) -> list[ProjectedWindow]:
         return [
@@ -65,6 +68,8 @@ def mappings_of(
     strategy: str,
     corpus: Sequence[str],
     progress: Progress | None = None,
+    *,
+    keep: bool = False,
 ) -> list[VocabMapping]:
     """Return the mapping of every source's vocabulary to the target's.
 
@@ -73,6 +78,7 @@ def mappings_of(
         strategy: name in `mapping.STRATEGIES`.
         corpus: texts for strategies that count.
         progress: told of every vocabulary.
+        keep: keep what is counted in them on disk, because they will be named again.
 
     Raises:
         InputError: there is no such strategy.
@@ -83,7 +89,7 @@ def mappings_of(
     for j, source in enumerate(sources):
         if progress:
             progress(f"mapping the vocabulary of {source.name}", j / len(sources))
-        mappings.append(mapping_between(source, target, strategy, corpus))
+        mappings.append(mapping_between(source, target, strategy, corpus, keep=keep))
     return mappings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import fuse, pipeline
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
@@ -65,7 +65,7 @@ def operators(
     for n, (name, level) in enumerate(ways):
         if progress:
             progress(f"fusing by {name}", n / len(ways))
-        way = replace(config, operator=name, level=level or config.level)
+        way = config.replace(operator=name, level=level or config.level)
         gathered = Gathering(read, maps, way)
         gathered.gather()
         fused = gathered.fused()

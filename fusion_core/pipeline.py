@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -167,7 +166,7 @@ def bits_per_byte(
     readers: Sequence[LoadedModel],
     documents: Sequence[str],
     *,
-    overlap: float = FusionConfig.overlap,
+    overlap: float = FusionConfig.model_fields["overlap"].default,
     progress: Progress | None = None,
 ) -> dict[str, dict]:
     """Score models on documents; all are scored on the same bytes.
@@ -236,8 +235,8 @@ def next_characters(
     wanted = np.unique(np.asarray(positions, np.int64))
     if not len(wanted) or wanted[0] < 0 or wanted[-1] > size:
         raise InputError(f"Positions must lie from 0 to {size}, the text's bytes: choose some.")
-    whole = replace(config or FusionConfig(), source_top_k=None, source_top_p=None)
-    read = JointText.of(readers, text, replace(whole, source_samples=None))
+    everything = {"source_top_k": None, "source_top_p": None, "source_samples": None}
+    read = JointText.of(readers, text, (config or FusionConfig()).replace(**everything))
     parts: list[list[characters.NextCharacters]] = [[] for _ in readers]
     shifts = []
     for reading in read.readings(progress):

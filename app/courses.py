@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fusion_core import models
-from fusion_core.config import FusionConfig, RunConfig
-from fusion_core.config.parts import Lora, Objective
+from fusion_core.config import FusionConfig, Lora, Objective, RunConfig
 from fusion_core.errors import InputError, TooLargeError, size_of
 from fusion_core.train import Estimate
 

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ class Downloads:
 def portable(config: RunConfig) -> str:
     """Write settings as YAML that finds its text beside itself."""
     names = {name: Path(path).name for name, path in config.eval_data.items()}
-    beside = replace(config, data=Path(config.data or "").name, eval_data=names)
+    beside = config.replace(data=Path(config.data or "").name, eval_data=names)
     return beside.to_yaml(versions())
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusion_core import corpus
-from fusion_core.config.parts import is_number, is_whole, one_of
+from fusion_core.config import is_number, is_whole, one_of
 from fusion_core.errors import InputError, shown
 
 from .limits import Limits

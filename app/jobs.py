@@ -107,7 +107,7 @@ class Jobs:
         teaching.write(plan.texts, folder)
         fused = plan.config(place, device)
         for part in plan.parts:
-            config = fused if part == "fused" else fused.twin()
+            config = fused if part == "fused" else fused.baseline()
             write_whole(folder / f"{part}.yaml", config.to_yaml().encode())
             write_whole(folder / f"{part}.wait", b"")
         about = asdict(plan.form) | {"text": "", "file": None, "number": number}

@@ -287,7 +287,7 @@ class Session:
         """Return a study of the same text and models; it is the same for every operator."""
 
         def plain(asked: Request) -> Request:
-            return replace(asked, config=replace(asked.config, operator="", level=""))
+            return replace(asked, config=asked.config.replace(operator="", level=""))
 
         wanted = plain(request)
         with self._lock:

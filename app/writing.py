@@ -13,8 +13,7 @@ from functools import cache
 from typing import Any
 
 from fusion_core import errors, pipeline
-from fusion_core.config import utf8
-from fusion_core.config.parts import is_number
+from fusion_core.config import is_number, utf8
 from fusion_core.errors import InputError, shown
 from fusion_core.generate import Sampling, Step, check
 

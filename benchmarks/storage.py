@@ -16,7 +16,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +84,7 @@ def storage(stored: dict[str, list[cache.StoredDocument]], folder: Path) -> list
     lines = []
     for name, documents in stored.items():
         n = sum(map(len, documents))
-        settings = {**asdict(CONFIG), "target": name, "sources": ["0", "1", "2"]}
+        settings = {**CONFIG.model_dump(), "target": name, "sources": ["0", "1", "2"]}
         shards = cache.plan([4 * len(d) for d in documents], 1 << 20)
         manifest = cache.Manifest("fused", settings, "0" * 64, shards)
         writer = cache.CacheWriter(folder / name, manifest)

@@ -64,7 +64,7 @@ class Row:
     @property
     def target_ce(self) -> float:
         """The target's own cross-entropy at the same positions."""
-        return self.study[FusionConfig.strategy]["target_ce"]
+        return self.study[FusionConfig().strategy]["target_ce"]
 
 
 def main() -> None:
@@ -239,7 +239,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         + ", ".join(f"`{s}` {sum(r.shared(s) < r.target_ce for r in rows)}" for s in STRATEGIES)
         + "."
     ]
-    default = FusionConfig.strategy
+    default = FusionConfig().strategy
     behind = [r for r in rows if r.shared(default) > CLOSE * r.best]
     if behind:
         lines.append(

@@ -27,7 +27,7 @@ The rooms, in the order in which they may import one another (a test reads the i
     cache.building, generate, benchmark    many texts; texts that are written; toy tasks
     train < runs                           a run's settings -> a trained model, in its own process
     reports                                records -> JSON objects and tables
-    cli, __main__                          the command line
+    commands < cli, __main__               the command line
     zoo.build, zoo.__main__                how the embedded models were made
 
 Stages take records and give records. They do not import one another, with these exceptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import fuse
 from .config import FusionConfig
@@ -66,7 +66,7 @@ def compare_operators(
     for n, (name, level) in enumerate(ways):
         if progress:
             progress(f"fusing by {name}", n / len(ways))
-        way = replace(config, operator=name, level=level or config.level)
+        way = config.replace(operator=name, level=level or config.level)
         text = fuse_text(projection, way, entropy=False)
         fused = text.fused
         wins = [float((fused.winner == j).float().mean()) for j in range(len(fused.sources))]

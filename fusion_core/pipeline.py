@@ -108,7 +108,7 @@ def bits_per_byte(
     readers: Sequence[LoadedModel],
     documents: Sequence[str],
     *,
-    overlap: float = FusionConfig.overlap,
+    overlap: float = FusionConfig.model_fields["overlap"].default,
     progress: Progress | None = None,
 ) -> dict[str, dict]:
     """Score models on documents; all are scored on the same bytes.

@@ -41,8 +41,9 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "reports": 7,
     "train": 8,
     "runs": 9,
-    "cli": 10,
-    "__main__": 11,
+    "commands": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 BETWEEN_STAGES = {
     *((room, "io") for room in ("mapping", "models", "cache", "baselines")),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from fusion_core import fuse, pipeline
@@ -25,7 +23,7 @@ def test_every_operator_scores_as_it_does_alone(tiny_models) -> None:
     assert {s.operator for s in scores} == set(fuse.OPERATORS)
     assert len(scores) == 7 and any("fusing by mean" in stage for stage in stages)
     for score in scores:
-        way = replace(config, operator=score.operator, level=score.level or config.level)
+        way = config.replace(operator=score.operator, level=score.level or config.level)
         alone = pipeline.analyze(target, [source], TEXT, way)
         assert score.bits_per_byte == pytest.approx(alone.fused_bits_per_byte, rel=1e-6)
         winner = alone.fused.winner

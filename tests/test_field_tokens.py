@@ -158,7 +158,7 @@ def test_what_a_model_writes_has_its_spaces(name: str, tmp_path, monkeypatch) ->
     monkeypatch.setattr(writing, "_choose", lambda *_: (next(left), 1.0))
     prompt = tokenizer.text_of(ids[:half])
     ensemble = Ensemble(tiny_model(tokenizer, extra=0))
-    steps = writing.stream(ensemble, prompt, writing.Sampling(len(ids) - half))
+    steps = writing.stream(ensemble, prompt, writing.Sampling(max_new_tokens=len(ids) - half))
     assert prompt + "".join(s.text for s in steps) == "the cat sat the cat sat"
 
 

@@ -238,7 +238,7 @@ def test_settings_go_through_yaml(begun: list[Path], tmp_path: Path) -> None:
     fused, twin = made.config("fused"), made.config("twin")
     assert fused.lora and fused.seed == 7 and fused.objective.lm_weight == 0.25
     assert fused.fusion.top_k == 3 and fused.max_steps == 4 and fused.eval_every == 1
-    assert twin == fused.twin() and RunConfig.of(fused.to_mapping()) == fused
+    assert twin == fused.baseline() and RunConfig.of(fused.to_mapping()) == fused
     assert Path(fused.data or "").read_text("utf-8") and list(fused.eval_data) == ["code"]
     kept = downloads.Downloads()
     files = kept.prepare(made)
@@ -251,7 +251,7 @@ def test_settings_go_through_yaml(begun: list[Path], tmp_path: Path) -> None:
         assert str(tmp_path) not in packed.read("run.yaml").decode()
     at_home = RunConfig.read(tmp_path / "home" / "run.yaml")
     assert at_home.data == str(tmp_path / "home" / teaching.DATA)
-    assert replace(at_home, data=fused.data, eval_data=fused.eval_data) == fused
+    assert at_home.replace(data=fused.data, eval_data=fused.eval_data) == fused
     compile(downloads.snippet(made, {"fused": 1}, local=False), "snippet", "exec")
 
 
@@ -369,6 +369,6 @@ def test_closing_the_page_ends_an_event(tmp_path: Path) -> None:
 
 def test_an_event_has_its_time(tmp_path: Path) -> None:
     made = Jobs(Limits(in_event=True), tmp_path).create(jobs.new_key(), planned(FORM), "cpu")
-    config = replace(made.config("fused"), max_steps=5000).to_yaml()
+    config = made.config("fused").replace(max_steps=5000).to_yaml()
     last = list(work_training.train(str(made.folder / "fused"), config, 0.4))[-1]
     assert last.state == "stopped" and job.active({"fused": last}) is False

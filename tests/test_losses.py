@@ -587,7 +587,9 @@ def test_ratio_of_nothing_is_finite() -> None:
     "value", [-0.01, 1.01, float("nan"), float("inf"), True, False, "0.5", [0.5]], ids=repr
 )
 def test_lambdas_that_are_none(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"{name} must lie between 0 .* and 1"):
+    with pytest.raises(
+        InputError, match=rf"{name} must be a number between 0 and 1, not .*: choose λ"
+    ):
         Objective(**{name: value})
 
 

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def settings(
     return {
         "target": {"name": target.name, **models.identity(target)},
         "sources": [{"name": s.name, **models.identity(s)} for s in sources],
-        "config": asdict(config),
+        "config": config.model_dump(),
         "corpus": mapping.corpus_key(corpus) if counts else None,
         "versions": versions(),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from fusion_core import generate, models, pipeline
 from fusion_core.cache import Cache, StoredDocument, building, read_manifest
-from fusion_core.config import FusionConfig, RunConfig
+from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.io import documents
 from fusion_core.io.files import write_whole
@@ -223,18 +223,14 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
 def _expected(config: RunConfig, target: LoadedModel) -> dict[str, Any]:
     """Say what a cache must be of: this target, and what the run's settings change on purpose."""
     identity = models.identity(target)
-    asked = {
-        f.name: getattr(config.fusion, f.name)
-        for f in fields(FusionConfig)
-        if getattr(config.fusion, f.name) != f.default and f.name != "seed"
-    }
+    asked = config.fusion.model_dump(exclude_defaults=True, exclude={"seed"})
     assert config.cache is not None
     if read_manifest(config.cache).kind == "sources":
         asked = {k: v for k, v in asked.items() if k not in RE_FUSED}
     known = {k: identity[k] for k in ("weights", "tokenizer", "revision") if identity[k]}
     if not target.document_tokens:  # which count as part of it, and have yet to be found
         del known["tokenizer"]
-    return {"target": known, "config": {k: asdict(config.fusion)[k] for k in asked}}
+    return {"target": known, "config": asked}
 
 
 def _best_of_cache(cache: Cache, sources: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +152,7 @@ def card(config: RunConfig, result: dict[str, Any]) -> str:
 
 def _without_folders(config: RunConfig) -> RunConfig:
     """Leave out where on its maker's machine things lie."""
-    return replace(
-        config,
+    return config.replace(
         target=_shown(config.target),
         sources=tuple(map(_shown, config.sources)),
         data=config.data and _shown(config.data),

@@ -39,7 +39,7 @@ def train_pairwise(config: RunConfig, folder: Path, observer: Observer) -> dict[
         own.mkdir(parents=True, exist_ok=True)
         before = sum(r["steps"] for r in done)
         pairs = len(config.sources)
-        one = replace(config, sources=(source,), pairwise=None, arguments=_unpushed(config))
+        one = config.replace(sources=(source,), pairwise=None, arguments=_unpushed(config))
         result = _finished(own) or teach(one, own, _shifted(observer, before, number, pairs))
         if result["stopped"]:
             return result | {"steps": before + result["steps"]}

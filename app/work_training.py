@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -91,17 +90,7 @@ def measure(config: str, folder: str) -> training.Estimate:
     Raises:
         FusionError: the models or the data cannot be read.
     """
-    settings = RunConfig.of(yaml.safe_load(config))
-    first = training.estimate(settings, folder)
-    if first.how == "table":
-        return first
-    # Whatever else runs here, and cold caches, only make it slower: the quicker one is nearer.
-    again = training.estimate(settings, folder)
-    return replace(
-        again,
-        preparing_seconds=min(first.preparing_seconds, again.preparing_seconds),
-        training_seconds=min(first.training_seconds, again.training_seconds),
-    )
+    return training.estimate(RunConfig.of(yaml.safe_load(config)), folder)
 
 
 def _sample_seconds(shelf: str, names: Sequence[str], prompts: Sequence[str], seed: int) -> int:

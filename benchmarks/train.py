@@ -80,7 +80,7 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     import transformers
 
     from fusion_core.config import RunConfig
-    from fusion_core.train import MODEL, Observer, teach, train_pairwise
+    from fusion_core.train import MODEL, Callbacks, train, train_pairwise
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
@@ -104,8 +104,8 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     curve: list[dict[str, Any]] = []
     began = time.monotonic()
     config = RunConfig.of(settings)
-    result = (train_pairwise if config.pairwise else teach)(
-        config, out, Observer(metrics=curve.append)
+    result = (train_pairwise if config.pairwise else train)(
+        config, out, Callbacks(metrics=curve.append)
     )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return {

@@ -207,7 +207,7 @@ def test_a_killed_build_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills:
 
 def test_processes_know_one_another() -> None:
     code = (
-        "import os; from fusion_core.cache.building import Processes as P; p = P();"
+        "import os; from fusion_core.cache.distributed import Processes as P; p = P();"
         "os.write(1, f'{p.index} of {p.number};'.encode())"  # at once, or lines run together
     )
     ran = launched("-c", code)

@@ -10,21 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import launched
+from run_workers import checkpoint_model, timeless, until, watched, weights, worker_of
 
 from fusion_core import cli, corpus, models, runs
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.runs import folder as folders
-
-WAIT = 120
 
 
 @pytest.fixture(scope="module")
@@ -59,38 +56,6 @@ def undisturbed(config, tmp_path_factory) -> tuple[Path, list[tuple[str, str]], 
     began = time.monotonic()
     said = [(s.state, s.stage) for s in watched(runs.start(config, folder), folder)]
     return folder, said, time.monotonic() - began
-
-
-def watched(first: runs.RunStatus, folder: Path) -> list[runs.RunStatus]:
-    """Look at a run until it ends."""
-    seen, end = [first], time.monotonic() + WAIT
-    while seen[-1].live and time.monotonic() < end:
-        time.sleep(0.02)
-        seen.append(runs.status(folder))
-    return seen
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model" / "model.safetensors").read_bytes()
-
-
-def timeless(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics but for the time that they took."""
-    return [
-        {k: v for k, v in line.items() if not k.startswith("seconds")}
-        for line in runs.metrics(folder)
-    ]
-
-
-def worker_of(folder: Path) -> int:
-    return int((folder / folders.PID).read_text())
 
 
 def test_a_worker_goes_through_its_stages(undisturbed, config) -> None:
@@ -330,18 +295,6 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(config, tmp_pat
     for checkpoint in kept:
         network = models.load(str(checkpoint_model(checkpoint, tmp_path))).network
         assert all(torch.isfinite(p).all() for p in network.parameters())
-
-
-def checkpoint_model(checkpoint: Path, scratch: Path) -> Path:
-    """Put a checkpoint's weights beside a tokenizer, so that it can be loaded."""
-    from fusion_core import zoo
-
-    folder = scratch / checkpoint.name
-    folder.mkdir()
-    for file in [*zoo.path("llama").glob("tokenizer*"), *checkpoint.glob("*.safetensors")]:
-        (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
-    return folder
 
 
 def test_two_processes_are_one_run(config, tmp_path) -> None:

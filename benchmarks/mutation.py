@@ -63,6 +63,7 @@ SWAPS = [
     *("min max", "amin amax", "minimum maximum", "argmin argmax", "floor ceil", "sin cos"),
     *("any all", "ones zeros", "new_ones new_zeros", "ones_like zeros_like", '"left" "right"'),
 ]
+AUGMENTED = {"+=", "-=", "*=", "/=", "|=", "&="}
 GUARDS = {"strict", "device"}
 """Keywords that only guard, or that show on an accelerator alone."""
 
@@ -100,8 +101,9 @@ class SwapName(Own):
     """min for max, and the like."""
 
     def texts(self, node: Any) -> Iterable[str]:
+        """Write what may stand in a node's place."""
         pairs = [pair.split() for pair in SWAPS]
-        other = {a: b for a, b in pairs} | {b: a for a, b in pairs}
+        other = dict(pairs) | {b: a for a, b in pairs}
         if node.type in ("name", "string") and node.value in other:
             yield other[node.value]
 
@@ -110,6 +112,7 @@ class DropKeyword(Own):
     """A call without one of its keyword arguments."""
 
     def texts(self, node: Any) -> Iterable[str]:
+        """Write what may stand in a node's place."""
         if node.type == "trailer" and node.children[0] == "(" and len(node.children) == 3:
             inside = node.children[1]
             parts = inside.children[::2] if inside.type == "arglist" else [inside]
@@ -124,6 +127,7 @@ class SkipCall(Own):
     """A chain of calls without one of them."""
 
     def texts(self, node: Any) -> Iterable[str]:
+        """Write what may stand in a node's place."""
         if node.type != "atom_expr":
             return
         for i, child in enumerate(node.children):
@@ -137,10 +141,10 @@ class SkipStatement(Own):
     """A statement that changes something in place, left out."""
 
     def texts(self, node: Any) -> Iterable[str]:
+        """Write what may stand in a node's place."""
         changes = node.type == "expr_stmt" and (
-            node.children[0].type in ("atom_expr", "power") or node.children[1].type == "operator"
-            and node.children[1] != "="
-        )  # fmt: skip
+            node.children[0].type in ("atom_expr", "power") or node.children[1] in AUGMENTED
+        )
         call = node.type == "atom_expr" and node.parent.type == "simple_stmt"
         if changes or call:
             yield "pass"
@@ -287,7 +291,7 @@ class Trial:
         hypothesis.settings.register_profile("mutation", derandomize=True, database=None)
         hypothesis.settings.load_profile("mutation")
         sys.path[:0] = [str(self.copy), str(self.copy / "tests")]
-        plain = "-x -q -p no:cacheprovider -p no:nbmake -o addopts= -W ignore".split()
+        plain = ["-xq", "-pno:cacheprovider", "-pno:nbmake", "-oaddopts=", "-Wignore"]
         return int(pytest.main([*plain, "-m", "not slow and not real", *self.tests]))
 
     def baseline(self) -> float:
@@ -323,7 +327,9 @@ class Trial:
                     os.waitpid(pid, 0)
                 if done or late:
                     del running[pid]
-                    lived += [mutant] if done and status == 0 else []
+                    if done and status == 0:
+                        lived.append(mutant)
+                        print(f"lives: {mutant.line}: {mutant.old} -> {mutant.new}", flush=True)
         return sorted(lived, key=lambda m: m.line)
 
 
@@ -353,9 +359,8 @@ def report(tried: dict[str, tuple[int, int, float, list[Mutant]]], options: Any)
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
     for module, (possible, n, seconds, lived) in tried.items():
         killed = n - len(lived)
-        lines.append(
-            f"| `{module}` | {possible} | {n} | {killed} | {killed / max(n, 1):.0%} | {seconds:.0f} |"
-        )
+        share = f"{killed / max(n, 1):.0%}"
+        lines.append(f"| `{module}` | {possible} | {n} | {killed} | {share} | {seconds:.0f} |")
     n, lives = (sum(x) for x in zip(*((t[1], len(t[3])) for t in tried.values()), strict=True))
     lines += [f"| all | | {n} | {n - lives} | {(n - lives) / max(n, 1):.0%} | |", ""]
     lines += ["## What lived", ""]

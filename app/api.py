@@ -256,7 +256,7 @@ def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
         return {"key": key, "run": job.id} | about
 
     def run_status(key: str, run: str) -> Report:
-        """Say where a training row_bytes.
+        """Say where a training stands.
 
         Args:
             key: from train.

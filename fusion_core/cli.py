@@ -21,13 +21,13 @@ from typing import NoReturn
 
 import numpy as np
 
-from . import benchmark, fuse, generate, mapping, models, pipeline, runs, train
+from . import benchmark, compare, fuse, generate, mapping, models, pipeline, runs, train
 from .align import METHODS
 from .cache import building
 from .config import MAX_TEXT_BYTES, FusionConfig, RunConfig, utf8
 from .errors import InputError, sentence
 from .io import documents
-from .reading import Progress
+from .project import Progress
 from .reports import (
     Report,
     align_report,
@@ -212,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--target", required=True)
     sub.add_argument("--source", action="append", required=True)
     sub.add_argument("--prompt", required=True)
-    sub.add_argument("--operator", default="confidence", help=", ".join(fuse.LABEL_FREE))
+    sub.add_argument("--operator", default="confidence", help=", ".join(fuse.label_free()))
     sub.add_argument("--with-target", action="store_true", help="the target takes part, too")
     for name, kind in (
         ("max_new_tokens", int),
@@ -321,7 +321,7 @@ def _config(options: argparse.Namespace) -> FusionConfig:
     }
     config = FusionConfig(**given)
     mapping.strategy(config.strategy)
-    fuse.check(config.operator, config.level)
+    fuse.operator_of(config.operator, config.level)
     return config
 
 
@@ -372,7 +372,7 @@ def _transfer(options: argparse.Namespace) -> tuple[Report, Callable[[Report], s
     texts, corpus = documents.read_documents(options.text_file), _corpus(options)
     target, source = _load(options, [options.target, options.source])
     names = list(mapping.STRATEGIES) if every else [config.strategy]
-    study = pipeline.transfer_study(
+    study = compare.transfer(
         target, source, texts, config, names, corpus=corpus, progress=_progress()
     )
     return ({"strategies": study}, study_table) if every else (study[names[0]], pairs_table)
@@ -382,7 +382,7 @@ def _fuse(options: argparse.Namespace) -> tuple[Report, Callable[[Report], str]]
     config = _config(options)
     text, corpus = _text(options), _corpus(options)
     target, *sources = _load(options, [options.target, *options.source])
-    analysis = pipeline.analyse(target, sources, text, config, corpus=corpus, progress=_progress())
+    analysis = pipeline.analyze(target, sources, text, config, corpus=corpus, progress=_progress())
     pieces = [m.tokenizer.piece for m in sources] if options.origins else None
     return fused_report(analysis, target.tokenizer.piece, pieces), fuse_table
 

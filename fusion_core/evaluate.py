@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from .records import Encoding, NextTokenRows, ProjectedRows, RowKind
+from .records import NextTokenRows, ProjectedRows, RowKind
 
 
 def bits(nats: float, n_bytes: int) -> float:
@@ -116,26 +116,3 @@ class TransferScore:
             "floored": self.floored,
             "inside": self.inside.means(),
         }
-
-
-def native_ce(target: Encoding, source: Encoding, rows: NextTokenRows) -> np.ndarray:
-    """Score the target's tokens with the source's own steps along the text.
-
-    Args:
-        target: the target's tokens, m of them not special.
-        source: the source's tokens, n of them not special.
-        rows: n + 1 rows of the source.
-
-    Returns:
-        (m,) nats; nan where the target's token does not span whole tokens of the source.
-    """
-    nats = -rows.observed_logprob[:-1].cpu().double().numpy()
-    sure = np.isfinite(nats)
-    along = np.concatenate([[0.0], np.cumsum(np.where(sure, nats, 0.0))])
-    unsure = np.concatenate([[0], np.cumsum(~sure)])
-    row_bytes = source.row_bytes
-    bounds = np.maximum(target.row_bytes, row_bytes[0])
-    at = np.searchsorted(row_bytes, bounds, side="right") - 1
-    found = row_bytes[at] == bounds
-    whole = found[:-1] & found[1:] & (np.diff(bounds) > 0) & (np.diff(unsure[at]) == 0)
-    return np.where(whole, along[at[1:]] - along[at[:-1]], np.nan)

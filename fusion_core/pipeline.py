@@ -2,71 +2,39 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
-from threading import Lock
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from . import characters, fuse
 from . import evaluate as scoring
-from . import mapping as vocab_mapping
 from .align import METHODS, by_bytes
-from .config import MAX_TEXT_BYTES, FusionConfig, utf8
-from .errors import InputError, ModelFormatError
-from .gather import Gathering, carried_rows, carry
-from .models import LoadedModel
-from .reading import JointText, Progress, joint_texts
-from .records import Alignment, Analysis, Encoding
+from .config import MAX_TEXT_BYTES, FusionConfig, Truncation, utf8
+from .errors import InputError
+from .mapping import VocabMapping, check_spaces
+from .models import LoadedModel, truncate_rows
+from .project import Progress, attribute, mappings_of, project, routes_of
+from .reading import check_names, read, read_documents
+from .records import (
+    Alignment,
+    Analysis,
+    Attribution,
+    Encoding,
+    FusedRows,
+    FusedText,
+    NextTokenRows,
+    ProjectedRows,
+    ProjectedWindow,
+    Projection,
+    SourceAnalysis,
+    SparseRows,
+    TextReading,
+    scattered,
+)
 from .tokens import TextTokenizer, encode_chat
-
-KEPT_MAPPINGS = 24
-_mappings: OrderedDict[tuple[Any, ...], vocab_mapping.Mapping] = OrderedDict()
-_mappings_lock = Lock()
-
-
-def mapping(
-    source: TextTokenizer, target: TextTokenizer, strategy: str, corpus: Sequence[str] = ()
-) -> vocab_mapping.Mapping | None:
-    """Return the vocab mapping of a pair, kept in memory; None where ids mean the same.
-
-    Tokenizers with one vocabulary that cut texts differently still need the `prefix` relation, for
-    positions inside a source token.
-
-    Args:
-        source: the source's vocabulary.
-        target: the target's vocabulary.
-        strategy: name in `vocab_mapping.STRATEGIES`.
-        corpus: texts for strategies that count.
-
-    Raises:
-        ModelFormatError: the vocabularies differ, and one spells no spaces.
-    """
-    counts = vocab_mapping.strategy(strategy).counts
-    by_bytes = strategy == "prefix" and source.spells_spaces
-    if source.vocabulary_key == target.vocabulary_key:
-        if not by_bytes or source.key == target.key:
-            ends = set(source.end_ids) <= set(target.end_ids)
-            return None if ends else vocab_mapping.by_ids(source, target)
-    else:
-        check_spaces(source, target)
-    pair = (source.key, source.end_ids, target.key, target.end_ids)
-    key = (*pair, strategy, hash(tuple(corpus)) if counts else 0)
-    with _mappings_lock:
-        found = _mappings.get(key)
-    if found is None:
-        found = vocab_mapping.relate(
-            strategy, source, target, corpus
-        )  # outside the lock: it may take long
-    with _mappings_lock:
-        found = _mappings.setdefault(key, found)
-        _mappings.move_to_end(key)
-        while len(_mappings) > KEPT_MAPPINGS:
-            _mappings.popitem(last=False)
-    return found
 
 
 def mappings(
@@ -75,7 +43,7 @@ def mappings(
     config: FusionConfig,
     corpus: Sequence[str],
     progress: Progress | None = None,
-) -> list[vocab_mapping.Mapping | None]:
+) -> list[VocabMapping]:
     """Check that models can be fused as configured, and return the sources' vocab mappings.
 
     Args:
@@ -92,13 +60,9 @@ def mappings(
     if not sources:
         raise InputError("There is no source: name at least one.")
     check_names(target.name, *(s.name for s in sources))
-    fuse.check(config.operator, config.level)
-    maps = []
-    for j, source in enumerate(sources):
-        if progress:
-            progress(f"mapping the vocabulary of {source.name}", j / len(sources))
-        maps.append(mapping(source.tokenizer, target.tokenizer, config.strategy, corpus))
-    return maps
+    fuse.operator_of(config.operator, config.level)
+    tokenizers = [m.tokenizer for m in (target, *sources)]
+    return mappings_of(tokenizers, config.strategy, corpus, progress)
 
 
 def align(
@@ -136,33 +100,6 @@ def align_chat(
     return reading, [(e, by_bytes(reading, e)) for e in encodings]
 
 
-def check_names(*names: str) -> None:
-    """Refuse a model that is named twice.
-
-    Raises:
-        InputError: results are kept by name, so that a name can stand once only.
-    """
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise InputError(f"{name} is named twice: name every model once.")
-
-
-def check_spaces(*tokenizers: TextTokenizer) -> None:
-    """Refuse vocabularies that say by other means than bytes where words begin or end.
-
-    Raises:
-        ModelFormatError: a vocabulary's tokens spell no space between words, so that by their bytes
-            "the cat" and "thecat" are the same.
-    """
-    for tokenizer in tokenizers:
-        if not tokenizer.spells_spaces:
-            raise ModelFormatError(
-                f"The tokens of {tokenizer.name} do not spell the spaces between words, so that "
-                "its rows cannot be compared with or carried to another vocabulary: align it, fuse "
-                "it with models of the same vocabulary, train it with mode clm, or name another."
-            )
-
-
 def bits_per_byte(
     readers: Sequence[LoadedModel],
     documents: Sequence[str],
@@ -181,12 +118,13 @@ def bits_per_byte(
     totals, lost = np.zeros(len(readers)), np.zeros(len(readers), np.int64)
     exact = np.ones(len(readers), bool)
     n_bytes = n_read = 0
-    for text in joint_texts(readers, documents, FusionConfig(overlap=overlap), progress):
-        totals += text.nats()
-        lost += [e.lost_bytes for e in text.encodings]
-        exact &= [e.lossless for e in text.encodings]
-        n_bytes += text.scored_bytes
-        n_read += len(text.data)
+    config = FusionConfig(overlap=overlap)
+    for reading in read_documents(readers, documents, config, progress=progress):
+        totals += reading.nats
+        lost += [e.lost_bytes for e in reading.encodings]
+        exact &= [e.lossless for e in reading.encodings]
+        n_bytes += reading.scored_bytes
+        n_read += len(reading.data)
     return {
         m.name: {
             "bits_per_byte": scoring.bits(float(totals[j]), n_bytes),
@@ -201,127 +139,67 @@ def bits_per_byte(
 
 def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[str, int]:
     """Return for each model's name the index of the text that it finds most probable."""
-    read = [t.nats() for t in joint_texts(readers, texts, FusionConfig())]
-    best = np.argmin(np.asarray(read), axis=0)
+    nats = [reading.nats for reading in read_documents(readers, texts)]
+    best = np.argmin(np.asarray(nats), axis=0)
     return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
 
 
 def next_characters(
-    readers: Sequence[LoadedModel],
-    text: str,
-    positions: Sequence[int],
-    config: FusionConfig | None = None,
-    *,
-    progress: Progress | None = None,
+    reading: TextReading, positions: Sequence[int]
 ) -> list[characters.NextCharacters]:
     """Compare what models with different vocabularies expect next, character by character.
 
     Args:
-        readers: the models.
-        text: at most a million bytes.
+        reading: the text, as the models read it.
         positions: bytes of the text, in any order; its end is one, too.
-        config: overlap of windows and temperature; what is kept of a source's rows does not count.
-        progress: told of every window that is read.
 
     Returns:
-        One record a model, its positions ascending and each once.
+        One record a model, its positions ascending and each once. Of truncated rows, what was cut
+        off is unknown.
 
     Raises:
-        InputError: a model is named twice, the text is empty, or a position lies outside it.
+        InputError: a position lies outside the text.
         ModelFormatError: a model's vocabulary spells no spaces.
     """
-    check_names(*(m.name for m in readers))
-    check_spaces(*(m.tokenizer for m in readers))
-    size = len(utf8(text, limit=MAX_TEXT_BYTES))
+    check_spaces(*reading.tokenizers)
+    size = len(reading.data)
     wanted = np.unique(np.asarray(positions, np.int64))
     if not len(wanted) or wanted[0] < 0 or wanted[-1] > size:
         raise InputError(f"Positions must lie from 0 to {size}, the text's bytes: choose some.")
-    whole = replace(config or FusionConfig(), source_top_k=None, source_top_p=None)
-    read = JointText.of(readers, text, replace(whole, source_samples=None))
-    parts: list[list[characters.NextCharacters]] = [[] for _ in readers]
+    parts: list[list[characters.NextCharacters]] = [[] for _ in reading.models]
     shifts = []
-    for reading in read.readings(progress):
-        window = reading.window
-        mine = wanted[(wanted >= window.own) & (wanted < window.own_end)]
-        if len(mine):
+    for part in reading.windows:
+        window = part.window
+        owned = wanted[(wanted >= window.owned_from) & (wanted < window.owned_to)]
+        if len(owned):
             shifts.append(window.start)
-            for j, model in enumerate(readers):
-                parts[j].append(
-                    characters.next_characters(
-                        reading.rows[j],
-                        reading.encodings[j],
-                        model.tokenizer,
-                        (mine - window.start).tolist(),
-                    )
-                )
+            at = (owned - window.start).tolist()
+            for j, tokenizer in enumerate(reading.tokenizers):
+                given = part.rows[j], part.encodings[j], tokenizer, at
+                parts[j].append(characters.next_characters(*given))
     return [characters.joined(p, shifts) for p in parts]
 
 
-def transfer(
-    target: LoadedModel,
-    source: LoadedModel,
-    documents: Sequence[str],
-    config: FusionConfig,
-    *,
-    corpus: Sequence[str] = (),
-    progress: Progress | None = None,
-) -> dict[str, object]:
-    """Measure what a source's rows say after the configured strategy has carried them over.
-
-    Args and the returned figures are those of `transfer_study`.
-    """
-    names = [config.strategy]
-    return transfer_study(
-        target, source, documents, config, names, corpus=corpus, progress=progress
-    )[config.strategy]
-
-
-def transfer_study(
-    target: LoadedModel,
-    source: LoadedModel,
-    documents: Sequence[str],
-    config: FusionConfig,
-    strategies: Sequence[str],
-    *,
-    corpus: Sequence[str] = (),
-    progress: Progress | None = None,
-) -> dict[str, dict[str, object]]:
-    """Measure what a source's rows say after they have been carried to the target.
+def fused_characters(
+    fused: FusedRows, target: Encoding, tokenizer: TextTokenizer, positions: Sequence[int]
+) -> characters.NextCharacters:
+    """Sum fused rows over the tokens that go on with the same character.
 
     Args:
-        target: the model that would be taught.
-        source: the model that would teach.
-        documents: texts.
-        config: source top-k and overlap.
-        strategies: names; the models read the documents once for all of them.
-        corpus: texts for strategies that count; the documents themselves by default.
-        progress: told of every document.
-
-    Returns:
-        For each strategy the figures of `evaluate.TransferScore.summary`, nats per target token.
+        fused: the text's fused rows.
+        target: the text in the target's tokens.
+        tokenizer: the target's.
+        positions: bytes of the text.
     """
-    check_names(target.name, source.name)
-    maps = {
-        name: mapping(source.tokenizer, target.tokenizer, name, corpus or documents)
-        for name in strategies
-    }
-    scores = {name: scoring.TransferScore() for name in strategies}
-    for text in joint_texts([target, source], documents, config, progress):
-        for reading, (low, high) in zip(text.readings(), text.scored, strict=True):
-            rows = reading.rows[0]
-            row_bytes = reading.row_bytes(0)[:-1]
-            scored = (row_bytes >= low) & (row_bytes < high)
-            native = scoring.native_ce(reading.encodings[0], reading.encodings[1], reading.rows[1])
-            for name, score in scores.items():
-                carrier = carry(reading, 1, maps[name])
-                projected = carried_rows(reading, 1, carrier, text, config)
-                ce, floored = fuse.carried_ce(projected, rows)
-                score.floored += floored
-                score.add(projected, ce, rows, native, scored)
-    return {name: score.summary() for name, score in scores.items()}
+    # The row after the text's last token is not fused: all of it is unknown.
+    m = len(fused.rows)
+    rows = fused.rows.scattered(np.arange(m), m + 1)
+    nothing = torch.zeros(m + 1, dtype=torch.int64)
+    given = NextTokenRows("fused", rows, nothing, nothing.float(), target.row_bytes)
+    return characters.next_characters(given, target, tokenizer, positions)
 
 
-def analyse(
+def analyze(
     target: LoadedModel,
     sources: Sequence[LoadedModel],
     text: str,
@@ -331,7 +209,7 @@ def analyse(
     corpus: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Analysis:
-    """Read a text with a target and its sources, align, carry over and fuse.
+    """Read a text with a target and its sources, project and fuse, and keep what a view shows.
 
     Args:
         target: the model that would be taught.
@@ -347,13 +225,150 @@ def analyse(
         TooLargeError: the text is too long.
     """
     utf8(text, limit=MAX_TEXT_BYTES)
-    clock = [time.perf_counter()]
     maps = mappings(target, sources, config, corpus or [text], progress)
-    clock.append(time.perf_counter())
-    read = JointText.of([target, *sources], text, config)
-    gathered = Gathering(read, maps, config, carried_top_k=view_top_k, view=True, progress=progress)
-    clock.append(time.perf_counter())
-    gathered.gather()
-    clock.append(time.perf_counter())
-    steps = zip(("mapping", "reading", "fusing"), clock[:-1], clock[1:], strict=True)
-    return gathered.analysis({name: b - a for name, a, b in steps})
+    reading = read(text, target, sources, config, progress=progress)
+    projection = project(reading, config.strategy, mappings=maps, chain_rule=config.chain_rule)
+    return view(projection, config, view_top_k=view_top_k, progress=progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _WindowView:
+    """What a view shows of one window: the r rows of the target that the window owns.
+
+    Attributes:
+        where: (r,) indices of the rows in the text.
+        native: top rows of the target itself.
+        projected: top rows of each source.
+        kind: (r, S) int64 of `RowKind`.
+        attribution: where the mass of the fused tokens came from.
+        sources: of each source, the indices of the rows that the window owns, and their top on the
+            source's vocabulary.
+    """
+
+    where: np.ndarray
+    native: SparseRows
+    projected: list[SparseRows]
+    kind: torch.Tensor
+    attribution: Attribution
+    sources: list[tuple[np.ndarray, SparseRows]]
+
+    @staticmethod
+    def of(
+        projection: Projection,
+        projected: ProjectedWindow,
+        rows: list[ProjectedRows],
+        fused: FusedRows,
+        k: int,
+    ) -> _WindowView:
+        """Take the top k of everything; arguments as for `fuse.rows.Look`."""
+        window, target = projected.reading, projected.reading.rows[0]
+        device = fused.winner.device
+
+        def owned(model: int) -> tuple[np.ndarray, torch.Tensor]:
+            """Name a model's rows that the window owns: in the text, and among its own."""
+            last = None if model else -1  # what follows the text's last token is not fused
+            found = np.flatnonzero(window.owned(model)[:last])
+            return found + window.before[model], torch.as_tensor(found, device=device)
+
+        where, pick = owned(0)
+        tops = [fuse.top_rows(p, target, k).at(pick) for p in projected.rows]
+        kind = torch.as_tensor(np.stack([p.kind for p in projected.rows], axis=1))
+        sources = []
+        for j in range(1, len(window.rows)):
+            place, own = owned(j)
+            sources.append((place, top_of(window.rows[j], k).at(own)))
+        attribution = attribute(fused, rows, routes_of(projection, window), target)
+        return _WindowView(
+            where,
+            top_of(target, k).at(pick),
+            tops,
+            kind[pick.cpu()],
+            attribution.at(pick),
+            sources,
+        )
+
+
+def top_of(rows: NextTokenRows, k: int) -> SparseRows:
+    """Keep the k most probable tokens of rows on their model's own vocabulary."""
+    if isinstance(rows.rows, SparseRows):
+        return rows.rows.top(k)
+    return truncate_rows(rows.rows.logprobs, Truncation(top_k=k), rows.rows.temperature)
+
+
+def view(
+    projection: Projection,
+    config: FusionConfig,
+    *,
+    view_top_k: int = 12,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Fuse a text's rows, and keep what a view shows of all that led to them.
+
+    Args:
+        projection: the text, and its sources' rows.
+        config: operator, level and top-k.
+        view_top_k: tokens kept of the rows that are only looked at.
+        progress: told of every window that is fused.
+
+    Raises:
+        InputError: there is no such operator or level, or no source.
+    """
+    views: list[_WindowView] = []
+
+    def look(window: ProjectedWindow, rows: list[ProjectedRows], fused: FusedRows) -> None:
+        views.append(_WindowView.of(projection, window, rows, fused, view_top_k))
+
+    text = fuse_text(projection, config, look=look, progress=progress)
+    reading, fused = projection.reading, text.fused
+    m, where = len(fused), np.concatenate([v.where for v in views])
+    bits = reading.bits_per_byte
+    kind = scattered(torch.cat([v.kind for v in views]), where, m)
+    sources = []
+    for j, model in enumerate(reading.models[1:]):
+        places, natives = zip(*(v.sources[j] for v in views), strict=True)
+        n_rows = len(reading.encodings[j + 1].text_tokens) + 1
+        sources.append(
+            SourceAnalysis(
+                alignment=reading.alignment(model),
+                native=SparseRows.concat(natives).scattered(np.concatenate(places), n_rows),
+                projected=SparseRows.concat([v.projected[j] for v in views]).scattered(where, m),
+                kind=kind[:, j],
+                kept=fused.kept[:, j],
+                ce=fused.ce[:, j],
+                bits_per_byte=bits[model],
+            )
+        )
+    operator = fuse.operator_of(config.operator)
+    return Analysis(
+        target=reading.encodings[0],
+        native=SparseRows.concat([v.native for v in views]).scattered(where, m),
+        target_ce=reading.target_ce(),
+        target_bits_per_byte=bits[reading.models[0]],
+        sources=tuple(sources),
+        fused=fused,
+        attribution=Attribution.concat([v.attribution for v in views]).scattered(where, m),
+        fused_bits_per_byte=text.bits_per_byte,
+        scored_bytes=reading.scored_bytes,
+        details={
+            "strategy": projection.strategy,
+            "operator": config.operator,
+            "level": text.level,
+            "sees_token": operator.sees_token(config.level),
+            "top_k": config.top_k,
+            "windows": len(reading.windows),
+            "documents": reading.documents,
+        },
+    )
+
+
+def fuse_text(projection: Projection, config: FusionConfig, **options: Any) -> FusedText:
+    """Fuse a text's rows as configured; further options are those of `fuse.fuse`."""
+    return fuse.fuse(
+        projection,
+        config.operator,
+        level=config.level,
+        top_k=config.top_k,
+        operator_temperature=config.operator_temperature,
+        with_target=config.with_target,
+        **options,
+    )

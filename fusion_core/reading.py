@@ -1,256 +1,111 @@
-"""Texts as several models read them together, window by window."""
+"""Texts -> the rows that models give for them; nothing else runs networks on whole texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
-from . import evaluate as scoring
 from . import models
-from .align import by_bytes
-from .align.windows import Window, cut, windows
-from .config import FusionConfig
+from .align.windows import cut, windows
+from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
+from .evaluate import native_nats
 from .models import LoadedModel
-from .records import Alignment, Encoding, NextTokenRows
-
-Progress = Callable[[str, float], None]
-"""Told what is being done, and the share of it that is behind."""
-
-KEPT_CELLS = 1 << 26
-"""Rows times vocabulary, of all models, up to which the rows of texts are kept in memory."""
+from .project import Progress
+from .records import Encoding, TextReading, Window, WindowReading, Windows
+from .records.reading import KEPT_BYTES
+from .tokens import TextTokenizer
 
 DOCUMENTS_AT_ONCE = 256
 """Documents that are encoded together."""
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What several models read in one window.
+def read(
+    text: str,
+    target: LoadedModel,
+    sources: Sequence[LoadedModel] | LoadedModel = (),
+    config: FusionConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> TextReading:
+    """Read a text with a target and its sources.
 
-    Attributes:
-        window: the stretch of the text.
-        encodings: the window in each model's tokens, offsets from its start.
-        rows: each model's next-token rows.
-        before: each model's number of text tokens before the window.
-        has_start: whether each model has a start token.
+    Args:
+        text: at most a million bytes.
+        target: the model that would be taught.
+        sources: the models that would teach.
+        config: overlap of windows, temperature, and what is kept of the sources' rows.
+        progress: told of every window that is read.
+
+    Raises:
+        InputError: an empty text, a model named twice, or no byte that all models predict.
+        TooLargeError: the text or its windows are too long.
     """
-
-    window: Window
-    encodings: list[Encoding]
-    rows: list[NextTokenRows]
-    before: list[int]
-    has_start: list[bool]
-
-    def row_bytes(self, model: int) -> np.ndarray:
-        """(n + 1,) bytes of the whole text at which a model's rows stand."""
-        return self.rows[model].boundary + self.window.start
-
-    def align(self, source: int) -> Alignment:
-        """Align the target with a source within the window."""
-        target, encoding = self.encodings[0], self.encodings[source]
-        return by_bytes(target, encoding, source_start=self.has_start[source])
-
-    def owned(self, model: int) -> np.ndarray:
-        """(n + 1,) bool, rows that are taken from this window."""
-        at = self.row_bytes(model)
-        return (at >= self.window.own) & (at < self.window.own_end)
+    utf8(text, limit=MAX_TEXT_BYTES)
+    more = [sources] if isinstance(sources, LoadedModel) else sources
+    readers = [target, *more]
+    check_names(*(m.name for m in readers))
+    encodings = [m.tokenizer.encode(text) for m in readers]
+    return _Text.of(readers, encodings, config or FusionConfig()).read(progress)
 
 
-class JointText:
-    """A text as several models read it, window by window.
-
-    Attributes:
-        readers: the models, the target first.
-        has_start: whether each model has a start token.
-        encodings: the whole text in each model's tokens.
-        data: the text in UTF-8.
-        windows: stretches that every model can read at once.
-        scored: for each window, the range of bytes at which its scored rows stand.
-        scored_bytes: bytes over which bits per byte are taken, the same for every model.
-        cells: rows times vocabulary of all models.
-    """
-
-    def __init__(
-        self, readers: Sequence[LoadedModel], encodings: Sequence[Encoding], config: FusionConfig
-    ) -> None:
-        """Cut a text into windows; nothing is read yet.
-
-        Args:
-            readers: the models, the target first.
-            encodings: the text in each model's tokens.
-            config: overlap of windows, temperature, and what is kept of the sources' rows.
-
-        Raises:
-            InputError: a tokenizer makes nothing of the text, or no byte of it is predicted by all
-                models.
-        """
-        self.readers, self.encodings = list(readers), list(encodings)
-        self._config = config
-        self.data = self.encodings[0].data
-        for model, encoding in zip(readers, self.encodings, strict=True):
-            if not len(encoding.text_tokens):
-                raise InputError(
-                    f"The tokenizer of {model.name} makes no token of this text: give another text."
-                )
-        self.has_start = [m.tokenizer.start_id is not None for m in readers]
-        ends = [e.end[e.text_tokens] for e in self.encodings]
-        self._common = np.union1d(reduce(np.intersect1d, ends), [0, len(self.data)])
-        self.windows = windows(self.encodings, [m.window for m in readers], config.overlap)
-        self.scored = [self._scored(w) for w in self.windows]
-        self.scored_bytes = sum(min(high, len(self.data)) - low for low, high in self.scored)
-        if self.scored_bytes <= 0:
-            raise InputError(
-                "There is no stretch of this text that every model predicts (one has no start "
-                "token, or their tokens nowhere meet): give another or a longer text."
-            )
-        self.cells = sum(
-            len(e.text_tokens) * m.tokenizer.size
-            for m, e in zip(self.readers, self.encodings, strict=True)
-        )
-        self._kept: list[Reading] = []
-
-    @staticmethod
-    def of(readers: Sequence[LoadedModel], text: str, config: FusionConfig) -> JointText:
-        """Encode a text and cut it into windows; errors also those of an empty text."""
-        return JointText(readers, [m.tokenizer.encode(text) for m in readers], config)
-
-    def _scored(self, window: Window) -> tuple[int, int]:
-        """Find the bytes of a window on which all models are scored.
-
-        They begin and end where all models have a boundary. A model without a start token says
-        nothing about the first token that it reads; those bytes are left out for all.
-
-        Returns:
-            A half-open range of bytes at which scored rows stand; it reaches beyond the text's end
-            where that is included.
-        """
-        low = window.own
-        if low == window.start:
-            for encoding, has_start in zip(self.encodings, self.has_start, strict=True):
-                own = encoding.text_tokens
-                after = own[encoding.end[own] > window.start]  # those without width apart
-                if not has_start and len(after):
-                    low = max(low, int(encoding.end[after[0]]))
-        low = int(self._common[np.searchsorted(self._common, low)])
-        high = int(self._common[np.searchsorted(self._common, window.end, side="right") - 1])
-        if high <= low:
-            return low, low
-        return low, window.own_end if high == len(self.data) else high
-
-    def readings(self, progress: Progress | None = None) -> Iterator[Reading]:
-        """Read every window; what is read is kept for the next time, unless it is too much.
-
-        Args:
-            progress: told of every window that is read.
-        """
-        yield from self._kept
-        at = len(self._kept)
-        while at < len(self.windows):
-            if progress:
-                progress(f"reading window {at + 1} of {len(self.windows)}", at / len(self.windows))
-            read = read_windows([(self, w) for w in self.windows[at : at + self._at_once()]])
-            if self.cells <= KEPT_CELLS:
-                self._kept += read
-            yield from read
-            at += len(read)
-
-    def _at_once(self) -> int:
-        """Tell how many windows are read together: as many as make one batch."""
-        return min(
-            max(1, models.batch_tokens(model) * len(self.windows) // len(encoding.text_tokens))
-            for model, encoding in zip(self.readers, self.encodings, strict=True)
-        )
-
-    def keep(self, readings: Sequence[Reading]) -> None:
-        """Take the readings of all windows, read elsewhere."""
-        self._kept = list(readings)
-
-    def nats(self, progress: Progress | None = None) -> list[float]:
-        """Sum every model's own cross-entropy over the scored bytes."""
-        totals = [0.0] * len(self.readers)
-        for reading, (low, high) in zip(self.readings(progress), self.scored, strict=True):
-            for j in range(len(self.readers)):
-                totals[j] += scoring.native_nats(reading.rows[j], reading.row_bytes(j), low, high)
-        return totals
-
-    def part(self, window: Window) -> list[tuple[Encoding, int]]:
-        """Cut a window out of every encoding, with the number of text tokens before it."""
-        return [cut(e, window) for e in self.encodings]
-
-    def cut_of(self, model: int) -> dict:
-        """Return how a model's rows are to be read: the target's whole, a source's cut."""
-        kept = self._config.source_truncation if model else None
-        return {"temperature": self._config.temperature, "cut": kept}
-
-
-def read_windows(jobs: Sequence[tuple[JointText, Window]]) -> list[Reading]:
-    """Read windows of texts that have the same readers and settings, many at once."""
-    if not jobs:
-        return []
-    parts = [text.part(window) for text, window in jobs]
-    first = jobs[0][0]
-    rows = [
-        models.read_rows_batch(model, [p[j][0] for p in parts], **first.cut_of(j))
-        for j, model in enumerate(first.readers)
-    ]
-    return [
-        Reading(
-            window,
-            [e for e, _ in part],
-            [of_model[n] for of_model in rows],
-            [before for _, before in part],
-            text.has_start,
-        )
-        for n, ((text, window), part) in enumerate(zip(jobs, parts, strict=True))
-    ]
-
-
-def joint_texts(
+def read_documents(
     readers: Sequence[LoadedModel],
     documents: Sequence[str],
-    config: FusionConfig,
+    config: FusionConfig | None = None,
+    *,
     progress: Progress | None = None,
     before: int | None = None,
-) -> Iterator[JointText]:
+) -> Iterator[TextReading]:
     """Read documents, as many at once as memory is meant for, and give them one after another.
 
     Args:
         readers: the models, the target first.
         documents: texts that are not empty.
-        config: as for `JointText`.
+        config: as for `read`.
         progress: told how many documents have been read.
         before: number of documents that stand before these, where they are some of many.
 
     Raises:
-        InputError: a document is of no use; the error says which.
+        InputError: a document is of no use; the error says which. A model is named twice.
     """
-    waiting: list[JointText] = []
+    check_names(*(m.name for m in readers))
+    config, waiting = config or FusionConfig(), list[_Text]()
 
-    def flush(done: int) -> Iterator[JointText]:
+    def flush(done: int) -> Iterator[TextReading]:
         if progress:
             progress(f"reading document {done} of {len(documents)}", done / len(documents))
-        small = [t for t in waiting if t.cells <= KEPT_CELLS]
-        read = iter(read_windows([(t, w) for t in small for w in t.windows]))
-        for text in small:
-            text.keep([next(read) for _ in text.windows])
-        yield from waiting
+        small = [t for t in waiting if t.nbytes <= KEPT_BYTES]
+        found = iter(read_windows([(t, w) for t in small for w in t.windows]))
+        for text in waiting:
+            yield text.read(kept=[next(found) for _ in text.windows] if text in small else ())
         waiting.clear()
 
     for n, encodings in enumerate(_encoded(readers, documents)):
         try:
-            text = JointText(readers, encodings, config)
+            text = _Text.of(readers, encodings, config)
         except InputError as error:
             if len(documents) == 1 and before is None:
                 raise
             raise InputError(f"Document {(before or 0) + n + 1}: {error}") from error
-        if waiting and sum(t.cells for t in waiting) + text.cells > KEPT_CELLS:
+        if waiting and sum(t.nbytes for t in waiting) + text.nbytes > KEPT_BYTES:
             yield from flush(n)
         waiting.append(text)
     yield from flush(len(documents))
+
+
+def check_names(*names: str) -> None:
+    """Refuse a model that is named twice.
+
+    Raises:
+        InputError: results are kept by name, so that a name can stand once only.
+    """
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise InputError(f"{name} is named twice: name every model once.")
 
 
 def _encoded(
@@ -259,3 +114,146 @@ def _encoded(
     for first in range(0, len(documents), DOCUMENTS_AT_ONCE):
         some = documents[first : first + DOCUMENTS_AT_ONCE]
         yield from zip(*(m.tokenizer.encode_batch(some) for m in readers), strict=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Text:
+    """A text, encoded and cut into windows, but not read.
+
+    Attributes:
+        readers: the models, the target first.
+        config: as for `read`.
+        encodings: the whole text in each model's tokens.
+        windows: stretches that every model can read at once.
+        scored: see `TextReading`.
+        scored_bytes: see `TextReading`.
+    """
+
+    readers: Sequence[LoadedModel]
+    config: FusionConfig
+    encodings: tuple[Encoding, ...]
+    windows: Sequence[Window]
+    scored: tuple[tuple[int, int], ...]
+    scored_bytes: int
+
+    @staticmethod
+    def of(
+        readers: Sequence[LoadedModel], encodings: Sequence[Encoding], config: FusionConfig
+    ) -> _Text:
+        """Cut a text into windows.
+
+        Raises:
+            InputError: a tokenizer makes nothing of the text, or no byte of it is predicted by all
+                models.
+        """
+        for model, encoding in zip(readers, encodings, strict=True):
+            if not len(encoding.text_tokens):
+                raise InputError(
+                    f"The tokenizer of {model.name} makes no token of this text: give another text."
+                )
+        found = windows(encodings, [m.window for m in readers], config.overlap)
+        scored = _scored(encodings, [m.tokenizer for m in readers], found)
+        size = len(encodings[0].data)
+        scored_bytes = sum(min(high, size) - low for low, high in scored)
+        if scored_bytes <= 0:
+            raise InputError(
+                "There is no stretch of this text that every model predicts (one has no start "
+                "token, or their tokens nowhere meet): give another or a longer text."
+            )
+        return _Text(readers, config, tuple(encodings), found, tuple(scored), scored_bytes)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that whole rows of all models would take, in bytes."""
+        sizes = (m.tokenizer.size for m in self.readers)
+        return sum(4 * len(e.text_tokens) * n for e, n in zip(self.encodings, sizes, strict=True))
+
+    @property
+    def at_once(self) -> int:
+        """Number of windows that are read together: as many as make one batch."""
+        return min(
+            max(1, models.batch_tokens(model) * len(self.windows) // len(encoding.text_tokens))
+            for model, encoding in zip(self.readers, self.encodings, strict=True)
+        )
+
+    def read(
+        self, progress: Progress | None = None, kept: Sequence[WindowReading] = ()
+    ) -> TextReading:
+        """Read all windows that have not been read.
+
+        Args:
+            progress: told of every window that is read.
+            kept: the first windows, read elsewhere.
+        """
+
+        def make(at: int) -> list[WindowReading]:
+            if progress:
+                progress(f"reading window {at + 1} of {len(self.windows)}", at / len(self.windows))
+            return read_windows([(self, w) for w in self.windows[at : at + self.at_once]])
+
+        read = Windows(len(self.windows), make, lambda w: w.nbytes, kept)
+        nats = np.zeros(len(self.readers))
+        for window, (low, high) in zip(read, self.scored, strict=True):
+            for j, rows in enumerate(window.rows):
+                nats[j] += native_nats(rows, window.row_bytes(j), low, high)
+        return TextReading(
+            models=tuple(m.name for m in self.readers),
+            tokenizers=tuple(m.tokenizer for m in self.readers),
+            encodings=self.encodings,
+            windows=read.closed() if read.complete else read,
+            scored=self.scored,
+            scored_bytes=self.scored_bytes,
+            nats=tuple(nats.tolist()),
+            documents={m.name: m.around_documents for m in self.readers},
+        )
+
+
+def _scored(
+    encodings: Sequence[Encoding], tokenizers: Sequence[TextTokenizer], found: Sequence[Window]
+) -> list[tuple[int, int]]:
+    """Find the bytes of each window on which all models are scored.
+
+    They begin and end where all models have a boundary. A model without a start token says nothing
+    about the first token that it reads; those bytes are left out for all.
+    """
+    size, ranges = len(encodings[0].data), []
+    ends = [e.end[e.text_tokens] for e in encodings]
+    common = np.union1d(reduce(np.intersect1d, ends), [0, size])
+    for window in found:
+        low = window.owned_from
+        if low == window.start:
+            for encoding, tokenizer in zip(encodings, tokenizers, strict=True):
+                tokens = encoding.text_tokens
+                after = tokens[encoding.end[tokens] > window.start]  # those without width apart
+                if tokenizer.start_id is None and len(after):
+                    low = max(low, int(encoding.end[after[0]]))
+        low = int(common[np.searchsorted(common, low)])
+        high = int(common[np.searchsorted(common, window.end, side="right") - 1])
+        if high <= low:
+            ranges.append((low, low))
+        else:
+            ranges.append((low, window.owned_to if high == size else high))
+    return ranges
+
+
+def read_windows(jobs: Sequence[tuple[_Text, Window]]) -> list[WindowReading]:
+    """Read windows of texts that have the same readers and settings, many at once."""
+    if not jobs:
+        return []
+    first = jobs[0][0]
+    parts = [[cut(e, window) for e in text.encodings] for text, window in jobs]
+    rows = []
+    for j, model in enumerate(first.readers):
+        kept = first.config.source_truncation if j else None  # the target's rows stay whole
+        temperature = first.config.temperature
+        encodings = [p[j][0] for p in parts]
+        rows.append(models.read_rows_batch(model, encodings, temperature=temperature, cut=kept))
+    return [
+        WindowReading(
+            window,
+            tuple(e for e, _ in part),
+            tuple(of_model[n] for of_model in rows),
+            tuple(before for _, before in part),
+        )
+        for n, ((_, window), part) in enumerate(zip(jobs, parts, strict=True))
+    ]

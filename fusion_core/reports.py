@@ -120,7 +120,7 @@ def fused_report(
                 "start": int(analysis.target.start[index]),
                 "fused": [
                     {"id": int(v), "text": piece(int(v)), "p": float(p)}
-                    | ({"from": _origins(analysis, i, r, source_pieces)} if source_pieces else {})
+                    | ({"from": _named(analysis, i, r, source_pieces)} if source_pieces else {})
                     for r, (v, p) in enumerate(zip(rows.ids[i], rows.probs[i], strict=True))
                     if v >= 0
                 ],
@@ -142,16 +142,16 @@ def fused_report(
     }
 
 
-def _origins(analysis: Analysis, i: int, r: int, pieces: Sequence[Piece]) -> Report:
+def _named(analysis: Analysis, i: int, r: int, pieces: Sequence[Piece]) -> Report:
     """Say what each source gave to the r-th fused token of row i."""
-    origins = analysis.origins
+    found = analysis.attribution
     out: Report = {}
     for j, source in enumerate(analysis.fused.sources):
-        named = zip(origins.token[i, r, j].tolist(), origins.mass[i, r, j].tolist(), strict=True)
+        named = zip(found.token[i, r, j].tolist(), found.mass[i, r, j].tolist(), strict=True)
         out[source] = {
             "tokens": [{"id": t, "text": pieces[j](t), "p": p} for t, p in named if t >= 0],
-            "other_tokens": float(origins.other[i, r, j]),
-            "target": float(origins.own[i, r, j]),
+            "other_tokens": float(found.other[i, r, j]),
+            "target": float(found.target[i, r, j]),
         }
     return out
 

@@ -61,6 +61,8 @@ def by_bytes_batch(
     return [
         Alignment(*parts)
         for parts in zip(
+            targets,
+            sources,
             np.split(groups, group_cut),
             np.split(boundary, token_cut),
             *(np.split(x, row_cut) for x in (row, kind, offset, at_boundary)),
@@ -82,7 +84,7 @@ class _Side:
         all_end: (N,) slots at which all tokens end.
         all_text: (N,) their text.
         before_token: (b + 1,) number of tokens before each text.
-        first_stand: (b,) slot at which row 0 of each text row_bytes.
+        first_stand: (b,) slot at which row 0 of each text stands.
     """
 
     start: np.ndarray

@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 
 from fusion_core.errors import InputError
-from fusion_core.records import Encoding
-
-
-@dataclass(frozen=True)
-class Window:
-    """A stretch of a text that all models read on its own, after their start tokens.
-
-    Attributes:
-        start: first byte.
-        end: one past the last byte.
-        own: rows that stand in ``[own, own_end)`` are taken from this window; what comes before is
-            read for its context.
-        last: the text ends with it.
-    """
-
-    start: int
-    end: int
-    own: int
-    last: bool = False
-
-    @property
-    def own_end(self) -> int:
-        """End of the rows that are taken from this window; the last one has those at its end."""
-        return self.end + self.last
+from fusion_core.records import Encoding, Window
 
 
 def windows(
@@ -46,7 +23,7 @@ def windows(
         overlap: share of a window that the next one reads again.
 
     Returns:
-        Windows whose own ranges cover the text once. They are cut where all models have a
+        Windows whose owned ranges cover the text once. They are cut where all models have a
         boundary; where there is none within reach, at a boundary of the target.
 
     Raises:
@@ -57,23 +34,23 @@ def windows(
     starts = [e.start[e.text_tokens] for e in encodings]
     common = reduce(np.intersect1d, ends)
     out: list[Window] = []
-    start = own = 0
-    while own < length:
+    start = owned = 0
+    while owned < length:
         limit = length
         for begin, end, context in zip(starts, ends, contexts, strict=True):
             last = int(np.searchsorted(begin, start)) + (context or length + 2) - 2
             if last < len(end) - 1:
                 limit = min(limit, int(end[last]))
-        stop = length if limit >= length else _last_cut(common, ends[0], own, limit)
-        out.append(Window(start, stop, own, last=stop == length))
-        if stop <= own:
+        stop = length if limit >= length else _last_cut(common, ends[0], owned, limit)
+        out.append(Window(start, stop, owned, last=stop == length))
+        if stop <= owned:
             raise InputError(
                 f"A context of {min(c for c in contexts if c)} tokens is too short for this text: "
                 "choose a model with a longer one."
             )
         back = stop - int(overlap * (stop - start))
         again = _last_cut(common, ends[0], start, back)
-        start, own = again if again > start else stop, stop
+        start, owned = again if again > start else stop, stop
     return out
 
 
@@ -92,11 +69,11 @@ def cut(encoding: Encoding, window: Window) -> tuple[Encoding, int]:
     Returns:
         The part of the encoding without special tokens, and the number of text tokens before it.
     """
-    own = encoding.text_tokens
-    start, end = encoding.start[own], encoding.end[own]
+    tokens = encoding.text_tokens
+    start, end = encoding.start[tokens], encoding.end[tokens]
     before = window.start > 0
     inside = (start >= window.start) & (end <= window.end) & ~(before & (end == window.start))
-    keep = own[inside]
+    keep = tokens[inside]
     lost = tuple(
         (max(s, window.start) - window.start, min(e, window.end) - window.start)
         for s, e in encoding.lost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import time
@@ -18,9 +17,17 @@ import torch
 from fusion_core import __version__, fuse, mapping, models, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
-from fusion_core.gather import Gathering
 from fusion_core.models import LoadedModel
-from fusion_core.reading import JointText, Progress, joint_texts
+from fusion_core.project import Progress, project
+from fusion_core.reading import read_documents
+from fusion_core.records import (
+    FusedRows,
+    ProjectedRows,
+    ProjectedWindow,
+    SparseRows,
+    TextReading,
+    scattered,
+)
 
 from .manifest import Manifest, plan
 from .shards import StoredDocument
@@ -58,7 +65,7 @@ def settings(
         "target": {"name": target.name, **models.identity(target)},
         "sources": [{"name": s.name, **models.identity(s)} for s in sources],
         "config": asdict(config),
-        "corpus": data_key(corpus) if counts else None,
+        "corpus": mapping.corpus_key(corpus) if counts else None,
         "versions": versions(),
     }
 
@@ -68,15 +75,6 @@ def versions(*more: str) -> dict[str, str]:
     return {"fusion_core": __version__} | {
         name: importlib.metadata.version(name) for name in (*LIBRARIES, *more)
     }
-
-
-def data_key(documents: Sequence[str]) -> str:
-    """Hash documents, where they begin and end included."""
-    key = hashlib.sha256()
-    for document in documents:
-        data = document.encode()
-        key.update(len(data).to_bytes(8, "big") + data)
-    return key.hexdigest()
 
 
 def build_cache(
@@ -118,7 +116,7 @@ def build_cache(
     manifest = Manifest(
         kind,
         settings(target, sources, config, corpus or documents),
-        data_key(documents),
+        mapping.corpus_key(documents),
         plan(sizes, shard_bytes),
     )
     writer = CacheWriter(folder, manifest)
@@ -131,8 +129,8 @@ def build_cache(
         if progress:
             progress(_told(done, len(missing), began), done / len(missing))
         first, last = manifest.shards[number]
-        texts = joint_texts([target, *sources], documents[first:last], config, before=first)
-        writer.write(number, [stored(text, maps, config, kind) for text in texts])
+        some = read_documents([target, *sources], documents[first:last], config, before=first)
+        writer.write(number, [stored(reading, maps, config, kind) for reading in some])
     group.wait()
     return Cache.open(folder)
 
@@ -146,41 +144,76 @@ def _told(done: int, shards: int, began: float) -> str:
 
 
 def stored(
-    text: JointText, maps: Sequence[mapping.Mapping | None], config: FusionConfig, kind: str
+    reading: TextReading,
+    maps: Sequence[mapping.VocabMapping],
+    config: FusionConfig,
+    kind: str,
 ) -> StoredDocument:
     """Fuse one document's rows, in the form in which a cache keeps them.
 
     Args:
-        text: the document.
+        reading: the document.
         maps: the sources' vocab mappings.
-        config: how rows are carried over and fused.
+        config: how rows are projected and fused.
         kind: name in `KINDS`.
 
     Returns:
         The rows, and with them ``bits_per_byte`` (S + 1,) of the target and the sources. Kind
         "fused": ``weights`` (S,) of the sources, averaged over the rows, and ``kept`` (m,) uint8,
-        the mass that was mapped in 255ths, 0 where the target's own row row_bytes. Kind "sources":
-        ``kept`` (m, S) uint8, ``ce`` and ``entropy`` (m, S) float16 of the carried-over rows.
+        the mass that was mapped in 255ths, 0 where the target's native row stands. Kind "sources":
+        ``kept`` (m, S) uint8, ``ce`` and ``entropy`` (m, S) float16 of the projected rows.
     """
-    top_k = config.top_k if kind == "sources" else None
-    gathered = Gathering(text, maps, config, carried_top_k=top_k)
-    gathered.gather()
-    fused, own = gathered.fused(), text.encodings[0]
-    extras: dict[str, np.ndarray] = {"bits_per_byte": np.asarray(gathered.bits, np.float32)}
-    kept = fused.kept if kind == "sources" else (fused.weights * fused.kept).sum(1)
+    every = _EverySource(config.top_k) if kind == "sources" else None
+    projection = project(reading, config.strategy, mappings=maps, chain_rule=config.chain_rule)
+    fused = pipeline.fuse_text(projection, config, entropy=False, look=every).fused
+    bits = list(reading.bits_per_byte.values())
+    extras: dict[str, np.ndarray] = {"bits_per_byte": np.asarray(bits, np.float32)}
+    kept = (fused.weights * fused.kept).sum(1) if every is None else fused.kept[:, : len(maps)]
     # Rounded up: 0 is kept for rows to which no source had anything to say.
     extras["kept"] = np.ceil(KEPT_STEPS * kept.clamp(0, 1).numpy()).astype(np.uint8)
-    if kind == "fused":
+    if every is None:
         rows = {"fused": fused.rows}
         extras["weights"] = fused.weights.mean(0).numpy().astype(np.float16)
     else:
-        n = len(maps)
-        rows = {str(j): gathered.carried(j + 1) for j in range(n)} | {"target": gathered.carried(0)}
-        extras["kept"] = extras["kept"][:, :n]
-        extras["ce"] = fused.ce[:, :n].numpy().astype(np.float16)
-        extras["entropy"] = gathered.row_values("entropies").numpy().astype(np.float16)
-    ids = own.ids[own.text_tokens]
+        rows = every.rows(len(fused))
+        extras["ce"] = fused.ce[:, : len(maps)].numpy().astype(np.float16)
+        extras["entropy"] = every.entropies(len(fused)).numpy().astype(np.float16)
+    target = reading.encodings[0]
+    ids = target.ids[target.text_tokens]
     return StoredDocument(rows, fused.rows.ids.new_tensor(ids), extras)
+
+
+class _EverySource:
+    """Keeps the top of every source's projected rows, and of the target's native rows."""
+
+    def __init__(self, top_k: int) -> None:
+        self._top_k = top_k
+        self._tops: dict[str, list[SparseRows]] = {}
+        self._entropies: list[torch.Tensor] = []
+        self._where: list[np.ndarray] = []
+
+    def __call__(
+        self, window: ProjectedWindow, rows: list[ProjectedRows], fused: FusedRows
+    ) -> None:
+        """Take the rows that a window owns; see `fuse.rows.Look`."""
+        reading, target = window.reading, window.reading.rows[0]
+        owned = np.flatnonzero(reading.owned(0)[:-1])
+        pick = torch.as_tensor(owned, device=fused.winner.device)
+        tops = {str(j): fuse.top_rows(r, target, self._top_k) for j, r in enumerate(window.rows)}
+        tops["target"] = pipeline.top_of(target, self._top_k)
+        for name, top in tops.items():
+            self._tops.setdefault(name, []).append(top.at(pick))
+        self._entropies.append(fuse.entropies(window.rows, target)[pick])
+        self._where.append(owned + reading.before[0])
+
+    def rows(self, m: int) -> dict[str, SparseRows]:
+        """Return the m rows of each source by its number, and of the target."""
+        where = np.concatenate(self._where)
+        return {n: SparseRows.concat(tops).scattered(where, m) for n, tops in self._tops.items()}
+
+    def entropies(self, m: int) -> torch.Tensor:
+        """Return (m, S) nats, the entropies of the sources' projected rows."""
+        return scattered(torch.cat(self._entropies), np.concatenate(self._where), m)
 
 
 def fuse_again(
@@ -208,7 +241,7 @@ def fuse_again(
     Raises:
         InputError: there is no such operator, level or source, or the document has fused rows.
     """
-    fuse.check(operator, level)
+    fuse.operator_of(operator, level)
     every = len(document.rows) - 1
     chosen = list(range(every)) if sources is None else list(sources)
     if "target" not in document.rows or not chosen or not set(chosen) <= set(range(every)):
@@ -217,18 +250,25 @@ def fuse_again(
             "cache of kind sources, and name sources that it has."
         )
     m, extras = len(document), document.extras
-    bits = np.broadcast_to(extras["bits_per_byte"][1:], (m, every))
-    scores = {
-        "ce": bits if level == "sequence" else extras["ce"],
-        "entropy": extras["entropy"],
-        "": bits,
-    }[fuse.OPERATORS[operator].score]
-    rows, weights = fuse.fuse_sparse(
-        [document.rows[str(j)] for j in chosen],
+    parts = [document.rows[str(j)] for j in chosen]
+
+    def of_chosen(values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values[..., chosen].astype(np.float32))
+
+    measures = fuse.Measures(
+        token_ce=lambda: of_chosen(extras["ce"]),
+        sequence_ce=lambda: of_chosen(extras["bits_per_byte"][1:]).expand(m, -1),
+        entropy=lambda: of_chosen(extras["entropy"]),
+        top=lambda: torch.stack([p.probs[:, 0] for p in parts], dim=1),
+    )
+    rows, weights = fuse.fuse_truncated(
+        parts,
         document.rows["target"],
-        scores[:, chosen].astype(np.float32) / operator_temperature,
+        measures,
         operator=operator,
+        level=level,
         top_k=top_k,
+        operator_temperature=operator_temperature,
     )
     kept = (weights.numpy() * extras["kept"][:, chosen]).sum(1)
     return StoredDocument(

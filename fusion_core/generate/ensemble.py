@@ -1,13 +1,14 @@
 """Several models expect the next token of one text.
 
-At each step every source reads the text so far in its own tokens, its row is carried over to the
+At each step every source reads the text so far in its own tokens, its row is projected to the
 target's next token, and the rows are fused by an operator that does not look at what follows.
 
 *Where the text ends inside a source's word.* A source that is asked after "hel" was never taught
 what follows a token "hel" where the text goes on with "hello". Every path through its last few
 boundaries is therefore asked, and weighed by its own probability: a token that begins at one of
 them and reaches beyond the text's end, or at the end itself. The last needs a step of the source;
-where it weighs next to nothing it is left out.
+where it weighs next to nothing it is left out. Mappings that say nothing inside a token know the
+last path alone.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from fusion_core import fuse, pipeline
+from fusion_core import fuse
 from fusion_core.errors import InputError
-from fusion_core.mapping import PrefixRelation
+from fusion_core.mapping import VocabMapping, mapping_between
 from fusion_core.models import LoadedModel
 from fusion_core.models.incremental import BACK, Reader
-from fusion_core.project import carry_row, target_rows
+from fusion_core.project import project_row, target_rows
+from fusion_core.reading import check_names
 from fusion_core.records import (
     DenseRows,
     FusedRows,
@@ -36,6 +38,10 @@ from fusion_core.records import (
 
 NEGLIGIBLE = 0.01
 """Weight of the path through the text's end, to all others, below which it is not asked."""
+
+
+Sums = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""What was mapped, the mass that was mapped, and the mass of all tokens that agree."""
 
 
 class Ensemble:
@@ -52,25 +58,33 @@ class Ensemble:
         operator: str = "confidence",
         operator_temperature: float = 1.0,
         with_target: bool = False,
+        strategy: str = "prefix",
+        corpus: Sequence[str] = (),
     ) -> None:
         """Check that the models can be fused.
 
         Args:
             target: the model in whose tokens text is written.
             sources: the models that are fused.
-            operator: one of `fuse.LABEL_FREE`.
+            operator: one of `fuse.label_free`.
             operator_temperature: what an operator's scores are divided by before its softmax.
             with_target: fuse the target's own row, too, after those of the sources.
+            strategy: vocab mapping, a name in `mapping.STRATEGIES`.
+            corpus: texts for strategies that count.
 
         Raises:
-            InputError: the operator looks at the token that follows; a model is named twice.
+            InputError: the operator looks at the token that follows, there is no such strategy or
+                nothing to count in, or a model is named twice.
+            ModelFormatError: vocabularies differ, and one spells no spaces.
         """
         check(operator)
-        pipeline.check_names(target.name, *(s.name for s in sources))
+        check_names(target.name, *(s.name for s in sources))
         self.target, self.sources = Reader(target), [Reader(s) for s in sources]
         self._operator, self._operator_temperature = operator, operator_temperature
         self._with_target = with_target
-        self._relations = [_relation(s, target) for s in sources]
+        self._mappings = [
+            mapping_between(s.tokenizer, target.tokenizer, strategy, corpus) for s in sources
+        ]
 
     @cached_property
     def speaks(self) -> torch.Tensor:
@@ -94,73 +108,75 @@ class Ensemble:
         Returns:
             One row with all of the target's tokens, by falling probability.
         """
-        own = self.target.row(ids)
+        native = self.target.row(ids)  # (V,)
+        name = self.target.model.name
         if not self.sources:
-            return alone(self.target.model.name, own)
-        target = _as_rows(self.target.model.name, own)
-        carried = [
-            self._carried(reader, relation, ids, data, own)
-            for reader, relation in zip(self.sources, self._relations, strict=True)
+            return alone(name, native)
+        target = _as_rows(name, native)
+        projected = [
+            self._projected(reader, mapping, ids, data, native)
+            for reader, mapping in zip(self.sources, self._mappings, strict=True)
         ]
         if self._with_target:
-            carried.append(target_rows(target))
-        return fuse.fuse(
-            carried,
+            projected.append(target_rows(target))
+        return fuse.fuse_rows(
+            projected,
             target,
-            [0.0] * len(carried),
+            [0.0] * len(projected),
             operator=self._operator,
-            top_k=len(own),
+            top_k=len(native),
             operator_temperature=self._operator_temperature,
         )
 
-    def _carried(
+    def _projected(
         self,
         reader: Reader,
-        relation: PrefixRelation | None,
+        mapping: VocabMapping,
         ids: Sequence[int],
         data: bytes,
-        own: torch.Tensor,
+        native: torch.Tensor,
     ) -> ProjectedRows:
-        """Carry one source's row over, from all of its paths."""
+        """Project one source's row, from all of its paths."""
+        name, tokenizer = reader.model.name, reader.model.tokenizer
         context = reader.model.context
-        if relation is None:
+        if tokenizer.vocabulary_key == self.target.model.tokenizer.vocabulary_key:
             long = context is not None and len(ids) >= context - 1
-            row = reader.row(ids[-(context // 2) :] if context and long else ids).to(own.device)
-            return _as_carried(reader.model.name, row, 1.0)
+            row = reader.row(ids[-(context // 2) :] if context and long else ids)
+            mapped, kept, _ = project_row(row.to(native.device), native, mapping)
+            return _as_projected(name, mapped, float(kept))
         decoder = getincrementaldecoder("utf-8")("ignore")  # bytes that are no text are left out
         text = decoder.decode(data)
         partial = decoder.getstate()[0]
-        encoding = reader.model.tokenizer.encode(text) if text else None
-        kept = encoding.text_tokens if encoding is not None else np.zeros(0, np.int64)
-        if context is not None and len(kept) >= context - 1:
-            kept = kept[-(context // 2) :]
-        read = encoding.ids[kept].tolist() if encoding is not None else []
-        carried, mapped, agree = torch.zeros_like(own), own.new_zeros(()), own.new_zeros(())
-        lossless = encoding is not None and encoding.lossless
-        back = _depth(read, reader.model) if lossless else 0
-        path = own.new_ones(())
-        if back and not reader.has_read(read[:-1]):
-            reader.row(read)  # in one go
-        rows = {j: reader.row(read, j).to(own.device) for j in range(1, back + 1)}
+        encoding = tokenizer.encode(text) if text else None
+        read = encoding.text_tokens if encoding is not None else np.zeros(0, np.int64)
+        if context is not None and len(read) >= context - 1:
+            read = read[-(context // 2) :]
+        tokens = encoding.ids[read].tolist() if encoding is not None else []
+        sums = torch.zeros_like(native), native.new_zeros(()), native.new_zeros(())
+        path = native.new_ones(())
+        back = 0
+        if mapping.inside and encoding is not None and encoding.lossless:
+            back = _depth(tokens, reader.model)
+        if back and not reader.has_read(tokens[:-1]):
+            reader.row(tokens)  # in one go
+        rows = {j: reader.row(tokens, j).to(native.device) for j in range(1, back + 1)}
         for j in range(back, 0, -1):
             # Paths on which a token that begins at this boundary reaches beyond the text's end …
             assert encoding is not None
-            known = encoding.data[int(encoding.start[kept[-j]]) :]
+            known = encoding.data[int(encoding.start[read[-j]]) :]
             if encoding.dummy_prefix and j == len(encoding.text_tokens):
                 known = b" " + known
-            pairs = relation.given(known + partial)
-            if len(pairs.candidates):
-                found = carry_row(rows[j], own, pairs)
-                carried, mapped, agree = _added((carried, mapped, agree), path, found)
-            path = path * rows[j][read[-j]]
+            sums = _added(sums, path, project_row(rows[j], native, mapping, known + partial))
+            path = path * rows[j][tokens[-j]]
         # … and the one on which a token begins at the end.
-        if float(path) > NEGLIGIBLE * float(agree):
-            found = carry_row(reader.row(read).to(own.device), own, relation.given(partial))
-            carried, mapped, agree = _added((carried, mapped, agree), path, found)
-        total = float(agree)
+        if float(path) > NEGLIGIBLE * float(sums[2]) and (mapping.inside or not partial):
+            row = reader.row(tokens).to(native.device)
+            sums = _added(sums, path, project_row(row, native, mapping, partial))
+        mapped, kept, agreeing = sums
+        total = float(agreeing)
         if total <= 0:
-            return _as_carried(reader.model.name, torch.zeros_like(own), 0.0)
-        return _as_carried(reader.model.name, carried / total, min(1.0, float(mapped) / total))
+            return _as_projected(name, torch.zeros_like(native), 0.0)
+        return _as_projected(name, mapped / total, min(1.0, float(kept) / total))
 
 
 def _depth(read: Sequence[int], model: LoadedModel) -> int:
@@ -169,10 +185,8 @@ def _depth(read: Sequence[int], model: LoadedModel) -> int:
     return max(0, min(BACK, len(read) - mute))
 
 
-def _added(
-    sums: Sequence[torch.Tensor], weight: torch.Tensor, more: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
-    return tuple(a + weight * b for a, b in zip(sums, more, strict=True))
+def _added(sums: Sums, weight: torch.Tensor, more: Sums) -> Sums:
+    return sums[0] + weight * more[0], sums[1] + weight * more[1], sums[2] + weight * more[2]
 
 
 def check(operator: str) -> None:
@@ -181,22 +195,11 @@ def check(operator: str) -> None:
     Raises:
         InputError: there is no such operator, or it looks at the token that follows.
     """
-    fuse.check(operator, "token")
-    if operator not in fuse.LABEL_FREE:
+    if not fuse.operator_of(operator).label_free:
         raise InputError(
             f"{operator} looks at the token that follows, which is not there yet: choose one of "
-            f"{', '.join(fuse.LABEL_FREE)} to generate text."
+            f"{', '.join(fuse.label_free())} to generate text."
         )
-
-
-def _relation(source: LoadedModel, target: LoadedModel) -> PrefixRelation | None:
-    """Return how the vocabularies are related; None where ids mean the same."""
-    one, other = source.tokenizer, target.tokenizer
-    same = one.vocabulary_key == other.vocabulary_key
-    if same and set(one.end_ids) <= set(other.end_ids):
-        return None
-    found = None if same else pipeline.mapping(one, other, "prefix")
-    return found if isinstance(found, PrefixRelation) else PrefixRelation(one, other)
 
 
 def _as_rows(name: str, row: torch.Tensor) -> NextTokenRows:
@@ -222,6 +225,7 @@ def alone(name: str, row: torch.Tensor) -> FusedRows:
     )
 
 
-def _as_carried(name: str, carried: torch.Tensor, kept: float) -> ProjectedRows:
-    mass = carried.new_full((1,), kept)
-    return ProjectedRows(name, carried[None], 1 - mass, mass, np.full(1, int(RowKind.SHARED)))
+def _as_projected(name: str, mapped: torch.Tensor, kept: float) -> ProjectedRows:
+    mass = mapped.new_full((1,), min(kept, 1.0))
+    kind = np.full(1, int(RowKind.SHARED))
+    return ProjectedRows(name, mapped[None], 1 - mass, mass, kind, torch.ones_like(mass))

@@ -12,7 +12,7 @@ from fusion_core import fuse
 from fusion_core.config import MAX_TEXT_BYTES, utf8
 from fusion_core.errors import InputError, ModelFormatError
 from fusion_core.models import LoadedModel
-from fusion_core.reading import Progress
+from fusion_core.project import Progress
 from fusion_core.records import FusedRows
 
 from .ensemble import Ensemble
@@ -192,6 +192,7 @@ def generate(
     *,
     operator: str = "confidence",
     with_target: bool = False,
+    strategy: str = "prefix",
     sampling: Sampling | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -201,15 +202,23 @@ def generate(
         target: the model in whose tokens the ensemble writes.
         sources: the models that are fused.
         prompt: the text to continue.
-        operator: one of `fuse.LABEL_FREE`.
+        operator: one of `fuse.label_free`.
         with_target: let the target take part in the ensemble.
+        strategy: vocab mapping; one that counts does so in the prompt.
         sampling: how tokens are chosen.
         progress: told of every token.
 
     Returns:
         The continuations: ``target`` (str), ``sources`` (by name) and ``ensemble`` (str).
     """
-    together = Ensemble(target, sources, operator=operator, with_target=with_target)
+    together = Ensemble(
+        target,
+        sources,
+        operator=operator,
+        with_target=with_target,
+        strategy=strategy,
+        corpus=[prompt],
+    )
     sampling = sampling or Sampling()
     writers = {"target": Ensemble(target)}
     writers |= {f"source {n}": Ensemble(s) for n, s in enumerate(sources)}

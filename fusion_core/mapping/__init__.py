@@ -1,21 +1,29 @@
 """Vocabulary x vocabulary -> which target tokens a source token's probability may go to.
 
-Strategies by name in `STRATEGIES`. `exact`, `mined`, `statistical` and `retokenise` are fixed maps;
-`prefix` is a relation, and how a source token's mass is shared among its consistent target tokens
-is decided at each position by the target's own distribution; `ot` makes its map anew at each
-position (both in `project`). Maps are kept on disk (`store`).
+A strategy in `STRATEGIES` makes a `VocabMapping`, and says of itself what anyone needs to know.
+`exact`, `mined`, `statistical` and `retokenise` are fixed maps; `prefix` is a relation, and how a
+source token's mass is shared among its consistent target tokens is decided at each position by the
+target's own distribution; `ot` makes its plan anew at each position. `store` keeps maps on disk.
+
+A new strategy is a `VocabMapping`, or a function that builds a `VocabMap`, and an entry here.
 """
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from fusion_core.errors import InputError
+from cachetools import LRUCache
+
+from fusion_core.errors import InputError, ModelFormatError
 from fusion_core.records import VocabMap
 from fusion_core.tokens import TextTokenizer
 
+from .edges import Edges, FixedMapping, IdentityMapping, VocabMapping
 from .maps import by_ids, exact, retokenise, statistical
 from .mined import mined
 from .prefix import Consistency, PrefixRelation
@@ -26,21 +34,30 @@ __all__ = [
     "MATRICES",
     "STRATEGIES",
     "Consistency",
-    "Mapping",
+    "Edges",
+    "FixedMapping",
+    "IdentityMapping",
     "PrefixRelation",
     "Strategy",
     "Transport",
+    "VocabMapping",
     "by_ids",
+    "check_spaces",
+    "corpus_key",
     "exact",
+    "mapping_between",
     "matrix",
     "mined",
-    "relate",
     "retokenise",
     "statistical",
     "strategy",
 ]
 
-Mapping = VocabMap | PrefixRelation | Transport
+KEPT_MAPPINGS = 24
+"""Mappings of pairs of vocabularies that are kept in memory."""
+
+Make = Callable[[TextTokenizer, TextTokenizer, Sequence[str]], VocabMapping]
+Matrix = Callable[[TextTokenizer, TextTokenizer, Sequence[str]], tuple[VocabMap, bool]]
 
 
 @dataclass(frozen=True)
@@ -49,33 +66,81 @@ class Strategy:
 
     Attributes:
         reference: where it was published.
-        build: makes the whole map, control tokens included where the strategy has something to say
-            about them; None for strategies that are asked at each position.
-        text_build: makes the map that text is carried by, where `build` has control tokens too.
-        relation: makes what is asked at each position instead of a fixed map.
+        make: source, target and corpus -> the mapping; nothing of a text goes to control tokens.
+        matrix: the same -> the whole map, control tokens included where the strategy has something
+            to say about them, and whether it came from disk; None where there is none apart from a
+            position.
+        inside: it says something inside a source's token.
         counts: it is counted in a corpus.
     """
 
     reference: str
-    build: Callable[..., VocabMap] | None = None
-    text_build: Callable[[TextTokenizer, TextTokenizer], VocabMap] | None = None
-    relation: Callable[[TextTokenizer, TextTokenizer], PrefixRelation | Transport] | None = None
+    make: Make
+    matrix: Matrix | None = None
+    inside: bool = False
     counts: bool = False
 
 
+def _fixed(
+    name: str,
+    reference: str,
+    build: Callable[..., VocabMap],
+    *,
+    of_text: Callable[..., VocabMap] | None = None,
+    counts: bool = False,
+) -> Strategy:
+    """Make the strategy of a fixed map.
+
+    Args:
+        name: of the strategy.
+        reference: where it was published.
+        build: makes the whole map of two vocabularies, and of a corpus where one is counted.
+        of_text: makes the map of text alone, where ``build`` has control tokens, too.
+        counts: it is counted in a corpus.
+    """
+
+    def kept(
+        label: str,
+        function: Callable[..., VocabMap],
+        source: TextTokenizer,
+        target: TextTokenizer,
+        texts: Sequence[str],
+    ) -> tuple[VocabMap, bool]:
+        given = (source, target, texts) if counts else (source, target)
+        return cached(label, source, target, texts if counts else (), partial(function, *given))
+
+    def make(source: TextTokenizer, target: TextTokenizer, texts: Sequence[str]) -> VocabMapping:
+        named = (f"{name} text", of_text) if of_text else (name, build)
+        return FixedMapping(kept(*named, source, target, texts)[0])
+
+    return Strategy(reference, make, partial(kept, name, build), counts=counts)
+
+
 STRATEGIES: dict[str, Strategy] = {
-    "prefix": Strategy("FuseLab", relation=PrefixRelation),
-    "exact": Strategy("EM of FuseLLM, arXiv 2401.10491", exact),
-    "mined": Strategy(
-        "EM and MinED of FuseLLM, arXiv 2401.10491", mined, partial(mined, text_only=True)
+    "prefix": Strategy(
+        "FuseLab",
+        lambda source, target, _: PrefixRelation(source, target),
+        lambda source, target, _: PrefixRelation(source, target).matrix(),
+        inside=True,
     ),
-    "statistical": Strategy("MS of FuseChat, arXiv 2408.07990", statistical, counts=True),
-    "retokenise": Strategy("W of X-Token, arXiv 2605.21699", retokenise),
-    "ot": Strategy("PTA-LLM, arXiv 2509.17276", relation=Transport),
+    "exact": _fixed("exact", "EM of FuseLLM, arXiv 2401.10491", exact),
+    "mined": _fixed(
+        "mined",
+        "EM and MinED of FuseLLM, arXiv 2401.10491",
+        mined,
+        of_text=partial(mined, text_only=True),
+    ),
+    "statistical": _fixed(
+        "statistical", "MS of FuseChat, arXiv 2408.07990", statistical, counts=True
+    ),
+    "retokenise": _fixed("retokenise", "W of X-Token, arXiv 2605.21699", retokenise),
+    "ot": Strategy(
+        "PTA-LLM, arXiv 2509.17276", lambda source, target, _: Transport(source, target)
+    ),
 }
+"""Vocab mapping strategies by name."""
 
-
-MATRICES = tuple(n for n, s in STRATEGIES.items() if s.build or s.relation is PrefixRelation)
+MATRICES = tuple(name for name, entry in STRATEGIES.items() if entry.matrix)
 """Strategies that have a map apart from a position, which `map-vocab` writes."""
 
 
@@ -110,32 +175,76 @@ def matrix(
         InputError: there is no such strategy, it has no map apart from a position, or it counts
             and there is no corpus.
     """
-    chosen = strategy(name)
-    relation = chosen.relation(source, target) if chosen.relation else None
-    if isinstance(relation, PrefixRelation):
-        return relation.matrix()
-    if chosen.build is None:
+    make = strategy(name).matrix
+    if make is None:
         raise InputError(
             f"{name} makes its map anew at every position, so that there is none to write: choose "
             f"one of {', '.join(MATRICES)}."
         )
-    build = chosen.build
-    if chosen.counts:
-        return cached(name, source, target, texts, lambda: build(source, target, texts))
-    return cached(name, source, target, (), lambda: build(source, target))
+    return make(source, target, texts)
 
 
-def relate(
-    name: str, source: TextTokenizer, target: TextTokenizer, texts: Sequence[str] = ()
-) -> Mapping:
-    """Return what carries rows from one vocabulary to another; no text goes to control tokens.
+_kept: LRUCache[tuple[Any, ...], VocabMapping] = LRUCache(KEPT_MAPPINGS)
+_lock = threading.Lock()
 
-    Args and errors are those of `matrix`.
+
+def mapping_between(
+    source: TextTokenizer, target: TextTokenizer, name: str, corpus: Sequence[str] = ()
+) -> VocabMapping:
+    """Return the mapping of a pair of vocabularies, kept in memory.
+
+    Tokenizers with one vocabulary that cut texts differently still need a strategy that speaks
+    inside a source's token.
+
+    Args:
+        source: the source's vocabulary.
+        target: the target's vocabulary.
+        name: a strategy.
+        corpus: texts for strategies that count.
+
+    Raises:
+        InputError: there is no such strategy.
+        ModelFormatError: the vocabularies differ, and one spells no spaces.
     """
-    chosen = strategy(name)
-    if chosen.relation:
-        return chosen.relation(source, target)
-    text_build = chosen.text_build
-    if text_build:
-        return cached(f"{name} text", source, target, (), lambda: text_build(source, target))[0]
-    return matrix(name, source, target, texts)[0]
+    entry = strategy(name)
+    if source.vocabulary_key == target.vocabulary_key:
+        by_bytes = entry.inside and source.spells_spaces
+        if not by_bytes or source.key == target.key:
+            ends = set(source.end_ids) <= set(target.end_ids)
+            return IdentityMapping() if ends else FixedMapping(by_ids(source, target))
+    else:
+        check_spaces(source, target)
+    pair = (source.key, source.end_ids, target.key, target.end_ids)
+    key = (*pair, name, corpus_key(corpus) if entry.counts else "")
+    with _lock:
+        found = _kept.get(key)
+    if found is None:
+        found = entry.make(source, target, corpus)  # outside the lock: it may take long
+    with _lock:
+        return _kept.setdefault(key, found)
+
+
+def corpus_key(texts: Sequence[str]) -> str:
+    """Hash texts, where they begin and end included: hexadecimal SHA-256."""
+    key = hashlib.sha256()
+    for text in texts:
+        data = text.encode()
+        key.update(len(data).to_bytes(8, "big") + data)
+    return key.hexdigest()
+
+
+def check_spaces(*tokenizers: TextTokenizer) -> None:
+    """Refuse vocabularies that say by other means than bytes where words begin or end.
+
+    Raises:
+        ModelFormatError: a vocabulary's tokens spell no space between words, so that by their bytes
+            "the cat" and "thecat" are the same.
+    """
+    for tokenizer in tokenizers:
+        if not tokenizer.spells_spaces:
+            raise ModelFormatError(
+                f"The tokens of {tokenizer.name} do not spell the spaces between words, so that "
+                "its rows cannot be compared with or projected to another vocabulary: align it, "
+                "fuse it with models of the same vocabulary, train it with mode clm, or name "
+                "another."
+            )

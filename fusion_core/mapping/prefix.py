@@ -6,16 +6,19 @@ How the mass is shared among them is decided at each position by the target's ow
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+from cachetools import LRUCache, cachedmethod
 
 from fusion_core.records import MapReason, VocabMap
 from fusion_core.tokens import ByteIndex, TextTokenizer
 
+from .edges import Edges, VocabMapping
 from .maps import csr, respelling, same_ids
 from .store import cached
 
@@ -43,8 +46,24 @@ class Consistency:
     edge_target: np.ndarray
     first: np.ndarray
 
+    @cached_property
+    def edges(self) -> Edges:
+        """The pairs in CSR form, by ascending candidates."""
+        order = np.argsort(self.candidates, kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        source = rank[self.edge_source]
+        by_source = np.argsort(source, kind="stable")
+        counts = np.bincount(source, minlength=len(order))
+        return Edges(
+            torch.as_tensor(self.candidates[order]),
+            torch.as_tensor(np.sort(self.others)),
+            torch.as_tensor(np.concatenate([[0], np.cumsum(counts)])),
+            torch.as_tensor(self.edge_target[by_source]).long(),
+        )
 
-class PrefixRelation:
+
+class PrefixRelation(VocabMapping):
     """Byte-prefix consistency of two vocabularies.
 
     A source token w and a target token v are consistent when v is the first token of the target's
@@ -54,12 +73,15 @@ class PrefixRelation:
     produces. Tokens without bytes are consistent with nothing, but end of text with end of text.
     """
 
+    inside = True
+
     def __init__(self, source: TextTokenizer, target: TextTokenizer) -> None:
         """Prepare the two vocabularies; pairs are found when they are asked for."""
         self.source, self.target = source, target
         self._same_ids = source.vocabulary_key == target.vocabulary_key
-        self.identical = self._same_ids and set(source.end_ids) <= set(target.end_ids)
-        self._known: OrderedDict[tuple[bytes, bool], Consistency] = OrderedDict()
+        self.identity = self._same_ids and set(source.end_ids) <= set(target.end_ids)
+        self._known: LRUCache[tuple[bytes, bool], Consistency] = LRUCache(KEPT_RELATIONS)
+        self._lock = threading.RLock()
 
     @cached_property
     def _source_sorted(self) -> ByteIndex:
@@ -75,7 +97,12 @@ class PrefixRelation:
         spelled = enumerate(self.target.bytes_of)
         return ByteIndex((i, b[1:]) for i, b in spelled if b and b[:1] == b" ")
 
-    def given(self, known: bytes = b"", *, target_start: bool = False) -> Consistency:
+    def edges(self, known: bytes = b"", *, target_start: bool = False) -> Edges:
+        """Return the edges where the source's next token is known to begin with bytes."""
+        return self.conditioned_on(known, target_start).edges
+
+    @cachedmethod(lambda self: self._known, lock=lambda self: self._lock)
+    def conditioned_on(self, known: bytes = b"", target_start: bool = False) -> Consistency:
         """Find the consistent pairs where the source's next token is known to begin with bytes.
 
         Args:
@@ -84,19 +111,9 @@ class PrefixRelation:
             target_start: the target is at the start of a text and has yet to spell its dummy
                 prefix.
         """
-        key = (known, target_start)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = (
-                self._find(known, target_start)
-                if known or target_start
-                else self._by_ids()
-                if self._same_ids
-                else self._at_boundaries(self.matrix()[0])
-            )
-            while len(self._known) > KEPT_RELATIONS:
-                self._known.popitem(last=False)
-        return found
+        if known or target_start:
+            return self._find(known, target_start)
+        return self._by_ids() if self._same_ids else self._at_boundaries(self.matrix()[0])
 
     def _by_ids(self) -> Consistency:
         """Let every token go to itself, and what ends the source's texts to the target's ends."""

@@ -184,7 +184,7 @@ def _rows(
     picked[-1] = torch.nan
     return NextTokenRows(
         model=model.name,
-        rows=SparseRows.joined(parts) if parts else DenseRows(dense, temperature),
+        rows=SparseRows.concat(parts) if parts else DenseRows(dense, temperature),
         observed=observed,
         observed_logprob=picked,
         boundary=np.concatenate([[0], encoding.end[encoding.text_tokens]]).astype(np.int64),

@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fusion_core.mapping.edges import find
 from fusion_core.numerics import index_sum
-from fusion_core.records import DenseRows, Encoding, ProjectedRows
+from fusion_core.records import DenseRows, Encoding, NextTokenRows, ProjectedRows
 
-from .pairs import find
+from .attribution import probs_at
 
 ROOM = 1e-6
 """Least probability of all other tokens between which what is left can be shared."""
@@ -22,23 +23,23 @@ ROOM = 1e-6
 
 def chain_rule(
     projected: ProjectedRows,
-    own: DenseRows,
+    native: DenseRows,
     observed: torch.Tensor,
     native_nats: np.ndarray,
     target: Encoding,
     ids_of: dict[bytes, list[int]],
 ) -> ProjectedRows:
-    """Put the source's own probability of the observed token in the place of the carried one.
+    """Put the source's own probability of the observed token in the place of the projected one.
 
     Target tokens that are proper prefixes of the observed text, or reach beyond the observed token
     along it, are other spellings of what is known: they are dropped. The rest is rescaled. Rows in
     which nothing but these is left stay as they are.
 
     Args:
-        projected: m carried-over rows.
-        own: the target's own rows, the first m of them.
+        projected: m projected rows.
+        native: the target's native rows, the first m of them.
         observed: (m,) int64, the tokens that followed.
-        native_nats: (m,) of `evaluate.native_ce`; nan where the rule does not apply.
+        native_nats: (m,) of `native_ce`; nan where the rule does not apply.
         target: the target's tokens.
         ids_of: the ids of the target's vocabulary by their bytes.
 
@@ -61,13 +62,13 @@ def chain_rule(
     sure = torch.as_tensor(rows, device=device)
     known = torch.zeros_like(projected.kept)
     known[sure] = torch.as_tensor(np.exp(-native_nats[rows]), device=device).to(known.dtype)
-    size = own.vocab_size
+    size = native.vocab_size
     taken = torch.as_tensor(at, dtype=torch.int64, device=device) * size
     taken = taken + torch.as_tensor(dropped, dtype=torch.int64, device=device)
     goal = sure * size + observed[sure]
     keys = torch.cat([taken, goal]).unique()
     row, token = keys // size, keys % size
-    values = probs_at(projected, own, row, token)
+    values = probs_at(projected, native, row, token)
     room = 1 - index_sum(len(known), row, values)
     applies = torch.zeros_like(known, dtype=torch.bool)
     applies[sure] = room[sure] > ROOM
@@ -76,42 +77,39 @@ def chain_rule(
     wanted = torch.where(is_goal, known[row], 0) - scale[row] * values
     keep = applies[row]
     row, token, wanted = row[keep], token[keep], wanted[keep]
-    if projected.carried.is_sparse:
-        index, mass = projected.carried._indices(), projected.carried._values()
-        carried = torch.sparse_coo_tensor(
+    if projected.mapped.is_sparse:
+        index, mass = projected.mapped._indices(), projected.mapped._values()
+        mapped = torch.sparse_coo_tensor(
             torch.cat([index, torch.stack([row, token])], dim=1),
             torch.cat([mass * scale[index[0]], wanted]),
-            projected.carried.shape,
+            projected.mapped.shape,
             check_invariants=False,
         )
     else:
-        carried = (projected.carried * scale[:, None]).index_put_(
+        mapped = (projected.mapped * scale[:, None]).index_put_(
             (row, token), wanted, accumulate=True
         )
-    return replace(projected, carried=carried, own_share=projected.own_share * scale)
+    return replace(projected, mapped=mapped, target_share=projected.target_share * scale)
 
 
-def probs_at(
-    projected: ProjectedRows, own: DenseRows, row: torch.Tensor, token: torch.Tensor
-) -> torch.Tensor:
-    """Look up probabilities of carried-over rows.
+def native_ce(target: Encoding, source: Encoding, rows: NextTokenRows) -> np.ndarray:
+    """Score the target's tokens with the source's own steps along the text.
 
     Args:
-        projected: m rows.
-        own: the target's own rows, the first m of them.
-        row: (n,) int64.
-        token: (n,) int64; no pair of row and token stands twice.
+        target: the target's tokens, m of them not special.
+        source: the source's tokens, n of them not special.
+        rows: n + 1 rows of the source.
 
     Returns:
-        (n,) probabilities.
+        (m,) nats; nan where the target's token does not span whole tokens of the source.
     """
-    if projected.carried.is_sparse:
-        size = own.vocab_size
-        index, mass = projected.carried._indices(), projected.carried._values()
-        keys, order = (row * size + token).sort()
-        place, found = find(keys, index[0] * size + index[1])
-        carried = torch.zeros_like(token, dtype=mass.dtype)
-        carried.index_add_(0, order[place[found]], mass[found])
-    else:
-        carried = projected.carried[row, token]
-    return carried + projected.own_share[row] * own.at(row, token)
+    nats = -rows.observed_logprob[:-1].cpu().double().numpy()
+    sure = np.isfinite(nats)
+    along = np.concatenate([[0.0], np.cumsum(np.where(sure, nats, 0.0))])
+    unsure = np.concatenate([[0], np.cumsum(~sure)])
+    row_bytes = source.row_bytes
+    bounds = np.maximum(target.row_bytes, row_bytes[0])
+    at = np.searchsorted(row_bytes, bounds, side="right") - 1
+    found = row_bytes[at] == bounds
+    whole = found[:-1] & found[1:] & (np.diff(bounds) > 0) & (np.diff(unsure[at]) == 0)
+    return np.where(whole, along[at[1:]] - along[at[:-1]], np.nan)

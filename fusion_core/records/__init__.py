@@ -4,34 +4,38 @@ Units: positions are indices of tokens; offsets are bytes of the text in UTF-8, 
 log-probabilities and cross-entropies are nats. Arrays are numpy for positions and torch for
 probabilities.
 
-    text   where tokens stand, how they share bytes, how vocabularies map
-    rows   next-token distributions
+    text      where tokens stand, how they share bytes, how vocabularies map
+    rows      next-token distributions: of a model, projected
+    analysis  fused rows, where they came from, and all of a text that a view shows
+    reading   TextReading -> Projection -> FusedText
 """
 
-from .rows import (
-    Analysis,
-    DenseRows,
-    FusedRows,
-    NextTokenRows,
-    Origins,
-    ProjectedRows,
-    SourceReading,
-    SparseRows,
-)
-from .text import Alignment, Encoding, MapReason, RowKind, VocabMap
+from .analysis import Analysis, Attribution, FusedRows, SourceAnalysis
+from .reading import FusedText, ProjectedWindow, Projection, TextReading, WindowReading, Windows
+from .rows import DenseRows, NextTokenRows, ProjectedRows, SparseRows, scattered
+from .text import Alignment, Encoding, MapReason, Record, RowKind, VocabMap, Window
 
 __all__ = [
     "Alignment",
     "Analysis",
+    "Attribution",
     "DenseRows",
     "Encoding",
     "FusedRows",
+    "FusedText",
     "MapReason",
     "NextTokenRows",
-    "Origins",
     "ProjectedRows",
+    "ProjectedWindow",
+    "Projection",
+    "Record",
     "RowKind",
-    "SourceReading",
+    "SourceAnalysis",
     "SparseRows",
+    "TextReading",
     "VocabMap",
+    "Window",
+    "WindowReading",
+    "Windows",
+    "scattered",
 ]

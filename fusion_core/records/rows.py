@@ -1,4 +1,4 @@
-"""Next-token distributions: of a model, carried over, fused, and all of it for a view.
+"""Next-token distributions: of a model, projected, fused.
 
 *Rows.* A model reads a start token and then the text's n tokens, and gives n + 1 next-token rows:
 row i is the distribution of what follows input token i (row 0: what follows the start token), so it
@@ -8,23 +8,29 @@ predicts text token i. Row i stands at the byte where input token i ends; row 0 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 
 from fusion_core.errors import FusionError
 
-from .text import Alignment, Encoding, check
+from .text import Record, check
 
 ENTROPY_CELLS = 1 << 18
 """Rows times vocabulary whose entropy is summed at once: about what a processor's cache holds."""
 
 
-@dataclass(frozen=True, eq=False)
-class DenseRows:
+def scattered(rows: torch.Tensor, where: np.ndarray, n: int, fill: float = 0) -> torch.Tensor:
+    """Return (n, …) on the CPU with rows (r, …) at their places; others are filled."""
+    out = torch.full((n, *rows.shape[1:]), fill, dtype=rows.dtype)
+    out[torch.as_tensor(where)] = rows.cpu()
+    return out
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DenseRows(Record):
     """Whole distributions over a vocabulary.
 
     Attributes:
@@ -42,6 +48,10 @@ class DenseRows:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.logprobs)
+
+    def summary(self) -> str:
+        """Return the shape."""
+        return f"{len(self):,} rows over {self.vocab_size:,} ids"
 
     @property
     def vocab_size(self) -> int:
@@ -78,8 +88,8 @@ class DenseRows:
         return DenseRows(self.logprobs.to(device), self.temperature)
 
 
-@dataclass(frozen=True, eq=False)
-class SparseRows:
+@dataclass(frozen=True, eq=False, repr=False)
+class SparseRows(Record):
     """Some tokens of each row, and all others as one bucket.
 
     Attributes:
@@ -108,8 +118,29 @@ class SparseRows:
         """Return the number of rows."""
         return len(self.ids)
 
+    def summary(self) -> str:
+        """Return the shape."""
+        return f"top {self.ids.shape[1]} of {len(self):,} rows over {self.vocab_size:,} ids"
+
+    def top(self, k: int) -> SparseRows:
+        """Return the k most probable tokens of each row; the others join its tail."""
+        tail = self.tail + self.probs[:, k:].sum(1)
+        return replace(self, ids=self.ids[:, :k], probs=self.probs[:, :k], tail=tail)
+
+    def at(self, pick: torch.Tensor) -> SparseRows:
+        """Return the rows (r,) that are picked."""
+        return replace(self, ids=self.ids[pick], probs=self.probs[pick], tail=self.tail[pick])
+
+    def scattered(self, where: np.ndarray, n: int) -> SparseRows:
+        """Return n rows on the CPU, these (r,) at their places; the others are all tail."""
+        ids, probs, tail = (
+            scattered(x, where, n, fill)
+            for x, fill in ((self.ids, -1), (self.probs, 0), (self.tail, 1))
+        )
+        return replace(self, ids=ids, probs=probs, tail=tail)
+
     @staticmethod
-    def joined(parts: Sequence[SparseRows]) -> SparseRows:
+    def concat(parts: Sequence[SparseRows]) -> SparseRows:
         """Put the rows of several, at least one, one after another."""
         width = max(p.ids.shape[1] for p in parts)
         pad = torch.nn.functional.pad
@@ -127,8 +158,8 @@ class SparseRows:
         return SparseRows(ids, probs, tail, self.vocab_size, self.temperature)
 
 
-@dataclass(frozen=True, eq=False)
-class NextTokenRows:
+@dataclass(frozen=True, eq=False, repr=False)
+class NextTokenRows(Record):
     """A model's next-token distributions along a text.
 
     Attributes:
@@ -136,7 +167,7 @@ class NextTokenRows:
         rows: n + 1 rows, whole or cut.
         observed: (n + 1,) int64, the token that followed; -1 in the last row.
         observed_logprob: (n + 1,) float32 nats, of the whole row at temperature 1; nan in the last.
-        boundary: (n + 1,) int64, byte at which each row row_bytes.
+        boundary: (n + 1,) int64, byte at which each row stands.
     """
 
     model: str
@@ -153,6 +184,18 @@ class NextTokenRows:
             all(len(x) == n for x in fields),
             f"NextTokenRows of {self.model}: {n} rows but fields of {[len(x) for x in fields]}",
         )
+
+    def summary(self) -> str:
+        """Return the model and the rows' shape."""
+        return f"{self.model}: {self.rows.summary()}"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the rows take, in bytes."""
+        rows = self.rows
+        if isinstance(rows, DenseRows):
+            return rows.logprobs.nbytes
+        return rows.ids.nbytes + rows.probs.nbytes
 
     @property
     def dense(self) -> DenseRows:
@@ -172,205 +215,97 @@ class NextTokenRows:
 
     def part(self, first: int, last: int) -> NextTokenRows:
         """Return whole rows [first, last), without a copy of them."""
-        own = slice(first, last)
+        some = slice(first, last)
         return NextTokenRows(
             self.model,
             self.dense.part(first, last),
-            self.observed[own],
-            self.observed_logprob[own],
-            self.boundary[own],
+            self.observed[some],
+            self.observed_logprob[some],
+            self.boundary[some],
         )
 
 
-@dataclass(frozen=True, eq=False)
-class ProjectedRows:
-    """One source's rows, carried to the target's rows and vocabulary.
+@dataclass(frozen=True, eq=False, repr=False)
+class ProjectedRows(Record):
+    """One source's rows, projected to the target's rows and vocabulary.
 
-    A row is what was carried over and, for what was not mapped, a share of the target's own row p:
-    ``q = carried + own_share * p``, which sums to 1. Row i predicts target text token i.
+    A row is what was mapped and, for what was not, a share of the target's native row p:
+    ``q = mapped + target_share * p``, which sums to 1. Row i predicts target text token i.
 
     Attributes:
         source: name of the source.
-        carried: (m, target vocabulary) float32; a sparse COO tensor, with entries that may repeat,
-            where the source's rows were cut. An entry may be negative where it lessens p's share.
-        own_share: (m,) float32.
+        mapped: (m, target vocabulary) float32; a sparse COO tensor, with entries that may repeat,
+            where the source's rows were truncated. An entry may be negative where it lessens p's
+            share.
+        target_share: (m,) float32.
         kept: (m,) float32, the share of the source's mass that was mapped.
-        kind: (m,) int64 of `RowKind`; rows of kind NONE are the target's own.
+        kind: (m,) int64 of `RowKind`; rows of kind NONE are the target's native rows.
+        total: (m,) float32, mass of the source's row that agrees with what is known of its next
+            token, over which the row was normalised; 1 at shared boundaries.
     """
 
     source: str
-    carried: torch.Tensor
-    own_share: torch.Tensor
+    mapped: torch.Tensor
+    target_share: torch.Tensor
     kept: torch.Tensor
     kind: np.ndarray
+    total: torch.Tensor
 
     def __post_init__(self) -> None:
         """Check that every field has one entry a row."""
-        m = len(self.carried)
-        fields = (self.own_share, self.kept, self.kind)
+        m = len(self.mapped)
+        fields = (self.target_share, self.kept, self.kind, self.total)
         check(
-            self.carried.ndim == 2 and all(len(x) == m for x in fields),
-            f"ProjectedRows of {self.source}: {tuple(self.carried.shape)=} but fields of "
+            self.mapped.ndim == 2 and all(len(x) == m for x in fields),
+            f"ProjectedRows of {self.source}: {tuple(self.mapped.shape)=} but fields of "
             f"{[len(x) for x in fields]}",
         )
 
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.kept)
+
+    def summary(self) -> str:
+        """Return the source, the shape and the mean mass that was mapped."""
+        kept = float(self.kept.mean()) if len(self) else 0.0
+        return f"{self.source}: {len(self):,} rows, kept mass {kept:.3f}"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the rows take, in bytes."""
+        if self.mapped.is_sparse:
+            return self.mapped._indices().nbytes + self.mapped._values().nbytes
+        return self.mapped.nbytes
+
     def part(self, first: int, last: int) -> ProjectedRows:
         """Return rows [first, last)."""
-        own, carried = slice(first, last), self.carried
-        if carried.is_sparse:
-            (row, token), mass = carried._indices(), carried._values()
+        some, mapped = slice(first, last), self.mapped
+        if mapped.is_sparse:
+            (row, token), mass = mapped._indices(), mapped._values()
             here = (row >= first) & (row < last)
-            carried = torch.sparse_coo_tensor(
+            mapped = torch.sparse_coo_tensor(
                 torch.stack([row[here] - first, token[here]]),
                 mass[here],
-                (last - first, carried.shape[1]),
+                (last - first, mapped.shape[1]),
                 check_invariants=False,
             )
         else:
-            carried = carried[own]
-        return ProjectedRows(
-            self.source, carried, self.own_share[own], self.kept[own], self.kind[own]
-        )
+            mapped = mapped[some]
+        share, kept, kind, total = self.target_share, self.kept, self.kind, self.total
+        return ProjectedRows(self.source, mapped, share[some], kept[some], kind[some], total[some])
 
-    def probs(self, own: torch.Tensor) -> torch.Tensor:
+    def probs(self, native: torch.Tensor) -> torch.Tensor:
         """Return (m, target vocabulary) float32, the whole rows.
 
         Args:
-            own: (m, target vocabulary), the target's own rows.
+            native: (m, target vocabulary), the target's native rows.
         """
-        if self.carried.is_sparse:
-            row, token = self.carried._indices()
-            probs = own * self.own_share[:, None]
-            flat = row * own.shape[1] + token
-            probs.view(-1).index_add_(0, flat, self.carried._values())  # to_dense would sort first
+        if self.mapped.is_sparse:
+            row, token = self.mapped._indices()
+            probs = native * self.target_share[:, None]  # (m, V)
+            flat = row * native.shape[1] + token
+            probs.view(-1).index_add_(0, flat, self.mapped._values())  # to_dense would sort first
         else:
-            probs = torch.addcmul(self.carried, own, self.own_share[:, None])
+            probs = torch.addcmul(self.mapped, native, self.target_share[:, None])
         # What an entry takes away exactly may leave a trace of rounding below zero.
         return probs.clamp_(min=0)
-
-
-@dataclass(frozen=True, eq=False)
-class FusedRows:
-    """The distributions that the target is taught, and who they came from.
-
-    Attributes:
-        rows: m fused rows on the target's vocabulary; row i predicts target text token i.
-        sources: names of the S sources, in the order of `weights`.
-        weights: (m, S) float32, share of each source in the row; rows sum to 1.
-        winner: (m,) int64, index of the source with the largest weight, or -1 where several share
-            it, or where that source has no row at this position, so that the target's own stands
-            in.
-        kept: (m, S) float32, kept mass of each source's carried-over row.
-        ce: (m, S) float32 nats, of each carried-over row on the token that follows.
-        entropy: (m,) float32 nats, of the full fused row; nan where it was not asked for.
-        observed_logprob: (m,) float32 nats, of the token that follows, in the full fused row.
-    """
-
-    rows: SparseRows
-    sources: tuple[str, ...]
-    weights: torch.Tensor
-    winner: torch.Tensor
-    kept: torch.Tensor
-    ce: torch.Tensor
-    entropy: torch.Tensor
-    observed_logprob: torch.Tensor
-
-    def __post_init__(self) -> None:
-        """Check that every field has one entry a row."""
-        m = len(self.rows)
-        fields = (
-            self.weights,
-            self.winner,
-            self.kept,
-            self.ce,
-            self.entropy,
-            self.observed_logprob,
-        )
-        check(
-            all(len(x) == m for x in fields) and self.weights.shape[1] == len(self.sources),
-            f"FusedRows: {m=} rows but fields of {[len(x) for x in fields]}",
-        )
-
-    @staticmethod
-    def joined(parts: Sequence[FusedRows]) -> FusedRows:
-        """Put the rows of several, at least one, one after another."""
-        names = ("weights", "winner", "kept", "ce", "entropy", "observed_logprob")
-        return FusedRows(
-            SparseRows.joined([p.rows for p in parts]),
-            parts[0].sources,
-            **{n: torch.cat([getattr(p, n) for p in parts]) for n in names},
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Origins:
-    """Where the probability of fused tokens came from.
-
-    Attributes:
-        token: (m, k, S, n) int64, for each of the k tokens of a fused row and each source its n
-            tokens that gave most; -1 where there are fewer.
-        mass: (m, k, S, n) float32, what each gave to the fused probability.
-        own: (m, k, S) float32, what the target's own row gave in place of the source, where the
-            source had nothing that could be mapped.
-        other: (m, k, S) float32, what further tokens of the source gave.
-    """
-
-    token: torch.Tensor
-    mass: torch.Tensor
-    own: torch.Tensor
-    other: torch.Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class SourceReading:
-    """All that one source contributed to a text, small enough to keep for a view.
-
-    Attributes:
-        encoding: the source's tokens.
-        alignment: the target's tokens and rows against the source's.
-        own: top rows on the source's own vocabulary, one for each of its rows.
-        carried: top rows on the target's vocabulary, one for each target row.
-        kind: (m,) int64 of `RowKind`, of each carried row: NONE where the strategy has nothing to
-            say, whatever the alignment offers, and the target's own row stands in.
-        kept: (m,) float32, kept mass of each carried row.
-        ce: (m,) float32 nats, cross-entropy of each carried row on the token that follows.
-        bits_per_byte: of the source's own predictions over the whole text.
-    """
-
-    encoding: Encoding
-    alignment: Alignment
-    own: SparseRows
-    carried: SparseRows
-    kind: torch.Tensor
-    kept: torch.Tensor
-    ce: torch.Tensor
-    bits_per_byte: float
-
-
-@dataclass(frozen=True, eq=False)
-class Analysis:
-    """A text, read by a target and its sources, aligned, carried over and fused.
-
-    Attributes:
-        target: the target's tokens; its text token i is predicted by row i.
-        own: top rows of the target itself, m of them.
-        target_ce: (m,) float32 nats, the target's own cross-entropy on the token that follows.
-        target_bits_per_byte: of the target's own predictions.
-        sources: one reading a source, in the order given.
-        fused: the fused rows.
-        origins: where the mass of each fused token came from.
-        fused_bits_per_byte: of the full fused rows.
-        scored_bytes: bytes over which all bits per byte were taken.
-        details: what it took: operator, level, strategy, top_k, seconds a stage.
-    """
-
-    target: Encoding
-    own: SparseRows
-    target_ce: torch.Tensor
-    target_bits_per_byte: float
-    sources: tuple[SourceReading, ...]
-    fused: FusedRows
-    origins: Origins
-    fused_bits_per_byte: float
-    scored_bytes: int
-    details: dict[str, Any] = field(default_factory=dict)

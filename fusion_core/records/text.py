@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fusion_core.errors import FusionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Record:
+    """What all records have: a representation of one line, without their arrays."""
+
+    def summary(self) -> str:
+        """Return what the line says of this record."""
+        return ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.summary()})"
 
 
 def check(condition: bool, message: str) -> None:
@@ -17,8 +32,8 @@ def check(condition: bool, message: str) -> None:
         raise FusionError(message)
 
 
-@dataclass(frozen=True, eq=False)
-class Encoding:
+@dataclass(frozen=True, eq=False, repr=False)
+class Encoding(Record):
     r"""One model's reading of a text: token ids with the bytes that each of them covers.
 
     Attributes:
@@ -69,6 +84,18 @@ class Encoding:
         """Return the number of tokens, special ones included."""
         return len(self.ids)
 
+    def summary(self) -> str:
+        """Return the model, and how many tokens cover how many bytes."""
+        losses = "" if self.lossless else f", {self.lost_bytes:,} lost"
+        return f"{self.model}: {len(self):,} tokens, {len(self.data):,} bytes{losses}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of the tokens: ``id``, ``token``, ``start``, ``end``, ``special``."""
+        import pandas as pd
+
+        columns = {"id": self.ids, "token": list(self.pieces), "start": self.start}
+        return pd.DataFrame(columns | {"end": self.end, "special": self.special})
+
     @property
     def lost_bytes(self) -> int:
         """Number of the text's bytes that the ids do not reproduce."""
@@ -81,7 +108,7 @@ class Encoding:
 
     @property
     def row_bytes(self) -> np.ndarray:
-        """(m + 1,) int64, the byte at which each row row_bytes.
+        """(m + 1,) int64, the byte at which each row stands.
 
         Row 0 stands at 0, or at -1 where a dummy prefix is still to come: the prefix counts as a
         byte before the text.
@@ -90,11 +117,36 @@ class Encoding:
         return np.concatenate([[first], self.end[self.text_tokens]]).astype(np.int64)
 
 
-@dataclass(frozen=True, eq=False)
-class Alignment:
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a text that all models read at once, after their start tokens.
+
+    Attributes:
+        start: first byte.
+        end: one past the last byte.
+        owned_from: rows that stand in ``[owned_from, owned_to)`` are taken from this window; what
+            comes before is read for its context.
+        last: the text ends with it.
+    """
+
+    start: int
+    end: int
+    owned_from: int
+    last: bool = False
+
+    @property
+    def owned_to(self) -> int:
+        """End of the rows that are taken from this window; the last one has those at its end."""
+        return self.end + self.last
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Alignment(Record):
     """How a target's tokens and a source's tokens share the bytes of one text.
 
     Attributes:
+        target: the target's tokens.
+        source: the source's tokens.
         groups: (g, 4) int64, ``[t0, t1, s0, s1]``: half-open ranges of token indices that close at
             the same byte; together they cover every non-special token of both sides once.
         boundary: (n_target,) int64, last source token that ends where the target token ends, or
@@ -112,6 +164,8 @@ class Alignment:
         cost: for `dtw`, sum of the edit distances along the path.
     """
 
+    target: Encoding
+    source: Encoding
     groups: np.ndarray
     boundary: np.ndarray
     row: np.ndarray
@@ -120,6 +174,25 @@ class Alignment:
     at_boundary: np.ndarray
     target_to_source: tuple[tuple[int, ...], ...] | None = None
     cost: int | None = None
+
+    def summary(self) -> str:
+        """Return the models, the number of groups and the coverage."""
+        return (
+            f"{self.target.model} <- {self.source.model}: {len(self.groups):,} groups, "
+            f"{self.coverage:.1%} of rows at shared boundaries"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of the groups: ``kind`` (1:2 is one target token), bytes, tokens."""
+        import pandas as pd
+
+        rows = []
+        for t0, t1, s0, s1 in self.groups.tolist():
+            ends = [*self.target.end[t0:t1], *self.source.end[s0:s1]]
+            starts = [*self.target.start[t0:t1], *self.source.start[s0:s1]]
+            sides = "|".join(self.target.pieces[t0:t1]), "|".join(self.source.pieces[s0:s1])
+            rows.append([f"{t1 - t0}:{s1 - s0}", min(starts), max(ends), *sides])
+        return pd.DataFrame(rows, columns=["kind", "start", "end", "target", "source"])
 
     @property
     def coverage(self) -> float:
@@ -163,8 +236,8 @@ class MapReason(IntEnum):
     """End of text goes to end of text."""
 
 
-@dataclass(frozen=True, eq=False)
-class VocabMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class VocabMap(Record):
     """A sparse matrix from a source's vocabulary to a target's, in CSR form.
 
     Attributes:
@@ -200,6 +273,10 @@ class VocabMap:
             and bool(((self.indices >= 0) & (self.indices < columns)).all()),
             f"VocabMap {self.strategy}: {len(self.indptr)=}, {len(self.indices)=}, {self.shape=}",
         )
+
+    def summary(self) -> str:
+        """Return the strategy, and how many source ids are mapped."""
+        return f"{self.strategy}: {self.rows_mapped:,} of {self.shape[0]:,} source tokens mapped"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays by name, the shape apart."""

@@ -29,7 +29,7 @@ GLANCE = 0.05
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run row_bytes.
+    """Where a run stands.
 
     Attributes:
         state: "starting", "preparing" (reading, writing and fusing the text), "training",

@@ -162,7 +162,7 @@ class Collator:
 
     Attributes:
         block_size: positions of a block.
-        pad_id: what is read where nothing row_bytes.
+        pad_id: what is read where nothing stands.
         packed: lay a block out in one line, whose documents the model tells apart by their
             positions; else every piece has a line of its own, for models that cannot.
     """

@@ -80,7 +80,7 @@ def check(config: RunConfig) -> Plan:
     pipeline.check_names(config.target, *config.sources)
     check_sharding(config)
     if config.mode != "clm":
-        fuse.check(config.fusion.operator, config.fusion.level)
+        fuse.operator_of(config.fusion.operator, config.fusion.level)
         mapping.strategy(config.fusion.strategy)
     for path in config.eval_data.values():
         documents.read_documents(path)

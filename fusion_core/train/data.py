@@ -18,7 +18,7 @@ from fusion_core.errors import InputError
 from fusion_core.io import documents
 from fusion_core.io.files import write_whole
 from fusion_core.models import LoadedModel
-from fusion_core.reading import Progress
+from fusion_core.project import Progress
 
 from .dataset import CachedRowsDataset, ExampleDataset, TextDataset
 

@@ -11,7 +11,8 @@ import torch
 
 from fusion_core.cache import Cache, StoredDocument
 from fusion_core.cache.building import KEPT_STEPS
-from fusion_core.reading import DOCUMENTS_AT_ONCE, Progress
+from fusion_core.project import Progress
+from fusion_core.reading import DOCUMENTS_AT_ONCE
 from fusion_core.records import SparseRows
 from fusion_core.tokens import TextTokenizer
 

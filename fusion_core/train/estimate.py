@@ -16,7 +16,7 @@ from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, size_of
 from fusion_core.io import documents
 from fusion_core.models import LoadedModel
-from fusion_core.reading import joint_texts
+from fusion_core.reading import read_documents
 
 from . import memory
 from .adapters import with_adapters
@@ -169,8 +169,8 @@ def _tried(config: RunConfig, texts: list[str], size: int) -> tuple[float, float
         some = documents.sample(texts, TRIED_TEXT)
         maps = pipeline.mappings(target, sources, config.fusion, some)
         began = time.perf_counter()
-        for text in joint_texts([target, *sources], some, config.fusion):
-            building.stored(text, maps, config.fusion, "fused")
+        for reading in read_documents([target, *sources], some, config.fusion):
+            building.stored(reading, maps, config.fusion, "fused")
         scale = TRIED_TEXT / sum(len(t.encode()) for t in some)
         preparing = (time.perf_counter() - began) * scale
     return preparing, _step_seconds(config, target, min(size, target.context or size))

@@ -13,7 +13,7 @@ from fusion_core import models
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, ModelFormatError, size_of
 from fusion_core.io.documents import LONGEST
-from fusion_core.reading import KEPT_CELLS
+from fusion_core.records.reading import KEPT_BYTES
 
 from .arguments import group_size
 
@@ -107,14 +107,14 @@ def needed(
     activations = tokens * target.layers * target.width * ACTIVATIONS * wide // 2
     if {"activation_checkpointing", "gradient_checkpointing"} & set(config.arguments):
         activations = activations // 10 + tokens * target.layers * target.width * wide
-    logits = 2 * wide * min(tokens * target.vocabulary, 2 * KEPT_CELLS)
+    logits = 2 * wide * min(tokens * target.vocabulary, KEPT_BYTES // 2)
     shares = group_size() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else 1
     states = (item * target.parameters + (item + 2 * item) * trained) // shares
     training = max(states, item * target.parameters) + activations + logits
     rows = 0
     if len(sizes) > 1:  # every model's rows of a window, and what each source's become
         cells = [_window_cells(s) for s in sizes]
-        laid_out = KEPT_CELLS + sum(cells) + len(cells) * cells[0]
+        laid_out = KEPT_BYTES // 4 + sum(cells) + len(cells) * cells[0]
         rows = item * sum(s.parameters for s in sizes) + 4 * laid_out
     return base + max(training, rows)
 

@@ -1,20 +1,15 @@
-"""Lists of pairs of tokens, looked up and added up without a loop."""
+"""What a mapping is: which tokens of a source may give their probability to which of a target."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
-from fusion_core.mapping import Consistency
 from fusion_core.records import VocabMap
-
-TINY = torch.finfo(torch.float32).tiny
 
 
 def expand(begin: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,15 +36,16 @@ def find(ordered: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class Edges:
     """Which source tokens go to which target tokens at one kind of position, in CSR form.
 
     Attributes:
         candidates: (c,) int64, ascending, source tokens that agree with the bytes already known.
-        others: (o,) int64, ascending, source tokens that end within the known bytes.
+        others: (o,) int64, ascending, source tokens that end within the known bytes: other paths of
+            the source, on which it has not been asked.
         indptr: (c + 1,) int64.
         target: (e,) int64, target ids.
-        weight: (e,) float32, shares that are fixed; None where the target's own row decides.
+        weight: (e,) float32, shares that are fixed; None where the target's row is the prior.
     """
 
     candidates: torch.Tensor
@@ -58,46 +54,14 @@ class Pairs:
     target: torch.Tensor
     weight: torch.Tensor | None = None
 
-    @staticmethod
-    def of(pairs: Consistency | VocabMap) -> Pairs:
-        """Read a relation at one kind of position, or a fixed map; done once for each."""
-        found = _read.get(pairs)
-        if found is None:
-            found = _read[pairs] = Pairs._of(pairs)
-        return found
-
-    @staticmethod
-    def _of(pairs: Consistency | VocabMap) -> Pairs:
-        tensor = torch.as_tensor
-        if isinstance(pairs, VocabMap):
-            return Pairs(
-                torch.arange(pairs.shape[0]),
-                torch.zeros(0, dtype=torch.int64),
-                tensor(pairs.indptr),
-                tensor(pairs.indices).long(),
-                tensor(pairs.weights),
-            )
-        order = np.argsort(pairs.candidates, kind="stable")
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        source = rank[pairs.edge_source]
-        by_source = np.argsort(source, kind="stable")
-        counts = np.bincount(source, minlength=len(order))
-        return Pairs(
-            tensor(pairs.candidates[order]),
-            tensor(np.sort(pairs.others)),
-            tensor(np.concatenate([[0], np.cumsum(counts)])),
-            tensor(pairs.edge_target[by_source]).long(),
-        )
-
     @cached_property
     def counts(self) -> torch.Tensor:
-        """(c,) int64, number of pairs of each candidate."""
+        """(c,) int64, number of edges of each candidate."""
         return self.indptr.diff()
 
     @cached_property
     def source(self) -> torch.Tensor:
-        """(e,) int64, index into `candidates` of each pair."""
+        """(e,) int64, index into `candidates` of each edge."""
         return torch.repeat_interleave(self.counts)
 
     @cached_property
@@ -111,15 +75,12 @@ class Pairs:
         return _bags(self.target.to(device), prior, self.indptr.to(device))
 
     def spread(self, mass: torch.Tensor, size: int) -> torch.Tensor:
-        """Send (c, r) to the targets: (``size``, r), each pair by its fixed share, or whole."""
+        """Send (c, r) to the targets: (``size``, r), each edge by its fixed share, or whole."""
         order, target = self._by_target
         bounds = torch.searchsorted(target, torch.arange(size + 1))
         device = mass.device
         weight = None if self.weight is None else self.weight[order].to(device)
         return _bags(self.source[order].to(device), mass, bounds.to(device), weight)
-
-
-_read: WeakKeyDictionary[Consistency | VocabMap, Pairs] = WeakKeyDictionary()
 
 
 def _bags(
@@ -134,10 +95,10 @@ def _bags(
     )
 
 
-class PairTable:
-    """The pairs of several kinds of positions in one list, so that one look-up serves them all."""
+class EdgeTable:
+    """The edges of several kinds of positions in one list, so that one look-up serves them all."""
 
-    def __init__(self, kinds: Sequence[Pairs], source_size: int, target_size: int) -> None:
+    def __init__(self, kinds: Sequence[Edges], source_size: int, target_size: int) -> None:
         """Join the lists, at least one; kind g's token w is ``g * source_size + w`` in them."""
         self.source_size, self.target_size = source_size, target_size
         self.key = _joined([p.candidates for p in kinds], source_size)
@@ -149,7 +110,7 @@ class PairTable:
         fixed = [p.weight for p in kinds if p.weight is not None]
         self.weight = torch.cat(fixed) if len(fixed) == len(kinds) else None
 
-    def to(self, device: torch.device) -> PairTable:
+    def to(self, device: torch.device) -> EdgeTable:
         """Move the lists to a device."""
         for name in ("key", "other_key", "indptr", "target", "weight"):
             value = getattr(self, name)
@@ -164,7 +125,7 @@ class PairTable:
 
     @cached_property
     def by_target(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(e,) ascending keys ``g * target_size + v`` of all pairs, and (e,) their source keys."""
+        """(e,) ascending keys ``g * target_size + v`` of all edges, and (e,) their source keys."""
         source = self.key[torch.repeat_interleave(self.indptr.diff())]
         key = source // self.source_size * self.target_size + self.target
         order = key.argsort(stable=True)
@@ -174,3 +135,70 @@ class PairTable:
 def _joined(parts: Sequence[torch.Tensor], step: int) -> torch.Tensor:
     sizes = torch.as_tensor([len(p) for p in parts])
     return torch.cat(list(parts)) + torch.repeat_interleave(torch.arange(len(parts)) * step, sizes)
+
+
+class VocabMapping:
+    """What carries rows from one vocabulary to another; strategies make them.
+
+    Attributes:
+        identity: at shared boundaries every id stands for itself, and no edge is asked for.
+        inside: it has edges inside a source's token, too, where its first bytes are known.
+        transported: of each row so many of the most probable tokens are moved by `destinations`,
+            and no edge is asked for; 0 for none.
+    """
+
+    identity = False
+    inside = False
+    transported = 0
+
+    def edges(self, known: bytes = b"", *, target_start: bool = False) -> Edges:
+        """Return the edges where the source's next token is known to begin with bytes.
+
+        Args:
+            known: bytes of the text from the source's last boundary to the target's boundary;
+                empty at a shared boundary, and always where the mapping is not `inside`.
+            target_start: the target is at the start of a text and has yet to spell its dummy
+                prefix.
+        """
+        raise NotImplementedError
+
+    def destinations(
+        self, source_ids: torch.Tensor, mass: torch.Tensor, native: torch.Tensor
+    ) -> torch.Tensor:
+        """Choose the target token to which each of a row's tokens goes.
+
+        Args:
+            source_ids: (r, transported) the source's most probable tokens; -1 where there are
+                fewer.
+            mass: (r, transported) their probabilities.
+            native: (r, target vocabulary), the target's rows.
+
+        Returns:
+            (r, transported) int64 target tokens.
+        """
+        raise NotImplementedError
+
+
+class IdentityMapping(VocabMapping):
+    """Ids of both vocabularies mean the same, and both tokenizers cut texts alike."""
+
+    identity = True
+
+
+class FixedMapping(VocabMapping):
+    """A map that is the same at every shared boundary."""
+
+    def __init__(self, vocab_map: VocabMap) -> None:
+        """Read the map as edges of fixed weight."""
+        self.vocab_map = vocab_map
+        self._edges = Edges(
+            torch.arange(vocab_map.shape[0]),
+            torch.zeros(0, dtype=torch.int64),
+            torch.as_tensor(vocab_map.indptr),
+            torch.as_tensor(vocab_map.indices).long(),
+            torch.as_tensor(vocab_map.weights),
+        )
+
+    def edges(self, known: bytes = b"", *, target_start: bool = False) -> Edges:
+        """Return the map's entries."""
+        return self._edges

@@ -1,0 +1,140 @@
+"""The rows of a text on the target's positions and vocabulary, source by source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from fusion_core.align import by_bytes
+from fusion_core.mapping import VocabMapping, mapping_between
+from fusion_core.records import (
+    Alignment,
+    NextTokenRows,
+    ProjectedRows,
+    ProjectedWindow,
+    Projection,
+    RowKind,
+    TextReading,
+    WindowReading,
+    Windows,
+)
+from fusion_core.tokens import TextTokenizer
+
+from .chain_rule import chain_rule as with_chain_rule
+from .chain_rule import native_ce
+from .rows import Route, project_rows
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share of it that is behind."""
+
+
+def project(
+    reading: TextReading,
+    strategy: str = "prefix",
+    *,
+    mappings: Sequence[VocabMapping] | None = None,
+    chain_rule: bool = False,
+    corpus: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Projection:
+    """Project every source's rows of a text to the target's positions and vocabulary.
+
+    Args:
+        reading: the text, as the target and its sources read it.
+        strategy: name in `mapping.STRATEGIES`.
+        mappings: what the strategy gave for each source, where it is at hand.
+        chain_rule: put the product of the source's own steps in the place of the projected
+            probability of the token that followed, where it is known.
+        corpus: texts for strategies that count; the text itself by default.
+        progress: told of every vocabulary.
+
+    Raises:
+        InputError: there is no such strategy.
+        ModelFormatError: vocabularies differ, and one spells no spaces.
+    """
+    texts = corpus or [reading.data.decode()]
+    maps = tuple(mappings or mappings_of(reading.tokenizers, strategy, texts, progress))
+
+    def make(at: int) -> list[ProjectedWindow]:
+        return [
+            ProjectedWindow(window, _projected(reading, window, maps, chain_rule))
+            for window in reading.windows.some(at)
+        ]
+
+    windows = Windows(len(reading.windows), make, lambda w: w.nbytes)
+    return Projection(reading, strategy, maps, windows)
+
+
+def mappings_of(
+    tokenizers: Sequence[TextTokenizer],
+    strategy: str,
+    corpus: Sequence[str],
+    progress: Progress | None = None,
+) -> list[VocabMapping]:
+    """Return the mapping of every source's vocabulary to the target's.
+
+    Args:
+        tokenizers: the target's, and the sources'.
+        strategy: name in `mapping.STRATEGIES`.
+        corpus: texts for strategies that count.
+        progress: told of every vocabulary.
+
+    Raises:
+        InputError: there is no such strategy.
+        ModelFormatError: vocabularies differ, and one spells no spaces.
+    """
+    target, *sources = tokenizers
+    mappings = []
+    for j, source in enumerate(sources):
+        if progress:
+            progress(f"mapping the vocabulary of {source.name}", j / len(sources))
+        mappings.append(mapping_between(source, target, strategy, corpus))
+    return mappings
+
+
+def _projected(
+    reading: TextReading,
+    window: WindowReading,
+    mappings: Sequence[VocabMapping],
+    chain_rule: bool,
+) -> tuple[ProjectedRows, ...]:
+    target, projected = window.rows[0], []
+    for j, mapping in enumerate(mappings, start=1):
+        rows = project_rows(window.rows[j], target, aligned(reading, window, j), mapping)
+        if chain_rule:
+            rows = with_chain_rule(
+                rows,
+                target.dense,
+                target.observed[:-1],
+                native_ce(window.encodings[0], window.encodings[j], window.rows[j]),
+                window.encodings[0],
+                reading.tokenizers[0].ids_of,
+            )
+        projected.append(rows)
+    return tuple(projected)
+
+
+def aligned(reading: TextReading, window: WindowReading, source: int) -> Alignment:
+    """Align the target with a source, by its number from 1, within a window."""
+    start = reading.tokenizers[source].start_id is not None
+    return by_bytes(window.encodings[0], window.encodings[source], source_start=start)
+
+
+def routes_of(projection: Projection, window: WindowReading) -> list[Route]:
+    """Find again along which edges the rows of a window were projected."""
+    return [
+        Route.of(window.rows[j], window.rows[0], aligned(projection.reading, window, j), mapping)
+        for j, mapping in enumerate(projection.mappings, start=1)
+    ]
+
+
+def target_rows(target: NextTokenRows) -> ProjectedRows:
+    """Let the target's native rows stand beside those of the sources: m rows of m + 1."""
+    m, size = len(target.rows) - 1, target.rows.vocab_size
+    ones = target.dense.logprobs.new_ones(m)
+    nothing = torch.zeros((2, 0), dtype=torch.int64, device=ones.device)
+    mapped = torch.sparse_coo_tensor(nothing, ones[:0], (m, size), check_invariants=False)
+    kind = np.full(m, int(RowKind.SHARED))
+    return ProjectedRows(target.model, mapped, ones, ones, kind, ones)

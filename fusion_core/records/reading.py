@@ -1,0 +1,321 @@
+"""A text as several models read it, what was projected of it, and the rows fused from that.
+
+These three records follow one another. Their methods call the rooms that make the next one, so
+that ``reading.project("prefix").fuse("min_ce")`` reads as what is done; the records hold data.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+import torch
+
+from fusion_core.errors import InputError
+
+from .analysis import FusedRows
+from .rows import NextTokenRows, ProjectedRows, scattered
+from .text import Alignment, Encoding, Record, Window
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fusion_core.mapping import VocabMapping
+    from fusion_core.tokens import TextTokenizer
+
+T = TypeVar("T")
+
+KEPT_BYTES = 1 << 28
+"""Memory of the windows of one text that are kept; others are worked out again when asked for."""
+
+SHOWN_TOKENS = 3
+"""Fused tokens a row of a table names."""
+
+
+class Windows(Generic[T]):
+    """Records of a text's windows, worked out when asked for; the first of them are kept."""
+
+    def __init__(
+        self,
+        number: int,
+        make: Callable[[int], Sequence[T]],
+        nbytes: Callable[[T], int],
+        kept: Sequence[T] = (),
+    ) -> None:
+        """Keep what is there already; nothing else is worked out yet.
+
+        Args:
+            number: of windows.
+            make: works out some windows from one on, in order and at least one.
+            nbytes: memory that a record takes.
+            kept: records of the first windows.
+        """
+        self._number, self._make, self._nbytes = number, make, nbytes
+        self._kept, self._lock = list(kept), threading.Lock()
+        self.nbytes = sum(map(nbytes, kept))
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return self._number
+
+    def __iter__(self) -> Iterator[T]:
+        """Go through all windows in order."""
+        at = 0
+        while at < self._number:
+            some = self.some(at)
+            yield from some
+            at += len(some)
+
+    def some(self, at: int) -> Sequence[T]:
+        """Return records of one window, and of those after it that come with it."""
+        if at < len(self._kept):
+            return [self._kept[at]]
+        some = self._make(at)
+        with self._lock:
+            for i, record in enumerate(some, start=at):
+                size = self._nbytes(record)
+                if i == len(self._kept) and self.nbytes + size <= KEPT_BYTES:
+                    self._kept.append(record)
+                    self.nbytes += size
+        return some
+
+    def closed(self) -> Windows[T]:
+        """Return the same windows, all of them kept, without what makes them and its models."""
+        return Windows(self._number, lambda _: [], self._nbytes, self._kept)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every window is kept, so that nothing will be worked out again."""
+        return len(self._kept) == self._number
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WindowReading(Record):
+    """What several models read in one window, the target first.
+
+    Attributes:
+        window: the stretch of the text.
+        encodings: the window in each model's tokens, offsets from its start.
+        rows: each model's next-token rows.
+        before: each model's number of text tokens before the window.
+    """
+
+    window: Window
+    encodings: tuple[Encoding, ...]
+    rows: tuple[NextTokenRows, ...]
+    before: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the rows take, in bytes."""
+        return sum(rows.nbytes for rows in self.rows)
+
+    def row_bytes(self, model: int) -> np.ndarray:
+        """(n + 1,) bytes of the whole text at which a model's rows stand."""
+        return self.rows[model].boundary + self.window.start
+
+    def owned(self, model: int) -> np.ndarray:
+        """(n + 1,) bool, rows that are taken from this window."""
+        at = self.row_bytes(model)
+        return (at >= self.window.owned_from) & (at < self.window.owned_to)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TextReading(Record):
+    """The rows that a target and its sources gave for a text; of one model alone, its rows.
+
+    Attributes:
+        models: names, the target first.
+        tokenizers: of the models.
+        encodings: the whole text in each model's tokens.
+        windows: what was read in each stretch that every model can read at once.
+        scored: for each window, the half-open range of bytes at which its scored rows stand; it
+            reaches beyond the text's end where that is included.
+        scored_bytes: bytes over which bits per byte are taken, the same for every model.
+        nats: of each model, its own cross-entropy over the scored bytes.
+        documents: what each model reads around documents, by name.
+    """
+
+    models: tuple[str, ...]
+    tokenizers: tuple[TextTokenizer, ...]
+    encodings: tuple[Encoding, ...]
+    windows: Windows[WindowReading]
+    scored: tuple[tuple[int, int], ...]
+    scored_bytes: int
+    nats: tuple[float, ...]
+    documents: Mapping[str, dict[str, Any]]
+
+    def summary(self) -> str:
+        """Return the text's size, the models and their bits per byte."""
+        bits = ", ".join(f"{n} {b:.3f}" for n, b in self.bits_per_byte.items())
+        return f"{len(self.data):,} bytes in {len(self.windows)} windows; bits per byte: {bits}"
+
+    @property
+    def data(self) -> bytes:
+        """The text in UTF-8."""
+        return self.encodings[0].data
+
+    @property
+    def bits_per_byte(self) -> dict[str, float]:
+        """Bits per byte of each model's own predictions, by name."""
+        from fusion_core.evaluate import bits
+
+        return {m: bits(n, self.scored_bytes) for m, n in zip(self.models, self.nats, strict=True)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of the models: ``tokens``, ``bytes_per_token``, ``bits_per_byte``."""
+        import pandas as pd
+
+        tokens = [len(e.text_tokens) for e in self.encodings]
+        columns = {
+            "tokens": tokens,
+            "bytes_per_token": [len(self.data) / n for n in tokens],
+            "bits_per_byte": list(self.bits_per_byte.values()),
+        }
+        return pd.DataFrame(columns, index=pd.Index(self.models, name="model"))
+
+    def alignment(self, source: str) -> Alignment:
+        """Align the target with a source over the whole text.
+
+        Raises:
+            InputError: there is no source of this name.
+        """
+        from fusion_core.align import by_bytes
+
+        if source not in self.models[1:]:
+            raise InputError(
+                f"There is no source called {source!r}: choose one of {', '.join(self.models[1:])}."
+            )
+        j = self.models.index(source)
+        start = self.tokenizers[j].start_id is not None
+        return by_bytes(self.encodings[0], self.encodings[j], source_start=start)
+
+    def target_ce(self) -> torch.Tensor:
+        """(m,) float32 nats, the target's own cross-entropy on each of its text tokens."""
+        parts, places = [], []
+        for part in self.windows:
+            owned = np.flatnonzero(part.owned(0)[:-1])
+            parts.append(-part.rows[0].observed_logprob[:-1].cpu()[torch.as_tensor(owned)])
+            places.append(owned + part.before[0])
+        n = len(self.encodings[0].text_tokens)
+        return scattered(torch.cat(parts), np.concatenate(places), n)
+
+    def project(self, strategy: str = "prefix", **options: Any) -> Projection:
+        """Project every source's rows; see `fusion_core.project.project`."""
+        from fusion_core.project import project
+
+        return project(self, strategy, **options)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProjectedWindow(Record):
+    """What was projected of one window.
+
+    Attributes:
+        reading: the window.
+        rows: of each source.
+    """
+
+    reading: WindowReading
+    rows: tuple[ProjectedRows, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that all rows take, in bytes."""
+        return self.reading.nbytes + sum(rows.nbytes for rows in self.rows)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Projection(Record):
+    """Every source's rows of a text on the target's positions and vocabulary.
+
+    Attributes:
+        reading: the text.
+        strategy: name of the vocab mapping.
+        mappings: of the sources.
+        windows: of the text.
+    """
+
+    reading: TextReading
+    strategy: str
+    mappings: tuple[VocabMapping, ...]
+    windows: Windows[ProjectedWindow]
+
+    def summary(self) -> str:
+        """Return the models and the mapping."""
+        target, *sources = self.reading.models
+        return f"{', '.join(sources)} -> {target} by {self.strategy}"
+
+    def fuse(self, operator: str = "min_ce", **options: Any) -> FusedText:
+        """Fuse the sources' rows; see `fusion_core.fuse.fuse`."""
+        from fusion_core.fuse import fuse
+
+        return fuse(self, operator, **options)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FusedText(Record):
+    """The fused rows of a text.
+
+    Attributes:
+        projection: what was fused.
+        operator: name of the operator.
+        level: "sequence" or "token"; "" where the operator has none.
+        fused: the rows, in the order of the target's text tokens.
+        nats: cross-entropy of the whole fused rows over the scored bytes.
+    """
+
+    projection: Projection
+    operator: str
+    level: str
+    fused: FusedRows
+    nats: float
+
+    def summary(self) -> str:
+        """Return the models, the operator and bits per byte."""
+        level = f" by {self.level}" if self.level else ""
+        bits = f"{self.bits_per_byte:.3f} bits per byte"
+        return f"{self.projection.summary()}, {self.operator}{level}: {bits}"
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of the whole fused rows."""
+        from fusion_core.evaluate import bits
+
+        return bits(self.nats, self.projection.reading.scored_bytes)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of the target's tokens.
+
+        Columns: ``token``, ``start`` and ``end`` (bytes), ``winner`` (None where there is no
+        single one), ``top`` (the most probable fused tokens), ``p`` (fused, of the token itself),
+        ``nats``, and for each source ``kept NAME``, its kept mass.
+        """
+        import pandas as pd
+
+        reading, fused = self.projection.reading, self.fused
+        target, piece = reading.encodings[0], reading.tokenizers[0].piece
+        tokens = target.text_tokens
+        names = [*fused.sources, None]
+        top = [
+            "  ".join(f"{piece(v)!r} {p:.2f}" for v, p in zip(ids, probs, strict=True) if v >= 0)
+            for ids, probs in zip(
+                fused.rows.ids[:, :SHOWN_TOKENS].tolist(),
+                fused.rows.probs[:, :SHOWN_TOKENS].tolist(),
+                strict=True,
+            )
+        ]
+        columns = {
+            "token": [target.pieces[t] for t in tokens],
+            "start": target.start[tokens],
+            "end": target.end[tokens],
+            "winner": [names[w] for w in fused.winner.tolist()],
+            "top": top,
+            "p": fused.observed_logprob.exp().numpy(),
+            "nats": -fused.observed_logprob.numpy(),
+        }
+        kept = {f"kept {s}": fused.kept[:, j].numpy() for j, s in enumerate(fused.sources)}
+        return pd.DataFrame(columns | kept)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion_core.align import by_bytes, by_bytes_batch
-from fusion_core.align.windows import Window, cut, windows
+from fusion_core.align.windows import cut, windows
 from fusion_core.errors import InputError
-from fusion_core.records import Alignment, Encoding, RowKind
+from fusion_core.records import Alignment, Encoding, RowKind, Window
 
 Spans = list[tuple[int, int]]
 

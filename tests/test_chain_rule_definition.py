@@ -20,7 +20,7 @@ def ruled(
     after = project.chain_rule(
         rows, DenseRows(logprobs), torch.tensor(observed), native, target, IDS_OF
     )
-    assert after.carried.is_sparse == rows.carried.is_sparse
+    assert after.mapped.is_sparse == rows.mapped.is_sparse
     return after.probs(logprobs.exp()).double().numpy()
 
 
@@ -66,7 +66,7 @@ def rows_of(
             torch.cat([where, where], 1)[:, order], torch.cat([half, half])[order], carried.shape
         )
     mass = torch.ones(len(q))
-    return ProjectedRows("s", carried, torch.from_numpy(share).float(), mass, kind)
+    return ProjectedRows("s", carried, torch.from_numpy(share).float(), mass, kind, mass)
 
 
 def expected(

@@ -16,8 +16,15 @@ from conftest import byte_level, chain, sentencepiece
 
 from fusion_core import project
 from fusion_core.align import by_bytes
-from fusion_core.mapping import PrefixRelation, relate
-from fusion_core.records import DenseRows, Encoding, NextTokenRows, RowKind, SparseRows, VocabMap
+from fusion_core.mapping import (
+    Consistency,
+    FixedMapping,
+    IdentityMapping,
+    PrefixRelation,
+    VocabMapping,
+    mapping_between,
+)
+from fusion_core.records import DenseRows, Encoding, NextTokenRows, RowKind, SparseRows
 from fusion_core.tokens import TextTokenizer
 
 # The only lines that know how the library is called -------------------------------------------
@@ -32,17 +39,10 @@ class Case:
     target_rows: NextTokenRows
     source_rows: NextTokenRows
 
-    def project(self, mapping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def project(self, mapping: VocabMapping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (m, V) probabilities, (m,) kept masses and (m,) kinds."""
         alignment = by_bytes(self.target, self.source)
-        rows = project.project(
-            self.source_rows,
-            self.target_rows,
-            alignment,
-            mapping,
-            source_encoding=self.source,
-            target_encoding=self.target,
-        )
+        rows = project.project_rows(self.source_rows, self.target_rows, alignment, mapping)
         probs = rows.probs(self.target_rows.dense.probs[:-1])
         return probs.double().numpy(), rows.kept.double().numpy(), rows.kind
 
@@ -142,7 +142,9 @@ def row(rows: NextTokenRows, r: int) -> tuple[np.ndarray, float]:
 # The definition -------------------------------------------------------------------------------
 
 
-def jeffrey(p_s, tail, p_t, pairs) -> tuple[np.ndarray, float]:
+def jeffrey(
+    p_s: np.ndarray, tail: float, p_t: np.ndarray, pairs: Consistency
+) -> tuple[np.ndarray, float]:
     """Share the tokens that agree among their mates as the target has them; the rest is p_t's."""
     mates = np.zeros((len(p_s), len(p_t)))
     mates[pairs.candidates[pairs.edge_source], pairs.edge_target] = 1
@@ -158,7 +160,7 @@ def jeffrey(p_s, tail, p_t, pairs) -> tuple[np.ndarray, float]:
     return arrived / total + (1 - kept) * p_t, kept
 
 
-def expected(case: Case, mapping, i: int) -> tuple[np.ndarray, float, RowKind]:
+def expected(case: Case, mapping: VocabMapping, i: int) -> tuple[np.ndarray, float, RowKind]:
     """Work out row i from the bytes at which both sides have their rows."""
     p_t = case.target_rows.dense.probs[i].double().numpy()
     at, places = int(case.target.row_bytes[i]), case.source.row_bytes.tolist()
@@ -167,23 +169,21 @@ def expected(case: Case, mapping, i: int) -> tuple[np.ndarray, float, RowKind]:
     r = max(j for j, place in enumerate(places) if place <= at)
     known = (b" " + case.source.data)[places[r] + 1 : at + 1]
     p_s, tail = row(case.source_rows, r)
-    relation = isinstance(mapping, PrefixRelation)
-    if known and not relation:
+    if known and not mapping.inside:
         return p_t, 0.0, RowKind.NONE
-    if isinstance(mapping, VocabMap):
-        weights = np.zeros((len(p_s), len(p_t)))
-        counts = np.diff(mapping.indptr)
-        weights[np.repeat(np.arange(len(p_s)), counts), mapping.indices] = mapping.weights
+    if isinstance(mapping, FixedMapping):
+        weights, given = np.zeros((len(p_s), len(p_t))), mapping.vocab_map
+        weights[given.source_ids, given.indices] = given.weights
         arrived = p_s @ weights
         return arrived + (1 - arrived.sum()) * p_t, arrived.sum(), RowKind.SHARED
     kind = RowKind.INSIDE if known else RowKind.SHARED
-    if mapping is None or (mapping.identical and not known and not yet):
+    if mapping.identity and not known and not yet:
         others = np.where(p_s > 0, 0, p_t) if tail else np.zeros_like(p_t)
         return p_s + tail * others / max(others.sum(), 1e-30), 1 - tail, kind
-    return *jeffrey(p_s, tail, p_t, mapping.given(known, target_start=yet)), kind
+    return *jeffrey(p_s, tail, p_t, mapping.conditioned_on(known, yet)), kind
 
 
-def agrees(case: Case, mapping) -> set[tuple[RowKind, bool]]:
+def agrees(case: Case, mapping: VocabMapping) -> set[tuple[RowKind, bool]]:
     """Compare every row; return which kinds there were, and whether it was the first row."""
     probs, kept, kinds = case.project(mapping)
     seen = set()
@@ -218,7 +218,7 @@ def test_jeffreys_rule_with_known_bytes(target: str, source: str, top_k: int | N
 @pytest.mark.parametrize("strategy", ["exact", "mined", "retokenise"])
 @pytest.mark.parametrize(("target", "source"), PAIRS[:5])
 def test_fixed_maps(target: str, source: str, strategy: str, top_k: int | None) -> None:
-    pairs = relate(strategy, VOCABULARIES[source], VOCABULARIES[target])
+    pairs = mapping_between(VOCABULARIES[source], VOCABULARIES[target], strategy)
     seen = agrees(drawn(target, source, 8, top_k), pairs) | agrees(
         drawn(target, source, 9, top_k), pairs
     )
@@ -229,7 +229,7 @@ def test_fixed_maps(target: str, source: str, strategy: str, top_k: int | None) 
 @pytest.mark.parametrize("name", ["marked", "plain"])
 def test_identical_vocabularies(name: str, top_k: int | None) -> None:
     case = drawn(name, name, 3, top_k)
-    assert {kind for kind, _ in agrees(case, None)} == {RowKind.SHARED, RowKind.NONE}
+    assert {kind for kind, _ in agrees(case, IdentityMapping())} == {RowKind.SHARED, RowKind.NONE}
 
 
 def whole(rows: NextTokenRows, logprobs: torch.Tensor) -> NextTokenRows:
@@ -253,7 +253,8 @@ def test_a_source_that_holds_none_of_it_possible(after: Change) -> None:
     case.source_rows = after(whole(case.source_rows, one))
     kinds = agrees(case, pairs)
     assert (RowKind.INSIDE, False) in kinds
-    mates = pairs.given().edge_target[pairs.given().edge_source == never]
+    edges = pairs.conditioned_on()
+    mates = edges.edge_target[edges.edge_source == never]
     possible = case.target_rows.logprobs.clone()
     possible[:, mates] = -torch.inf
     case.target_rows = whole(case.target_rows, possible)
@@ -276,7 +277,7 @@ def test_a_tail_goes_where_the_target_has_room(left: float) -> None:
     every = np.tile(p, (len(case.target_rows.rows), 1))
     case.target_rows = whole(case.target_rows, torch.from_numpy(every).log().float())
     p_s, tail = row(case.source_rows, r)
-    q = case.project(None)[0][0]
+    q = case.project(IdentityMapping())[0][0]
     spread = p_s + tail * (np.eye(len(p))[other] if left > 1e-6 else p)
     np.testing.assert_allclose(q, spread, atol=1e-4 if left else 1e-6)
 

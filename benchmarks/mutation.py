@@ -377,8 +377,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=80, help="mutants a module; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.dont_write_bytecode = True
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     tried = {}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "tree"

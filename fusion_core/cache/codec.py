@@ -25,7 +25,7 @@ from fusion_core.records import SparseRows
 
 _CODE = np.arange(256)
 _POWER = np.where(_CODE > 0, ((_CODE - 0.5) / 255) ** 2, 0).astype(np.float32)
-_ANGLE = np.where(_CODE == 255, 1, (_CODE - 0.5).clip(0) / 254) * np.pi / 2
+_ANGLE = (_CODE - 0.5).clip(0) / 254 * np.pi / 2
 _TAIL = np.where(_CODE == 255, 1, np.sin(_ANGLE) ** 2).astype(np.float32)
 _FIRST = np.where(_CODE == 255, 0, np.cos(_ANGLE) ** 2).astype(np.float32)
 
@@ -61,7 +61,7 @@ def encode(rows: SparseRows, observed: torch.Tensor) -> dict[str, np.ndarray]:
     numbers = np.concatenate([first, np.where(ids[:, 1:] < 0, first, ids[:, 1:]), seen[:, None]], 1)
     codes = np.empty(p.shape, np.uint8)
     turn = np.arctan2(np.sqrt(tail), np.sqrt(p[:, 0])) / (np.pi / 2)
-    codes[:, 0] = np.where(p[:, 0] > 0, np.ceil(254 * turn).clip(0, 254), 255)
+    codes[:, 0] = np.where(p[:, 0] > 0, np.ceil(254 * turn), 255)
     left = np.zeros(len(p))  # of the tokens before, so that what token 1 gets is not their sum
     for j in range(1, p.shape[1]):
         low = np.floor(255 * np.sqrt((j + 1) * p[:, j]) + 0.5)

@@ -1,0 +1,1 @@
+"""The Fuse tab."""

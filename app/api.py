@@ -6,33 +6,55 @@ The same limits hold as on the page. A wrong argument is answered with one sente
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import lru_cache, wraps
 from typing import Any
 
 import gradio as gr
 
+from fusion_core import fuse as fusing
 from fusion_core import models, pipeline, reports, runs
+from fusion_core.config import FusionConfig
 from fusion_core.errors import sentence
+from fusion_core.mapping import STRATEGIES
 
-from . import cards, courses, work_training, work_writing, writing
 from .arguments import refused
-from .forms import DOMAINS as FORM_DOMAINS
-from .forms import Form
-from .jobs import Jobs, new_key
-from .session import Kept, Session
+from .compute import generate as writing
+from .compute import train as training
+from .requests import analysis_request, generation_request, model_names
+from .state import AppState, KeptAnalysis
+from .tabs.align.cards import cards
+from .training import form as forms
+from .training.form import Form
+from .training.plan import make_plan
+from .training.store import JobStore, new_key
 
 Report = dict[str, Any]
-DOMAINS = list(FORM_DOMAINS)
+DOMAINS = list(forms.DOMAINS)
+USUAL = FusionConfig()
 
 
-def connect(session: Session, jobs: Jobs) -> None:
+def _listed(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
+CHOICES = {
+    "operators": _listed(fusing.OPERATORS),
+    "label_free": _listed(fusing.LABEL_FREE),
+    "strategies": _listed(STRATEGIES),
+    "domains": ", ".join(DOMAINS),
+}
+"""What the description of an endpoint names between braces."""
+
+
+def connect(state: AppState, jobs: JobStore) -> None:
     """Add the endpoints to the `arguments.Page` that is being built."""
     groups = {
-        "analyse": _reading(session),
-        "generate": [_writing(session)],
-        "train-plan": _training(session, jobs),
+        "analyze": _reading(state),
+        "generate": [_writing(state)],
+        "train-plan": _training(state, jobs),
     }
     for group, functions in groups.items():
         for function in functions:
@@ -49,6 +71,7 @@ def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
 
     Arguments have been checked by the `arguments.Page` on which the endpoint is.
     """
+    function.__doc__ = (function.__doc__ or "").format(**CHOICES)
 
     @wraps(function)
     def answer(*args: Any, **kwargs: Any) -> Report:
@@ -63,7 +86,7 @@ def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
     return answer
 
 
-def _reading(session: Session) -> list[Callable[..., Report]]:
+def _reading(state: AppState) -> list[Callable[..., Report]]:
     tokenizer = lru_cache(maxsize=32)(models.load_tokenizer)
 
     def align(target: str, sources: list[str], text: str, method: str = "bytes") -> Report:
@@ -80,7 +103,7 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
             bytes, target (its tokens with byte offsets), and for each source its tokens, groups of
             tokens that close at the same byte, and coverage.
         """
-        request = session.request(target, sources, text)
+        request = analysis_request(state.limits, target, sources, text)
         first, *others = [tokenizer(name) for name in request.names]
         return reports.align_report(*pipeline.align(first, others, text, method))
 
@@ -88,10 +111,10 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
         target: str,
         sources: list[str],
         text: str,
-        operator: str = "min_ce",
-        level: str = "sequence",
-        strategy: str = "prefix",
-        top_k: int = 10,
+        operator: str = USUAL.operator,
+        level: str = USUAL.level,
+        strategy: str = USUAL.strategy,
+        top_k: int = USUAL.top_k,
     ) -> Report:
         """Fuse what several models expect at every token of a text.
 
@@ -99,16 +122,16 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
             target: name of the model in whose tokens is fused.
             sources: names of the models that are fused.
             text: what they read.
-            operator: min_ce, avg_ce, confidence, mean or product.
+            operator: {operators}.
             level: one choice for the whole text ("sequence"), or one for each token ("token").
-            strategy: vocabulary mapping: prefix, exact, mined, statistical, retokenise or ot.
+            strategy: vocabulary mapping: {strategies}.
             top_k: tokens kept of a fused row.
 
         Returns:
             For each target token the fused row, its winner, weights, kept mass and where each fused
             token's probability came from; bits per byte of every model and of the fused rows.
         """
-        kept = _kept(session, target, sources, text, operator, level, strategy, top_k)
+        kept = _kept(state, target, sources, text, operator, level, strategy, top_k)
         pieces = [kept.pieces[name] for name in kept.request.sources]
         return reports.fused_report(kept.analysis, kept.pieces[kept.request.target], pieces)
 
@@ -117,10 +140,10 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
         sources: list[str],
         text: str,
         index: int,
-        operator: str = "min_ce",
-        level: str = "sequence",
-        strategy: str = "prefix",
-        top_k: int = 10,
+        operator: str = USUAL.operator,
+        level: str = USUAL.level,
+        strategy: str = USUAL.strategy,
+        top_k: int = USUAL.top_k,
     ) -> Report:
         """Show what every model expected at one token of a text, and what was fused there.
 
@@ -138,13 +161,13 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
             The token; for each source its own row, what was carried over, kept mass and
             cross-entropy in nats; the target's own row; the fused row and its winner.
         """
-        kept = _kept(session, target, sources, text, operator, level, strategy, top_k)
-        return cards.cards(kept.analysis, index, kept.pieces)
+        kept = _kept(state, target, sources, text, operator, level, strategy, top_k)
+        return cards(kept.analysis, index, kept.pieces)
 
     return [align, distributions, fuse]
 
 
-def _writing(session: Session) -> Callable[..., Report]:
+def _writing(state: AppState) -> Callable[..., Report]:
     def generate(
         target: str,
         sources: list[str],
@@ -161,7 +184,7 @@ def _writing(session: Session) -> Callable[..., Report]:
             target: name of the model in whose tokens the fused text is written.
             sources: names of the models that are fused.
             prompt: what is continued.
-            operator: confidence, mean or product.
+            operator: {label_free}.
             max_new_tokens: most tokens of each text.
             temperature: 0 takes the most probable token.
             top_p: share of the probability that is drawn from.
@@ -170,8 +193,8 @@ def _writing(session: Session) -> Callable[..., Report]:
         Returns:
             The continuations: target, sources by name, and ensemble.
         """
-        asked = writing.request(
-            session,
+        asked = generation_request(
+            state.limits,
             target,
             sources,
             prompt,
@@ -181,13 +204,13 @@ def _writing(session: Session) -> Callable[..., Report]:
             top_p=top_p,
             seed=seed,
         )
-        last(session.shelf.loading(asked.names))
-        return work_writing.texts(session.shelf.key, asked)
+        last(state.models.loading(asked.names))
+        return writing.texts(state.models.key, asked)
 
     return generate
 
 
-def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
+def _training(state: AppState, jobs: JobStore) -> list[Callable[..., Report]]:
     def train(
         target: str,
         sources: list[str],
@@ -199,10 +222,10 @@ def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
         learning_rate: float = Form.learning_rate,
         batch_size: int = Form.batch_size,
         lora: bool = Form.lora,
-        twin: bool = Form.twin,
-        operator: str = "min_ce",
-        level: str = "sequence",
-        strategy: str = "prefix",
+        baseline: bool = Form.baseline,
+        operator: str = USUAL.operator,
+        level: str = USUAL.level,
+        strategy: str = USUAL.strategy,
         seed: int = 0,
         key: str = "",
     ) -> Report:
@@ -212,14 +235,14 @@ def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
             target: name of the model that learns.
             sources: names of the models that teach.
             text: what is learnt, documents apart by blank lines; a tenth is held out.
-            domains: toy domains that are learnt besides: Reasoning, Commonsense, Code.
+            domains: toy domains that are learnt besides: {domains}.
             kilobytes: of text of these domains.
             steps: of the optimiser.
             lm_weight: λ, from 0 (the fused rows alone) to 1 (the text alone).
             learning_rate: its peak.
             batch_size: blocks a step.
             lora: train adapters in place of all weights.
-            twin: train the same on the text alone, too, to compare.
+            baseline: train the same on the text alone, too, to compare.
             operator: as in fuse.
             level: as in fuse.
             strategy: as in fuse.
@@ -229,7 +252,7 @@ def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
         Returns:
             key and run, for run_status; parts, steps, and about how many seconds it takes.
         """
-        first, *others = session.names(target, sources)
+        first, *others = model_names(state.limits, target, sources)
         form = Form(
             target=first,
             sources=tuple(others),
@@ -242,44 +265,46 @@ def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
             lora=lora,
             learning_rate=learning_rate,
             batch_size=batch_size,
-            twin=twin,
+            baseline=baseline,
             seed=seed,
         )
         key = key or new_key()
         jobs.check_room(key)
-        plan = courses.plan(form, session.limits, session.device, jobs.root, work_training.measure)
+        plan = make_plan(form, state.limits, state.device, jobs.root, training.measure)
         plan.estimate.check()
-        job = jobs.create(key, plan, session.device)
-        if session.limits.in_event:
+        job = jobs.create(key, plan, state.device)
+        if state.limits.in_event:
             last(jobs.work(key, job.id))
         about = {"parts": list(job.parts), "steps": plan.steps, "seconds": plan.seconds}
         return {"key": key, "run": job.id} | about
 
     def run_status(key: str, run: str) -> Report:
-        """Say where a training row_bytes.
+        """Say how far a training is.
 
         Args:
             key: from train.
             run: from train.
 
         Returns:
-            For each part ("fused", "twin") its state, stage, step, seconds that are left, why it
-            failed, the last metrics, and once it is finished bits per byte before and after.
+            For each part ("fused", "baseline") its state, stage, step, seconds that are left, why
+            it failed, the last metrics, and once it is finished bits per byte before and after.
         """
         job = jobs.get(key, run)
         parts = {}
         for part, now in job.statuses().items():
-            lines = [x for x in runs.metrics(job.folder / part) if "loss" in x]
+            lines = [x for x in runs.metrics(job.run(part)) if "loss" in x]
             parts[part] = asdict(now) | {"metrics": lines[-1] if lines else None}
         return {"run": job.id, "name": job.name, "parts": parts}
 
     return [train, run_status]
 
 
-def _kept(session: Session, target: str, sources: list[str], text: str, *fusion: Any) -> Kept:
+def _kept(
+    state: AppState, target: str, sources: list[str], text: str, *fusion: Any
+) -> KeptAnalysis:
     names = ("operator", "level", "strategy", "top_k")
-    request = session.request(target, sources, text, **dict(zip(names, fusion, strict=True)))
-    return last(session.analyse(request))
+    options = dict(zip(names, fusion, strict=True))
+    return last(state.analyze(analysis_request(state.limits, target, sources, text, **options)))
 
 
 def last(steps: Iterator[Any]) -> Any:

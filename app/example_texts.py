@@ -1,7 +1,8 @@
-"""Example texts: hand-picked ones, and unseen documents of the toy domains."""
+"""Example texts and prompts: hand-picked ones, and unseen documents of the toy domains."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 OPENING = """It was summer when Elora met a sheep. "It only wants grass," said Elora.
@@ -50,3 +51,20 @@ def _toy(domain: str, least: int = 260) -> str:
         if len(text) >= least:
             break
     return text
+
+
+@cache
+def prompts() -> dict[str, str]:
+    """Return example prompts by name: beginnings of unseen documents of the toy domains."""
+    from fusion_core import corpus
+
+    def cut(domain: str, pattern: str) -> str:
+        document = next(corpus.documents(domain, "test", seed=0))
+        found = re.match(pattern, document, re.DOTALL)
+        return found[0] if found else document[:120]
+
+    return {
+        "A problem": cut("reasoning", r".*?\nStep 1:"),
+        "A story": cut("commonsense", r".*?[.;] \S+ \S+"),
+        "A function": cut("code", r".*?\n\s+\"{3}"),
+    }

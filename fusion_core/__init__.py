@@ -4,6 +4,7 @@ The rooms, in the order in which they may import one another (a test reads the i
 
     errors < records < config              data and checks only
     numerics                               sums over large vocabularies
+    text_display                           text -> grapheme clusters, cells, signs
 
     the stages
       io          file                     -> texts; files written whole or not at all
@@ -25,7 +26,7 @@ The rooms, in the order in which they may import one another (a test reads the i
     pipeline < cache.building, generate,   call the stages in order
                benchmark, compare
     train < runs                           a run's settings -> a trained model, in its own process
-    reports                                records -> JSON objects and tables
+    reports < plots                        records -> JSON objects and tables; Plotly figures
     cli, __main__                          the command line
     zoo.build, zoo.__main__                how the embedded models were made
 
@@ -33,7 +34,7 @@ Stages take records and give records. They do not import one another, with these
 `mapping`, `models` and `characters` hold a `tokens.TextTokenizer`; `mapping` counts the pairs that
 `align` finds; `models` finds embedded models through `zoo`; `project` asks a
 `mapping.PrefixRelation` or `mapping.Transport`; what they write goes through `io`.
-Nothing here imports gradio, plotly or `app`.
+Nothing here imports gradio or `app`; `plots` alone imports plotly, when it draws.
 """
 
 __version__ = "0.1.0"

@@ -1,18 +1,17 @@
-"""Records -> Plotly figures, for notebooks and pages alike."""
+"""Records -> Plotly figures, for notebooks and pages; plotly is imported when one is drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from .errors import InputError
+from .records import Analysis, Encoding, RowKind
+from .reports import Piece, Report, bars_report, bits_report
+from .text_display import short_name, visible
 
-from fusion_core.records import Analysis, Encoding
-
-from .cards import cards
-from .glyphs import visible
-from .views import Piece, board, short_name
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 SOURCE_COLORS = ("#5373f7", "#129a79", "#a24fd0", "#d1467f", "#0e8fb0", "#7d8b1f")
 FUSED_COLOR, TARGET_COLOR, REST_COLOR = "#e1892a", "#5f6370", "#b3b5be"
@@ -41,16 +40,9 @@ def distribution_figure(
     Raises:
         InputError: there is no such token.
     """
-    shown = cards(analysis, index, pieces or known_pieces(analysis))
-    target = short_name(analysis.target.model)
-    panels: list[tuple[str, dict[str, Any], str]] = []
-    for i, source in enumerate(shown["sources"]):
-        name = short_name(source["name"])
-        if source["own"]:
-            panels.append((f"{name}: own tokens", source["own"], source_color(i)))
-        panels.append((f"{name} → {target}", source["carried"], source_color(i)))
-    panels.append((f"{target} itself", shown["target"]["row"], TARGET_COLOR))
-    panels.append(("fused", shown["fused"]["row"], FUSED_COLOR))
+    from plotly.subplots import make_subplots
+
+    panels = _panels(analysis, index, pieces or known_pieces(analysis))
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
     titles = [_plain(title) for title, _, _ in panels]
@@ -62,9 +54,35 @@ def distribution_figure(
         ticks = {"tickvals": list(range(len(labels))), "ticktext": labels}
         figure.update_yaxes(autorange="reversed", **ticks, **place)
     figure.update_xaxes(range=[0, 100], ticksuffix=" %")
-    token = shown["token"]["label"]
+    token = visible(analysis.target.pieces[analysis.target.text_tokens[index]]) or "∅"
     _style(figure, f"Before “{_plain(token)}”, token {index + 1}", 230 * lines + 60)
     return figure
+
+
+def _panels(
+    analysis: Analysis, index: int, pieces: Mapping[str, Piece]
+) -> list[tuple[str, Report, str]]:
+    """Return the title, the row and the colour of each panel."""
+    encoding, spell = analysis.target, pieces[analysis.target.model]
+    tokens, target = encoding.text_tokens, short_name(encoding.model)
+    if not 0 <= index < len(tokens):
+        raise InputError(f"The text has {len(tokens)} target tokens, so there is no token {index}.")
+    observed = int(encoding.ids[tokens[index]])
+    panels = []
+    for i, source in enumerate(analysis.sources):
+        reads, at, color = source.encoding, int(source.alignment.row[index]), source_color(i)
+        name, ids = short_name(reads.model), reads.ids[reads.text_tokens].tolist()
+        if at >= 0 and source.kind[index] != RowKind.NONE:
+            follows = ids[at] if at < len(ids) else None
+            native = bars_report(source.own, at, pieces[reads.model], follows)
+            panels.append((f"{name}: own tokens", native, color))
+        projected = bars_report(source.carried, index, spell, observed, float(source.ce[index]))
+        panels.append((f"{name} → {target}", projected, color))
+    alone = bars_report(analysis.own, index, spell, observed, float(analysis.target_ce[index]))
+    panels.append((f"{target} itself", alone, TARGET_COLOR))
+    fused_ce = -float(analysis.fused.observed_logprob[index])
+    fused = bars_report(analysis.fused.rows, index, spell, observed, fused_ce)
+    return [*panels, ("fused", fused, FUSED_COLOR)]
 
 
 def known_pieces(analysis: Analysis) -> dict[str, Piece]:
@@ -80,7 +98,9 @@ def known_pieces(analysis: Analysis) -> dict[str, Piece]:
 
 def bits_per_byte_figure(analysis: Analysis) -> go.Figure:
     """Draw the bits per byte of every source, the target and the fused rows; lower is better."""
-    rows = board(analysis)
+    import plotly.graph_objects as go
+
+    rows = bits_report(analysis)
     colors = [source_color(i) for i in range(len(analysis.sources))] + [TARGET_COLOR, FUSED_COLOR]
     names = [short_name(r["name"]) + (" (target)" if r["role"] == "target" else "") for r in rows]
     bits = [r["bits"] for r in rows]
@@ -104,6 +124,8 @@ def bits_per_byte_figure(analysis: Analysis) -> go.Figure:
 
 def winner_figure(analysis: Analysis) -> go.Figure:
     """Draw which source teaches each target token, with the carried-over cross-entropies."""
+    import plotly.graph_objects as go
+
     tokens = analysis.target.text_tokens
     labels = [visible(analysis.target.pieces[t]) for t in tokens]
     winners = analysis.fused.winner.tolist()
@@ -130,6 +152,8 @@ def winner_figure(analysis: Analysis) -> go.Figure:
 
 
 def _bars(title: str, row: dict[str, Any], color: str) -> go.Bar:
+    import plotly.graph_objects as go
+
     shares = [100 * bar[1] for bar in row["bars"]] + [100 * row["tail"]]
     seen = [bool(bar[2]) for bar in row["bars"]] + [False]
     return go.Bar(

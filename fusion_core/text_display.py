@@ -1,95 +1,64 @@
-"""How text stands on the score's axis: characters, the cells they take, signs for the unseen."""
+"""How text is shown: grapheme clusters, the cells they take, signs for what cannot be seen."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 
-ZWJ = "\u200d"
+import regex
+from wcwidth import wcswidth
+
 _SIGNS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\xa0": "⍽", "\x7f": "␡", "\u3000": "⬚"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+_MARKS = {"Mn", "Me", "Mc"}
+_PICTURE = regex.compile(r"\p{Extended_Pictographic}")
+_JOINERS = regex.compile("[\u200d\U000e0020-\U000e007f]")
+
+
+def short_name(model: str) -> str:
+    """Return a model's name without its folder and its ``zoo:``."""
+    plain, mark, asked = model.partition("?")
+    short = plain.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1].removeprefix("zoo:")
+    return f"{short}{mark}{asked}" if short else model
 
 
 def characters(text: str) -> list[str]:
-    """Split a text into what a reader takes for characters.
-
-    Combining marks, joined emoji, skin tones and pairs of regional indicators stay together; this
-    is the part of Unicode's grapheme clusters that text models meet, not all of it.
-
-    Args:
-        text: any text.
-
-    Returns:
-        The characters in order; joined they are the text.
-    """
-    parts: list[str] = []
-    for char in text:
-        if parts and _continues(parts[-1], char):
-            parts[-1] += char
-        else:
-            parts.append(char)
-    return parts
-
-
-def _continues(before: str, char: str) -> bool:
-    last = before[-1]
-    if last in "\r\n\t " or (len(before) == 1 and unicodedata.category(last) in ("Cc", "Cf")):
-        return False
-    if unicodedata.category(char) in ("Mn", "Me", "Mc"):
-        return True
-    if "\U0001f3fb" <= char <= "\U0001f3ff" or "\U000e0020" <= char <= "\U000e007f":
-        return _is_picture(before[0])
-    if char == ZWJ:
-        return _is_picture(before[0])
-    if last == ZWJ:
-        return _is_picture(char)
-    return _is_regional(char) and len(before) == 1 and _is_regional(before)
-
-
-def _is_picture(char: str) -> bool:
-    return unicodedata.category(char) == "So" or "\U0001f000" <= char <= "\U0001faff"
-
-
-def _is_regional(char: str) -> bool:
-    return "\U0001f1e6" <= char <= "\U0001f1ff"
+    """Split a text into grapheme clusters, what a reader takes for characters."""
+    return regex.findall(r"\X", text)
 
 
 def cells(character: str) -> int:
-    """Return how many cells of a monospaced axis a character takes: 1, or 2 for wide ones."""
-    wide = unicodedata.east_asian_width(character[0]) in "WF"
-    return (
-        2
-        if wide or "\ufe0f" in character or (len(character) > 1 and _is_regional(character[0]))
-        else 1
-    )
+    """Return how many cells of a monospaced axis a grapheme cluster and its sign take."""
+    return max(1, wcswidth(character), wcswidth(visible(character)))
 
 
 def visible(text: str) -> str:
     """Return a text with signs for what cannot be seen, safe to stand in a line of its own.
 
     Spaces, line ends and tabs have their own signs; other control and format characters, those
-    that turn the writing direction included, become a box.
+    that turn the writing direction included, become a box. A combining mark without a letter is
+    drawn on a circle. What joins a picture of several code points stays in it.
     """
-    shown = []
-    for character in characters(text):
-        first = character[0]
-        if first in _SIGNS:
-            shown.append(_SIGNS[first])
-        elif first < " ":
-            shown.append(chr(0x2400 + ord(first)))
-        elif unicodedata.category(first) in _HIDDEN:
+    return "".join(_visible(cluster) for cluster in characters(text))
+
+
+def _visible(cluster: str) -> str:
+    joined = _PICTURE.search(cluster) is not None
+    shown, letter = [], False
+    for char in cluster:
+        kind = unicodedata.category(char)
+        if char in _SIGNS:
+            shown.append(_SIGNS[char])
+        elif char < " ":
+            shown.append(chr(0x2400 + ord(char)))
+        elif kind in _HIDDEN and not (joined and _JOINERS.match(char)):
             shown.append("▯")
-        elif unicodedata.category(first) in ("Mn", "Me", "Mc"):
-            shown.append("◌" + character)
+        elif kind in _MARKS and not letter:
+            shown.append("◌" + char)
+            letter = True
         else:
-            shown.append("".join(c for c in character if c == ZWJ or not _turns(c)))
-        if first in _SIGNS and len(character) > 1:
-            shown.append("◌" + character[1:])
+            shown.append(char)
+            letter = True
     return "".join(shown)
-
-
-def _turns(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cf") and not "\U000e0020" <= char <= "\U000e007f"
 
 
 def token_label(data: bytes, start: int, end: int, piece: str) -> str:
@@ -113,7 +82,7 @@ def token_label(data: bytes, start: int, end: int, piece: str) -> str:
 def around(data: bytes, byte: int, width: int = 14) -> str:
     """Return the last characters before a byte of a text, as they are quoted in a sentence."""
     before = data[max(0, byte - 8 * width) : byte].decode("utf-8", "ignore")
-    parts: Sequence[str] = characters(before)
+    parts = characters(before)
     short = visible("".join(parts[-width:])).replace("·", " ").strip()
     cut = len(parts) > width or byte > 8 * width
     return ("…" if cut else "") + short

@@ -1,8 +1,4 @@
-"""What runs models; on ZeroGPU each call gets a device, and a worker forked from this process.
-
-Arguments and results pass between the two, so they are names, records and plain data; models are
-found on a shelf.
-"""
+"""Texts are read and fused, and ways of fusing them held against each other."""
 
 from __future__ import annotations
 
@@ -15,30 +11,16 @@ import torch
 from fusion_core import pipeline
 from fusion_core.characters import NextCharacters, next_characters
 from fusion_core.compare import FusedScore, operators
-from fusion_core.config import FusionConfig
 from fusion_core.mapping import STRATEGIES
 from fusion_core.records import Analysis, NextTokenRows
 
-from .gpu import on_device
-from .shelf import Shelf, told
+from ..requests import AnalysisRequest
+from .device import on_device
+from .model_cache import ModelCache
+from .progress import run_with_progress
 
 VIEWED = 8
 """Tokens that are kept of rows that are only looked at."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """All that an analysis depends on."""
-
-    target: str
-    sources: tuple[str, ...]
-    text: str
-    config: FusionConfig
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the models, the target first."""
-        return (self.target, *self.sources)
 
 
 @dataclass(frozen=True)
@@ -54,47 +36,47 @@ class Study:
     transfers: dict[str, dict[str, dict[str, Any]]]
 
 
-def _seconds(shelf: str, request: Request, *_: Any) -> int:
+def _seconds(cache: str, request: AnalysisRequest, *_: Any) -> int:
     """Ask for a device as long as a text may take."""
     return min(120, 20 + len(request.text) // 400 * len(request.names))
 
 
-def _models(shelf: str, names: Sequence[str]) -> list[Any]:
-    here = Shelf.at(shelf)
+def _models(cache: str, names: Sequence[str]) -> list[Any]:
+    here = ModelCache.at(cache)
     return [here.get(name) for name in names]
 
 
 @on_device(_seconds)
-def analyse(shelf: str, request: Request) -> Generator[str | Analysis, None, None]:
-    """Read a text and fuse; tells its progress, and gives the analysis at last.
+def analyze(cache: str, request: AnalysisRequest) -> Generator[str | Analysis, None, None]:
+    """Read a text and fuse; reports its progress, and gives the analysis at last.
 
     Args:
-        shelf: key of the shelf that holds the models.
+        cache: key of the cache that holds the models.
         request: what to read and how.
     """
-    target, *sources = _models(shelf, request.names)
+    target, *sources = _models(cache, request.names)
 
     def work(progress: Callable[[str, float], None]) -> Analysis:
         return pipeline.analyse(
             target, sources, request.text, request.config, view_top_k=VIEWED, progress=progress
         )
 
-    yield (yield from told(work))
+    yield (yield from run_with_progress(work))
 
 
 @on_device(_seconds)
 def characters(
-    shelf: str, request: Request, analysis: Analysis, positions: Sequence[int]
+    cache: str, request: AnalysisRequest, analysis: Analysis, positions: Sequence[int]
 ) -> list[NextCharacters]:
     """Ask every model, and the fused rows, for the next character.
 
     Args:
-        shelf: key of the shelf that holds the models.
+        cache: key of the cache that holds the models.
         request: the text, and the models in the order of the answer; the fused rows come last.
         analysis: the same text's.
         positions: bytes of the text.
     """
-    models = _models(shelf, request.names)
+    models = _models(cache, request.names)
     asked = pipeline.next_characters(models, request.text, positions, request.config)
     rows, target = analysis.fused.rows, models[0].tokenizer
     # The row after the text's last token is not fused: all of it is unknown.
@@ -111,14 +93,14 @@ def characters(
 
 
 @on_device(_seconds)
-def study(shelf: str, request: Request) -> Generator[str | Study, None, None]:
-    """Try every operator and every strategy on a text; tells its progress, and gives both at last.
+def study(cache: str, request: AnalysisRequest) -> Generator[str | Study, None, None]:
+    """Try every operator and every strategy on a text; reports progress, and gives both at last.
 
     Args:
-        shelf: key of the shelf that holds the models.
+        cache: key of the cache that holds the models.
         request: the text and the models.
     """
-    target, *sources = _models(shelf, request.names)
+    target, *sources = _models(cache, request.names)
 
     def work(progress: Callable[[str, float], None]) -> Study:
         scores = operators(target, sources, request.text, request.config, progress)
@@ -130,4 +112,4 @@ def study(shelf: str, request: Request) -> Generator[str | Study, None, None]:
             )
         return Study(tuple(scores), transfers)
 
-    yield (yield from told(work))
+    yield (yield from run_with_progress(work))

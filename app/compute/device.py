@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from .limits import on_zero_gpu
+from ..limits import on_zero_gpu
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,7 +1,4 @@
-"""What trains, times and writes on a device; on ZeroGPU each call gets one, as in `work`.
-
-Arguments and results pass between processes, so they are paths, YAML and plain data.
-"""
+"""Trainings inside an event, their estimates, and samples of the models that they made."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ from fusion_core.generate import Ensemble, Sampling, stream
 from fusion_core.runs import RunStatus
 from fusion_core.runs.folder import STOP
 
-from .gpu import on_device
-from .shelf import Shelf
+from .device import on_device
+from .model_cache import ModelCache
 
 LOOK_SECONDS = 0.5
 SAMPLE_TOKENS = 48
@@ -44,7 +41,7 @@ def train(folder: str, config: str, seconds: float) -> Iterator[RunStatus]:
         seconds: after which it is stopped.
 
     Yields:
-        Where the run row_bytes, twice a second; the files in its folder tell the same.
+        How far the run is, twice a second; the files in its folder tell the same.
     """
     place = Path(folder)
     settings = RunConfig.of(yaml.safe_load(config))
@@ -104,18 +101,18 @@ def measure(config: str, folder: str) -> training.Estimate:
     )
 
 
-def _sample_seconds(shelf: str, names: Sequence[str], prompts: Sequence[str], seed: int) -> int:
+def _sample_seconds(cache: str, names: Sequence[str], prompts: Sequence[str], seed: int) -> int:
     return min(120, 20 + 3 * len(names) * len(prompts))
 
 
 @on_device(_sample_seconds)
 def samples(
-    shelf: str, names: Sequence[str], prompts: Sequence[str], seed: int
+    cache: str, names: Sequence[str], prompts: Sequence[str], seed: int
 ) -> Iterator[list[list[str]]]:
     """Let several models continue the same prompts.
 
     Args:
-        shelf: key of the shelf that holds the models.
+        cache: key of the cache that holds the models.
         names: of the models.
         prompts: texts to continue.
         seed: of the draws.
@@ -124,7 +121,7 @@ def samples(
         For each prompt, as soon as it is finished, the continuation of every model, and those of
         the prompts before it.
     """
-    here = Shelf.at(shelf)
+    here = ModelCache.at(cache)
     written: list[list[str]] = []
     sampling = Sampling(max_new_tokens=SAMPLE_TOKENS, temperature=0.7, seed=seed)
     writers = [Ensemble(here.get(name)) for name in names]

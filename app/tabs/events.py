@@ -1,4 +1,4 @@
-"""How a tab answers: progress, a result, or one sentence that says what was wrong."""
+"""How events of a tab answer: progress, a result, or one sentence that says what was wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sentence(error: Exception) -> str:
     return f"FuseLab failed at this ({type(error).__name__}): try other settings or text."
 
 
-def told(view: Callable[..., Panel], steps: Iterator[Any]) -> Iterator[Any]:
+def report_errors(view: Callable[..., Panel], steps: Iterator[Any]) -> Iterator[Any]:
     """Pass a tab's answers on; an error becomes the view's notice, so that no page waits."""
     try:
         yield from steps
@@ -29,6 +29,6 @@ def told(view: Callable[..., Panel], steps: Iterator[Any]) -> Iterator[Any]:
         yield view(notice=failed(sentence(error)))
 
 
-def whole(number: Any) -> Any:
+def whole_number(number: Any) -> Any:
     """Return 10 for 10.0, which is what a number field holds."""
     return int(number) if isinstance(number, float) and number.is_integer() else number

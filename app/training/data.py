@@ -14,15 +14,15 @@ from fusion_core.config import utf8
 from fusion_core.errors import FusionError, InputError, TooLargeError, size_of
 from fusion_core.io import documents
 
-from .forms import DOMAINS, Form
-from .limits import Limits
+from ..limits import Limits
+from .form import DOMAINS, Form
 
-OWN_TEXT = "your text"
+USER_TEXT = "your text"
 DATA = "data.jsonl"
 HELD_BYTES = 3_000
 """Of each toy domain that are evaluated on: three domains take the zoo a seventh of a second."""
-HELD_OWN_BYTES = 20_000
-LEAST_OWN_BYTES = 100
+HELD_USER_BYTES = 20_000
+LEAST_USER_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def read(form: Form, limits: Limits) -> Texts:
         some = corpus.text(name, "train", share, seed=form.seed)
         texts += some or [next(corpus.documents(name, "train", seed=form.seed))]
         held[name] = corpus.text(name, "validation", HELD_BYTES, seed=form.seed)
-    own = _own(form, limits)
-    if own:
-        learnt, held[OWN_TEXT] = hold_out(own, form.seed)
+    given = _given(form, limits)
+    if given:
+        learnt, held[USER_TEXT] = hold_out(given, form.seed)
         texts += learnt
     size = sum(len(t.encode()) for t in texts)
     if size > limits.data_bytes:
@@ -59,18 +59,18 @@ def read(form: Form, limits: Limits) -> Texts:
     return Texts(texts, held)
 
 
-def _own(form: Form, limits: Limits) -> list[str]:
-    """Read what was pasted or uploaded; a file's own name and path are told to nobody."""
-    own: list[str] = []
+def _given(form: Form, limits: Limits) -> list[str]:
+    """Read what was pasted or uploaded; no error says the file's name or path."""
+    given: list[str] = []
     if (form.text or "").strip():
         utf8(form.text, limit=limits.data_bytes)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "text.txt")
             file.write_bytes(form.text.encode())
-            own += _documents(file, "Your text", limits)
+            given += _documents(file, "Your text", limits)
     if form.file:
-        own += _documents(Path(form.file), "Your file", limits)
-    return own
+        given += _documents(Path(form.file), "Your file", limits)
+    return given
 
 
 def _documents(path: Path, name: str, limits: Limits) -> list[str]:
@@ -80,7 +80,7 @@ def _documents(path: Path, name: str, limits: Limits) -> list[str]:
         raise type(error)(str(error).replace(str(path), name)) from None
 
 
-def hold_out(own: list[str], seed: int) -> tuple[list[str], list[str]]:
+def hold_out(texts: list[str], seed: int) -> tuple[list[str], list[str]]:
     """Take a tenth of the documents, at least one, away from the text that is learnt.
 
     A single document is cut, and its end is held out.
@@ -88,22 +88,22 @@ def hold_out(own: list[str], seed: int) -> tuple[list[str], list[str]]:
     Raises:
         InputError: it is too short for that.
     """
-    if len(own) == 1:
-        size = len(own[0].encode())
-        parts = documents.pieces(own, max(4, size * 9 // 10)) if size >= LEAST_OWN_BYTES else []
+    if len(texts) == 1:
+        size = len(texts[0].encode())
+        parts = documents.pieces(texts, max(4, size * 9 // 10)) if size >= LEAST_USER_BYTES else []
         if len(parts) < 2:
             raise InputError(
                 f"Your text is one document of {size} bytes, too short to hold some of it out: "
-                f"give at least {LEAST_OWN_BYTES} bytes, or documents apart by blank lines."
+                f"give at least {LEAST_USER_BYTES} bytes, or documents apart by blank lines."
             )
         learnt, held = parts[:1], parts[1:]
     else:
-        order = np.random.default_rng(seed).permutation(len(own))
-        chosen = set(order[: max(1, len(own) // 10)].tolist())
-        learnt = [t for i, t in enumerate(own) if i not in chosen]
-        held = [t for i, t in enumerate(own) if i in chosen]
+        order = np.random.default_rng(seed).permutation(len(texts))
+        chosen = set(order[: max(1, len(texts) // 10)].tolist())
+        learnt = [t for i, t in enumerate(texts) if i not in chosen]
+        held = [t for i, t in enumerate(texts) if i in chosen]
     kept: list[str] = []
-    room = HELD_OWN_BYTES
+    room = HELD_USER_BYTES
     for piece in documents.pieces(held, 4_000):
         room -= len(piece.encode())
         if kept and room < 0:

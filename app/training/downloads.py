@@ -6,7 +6,7 @@ import csv
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.train import versions
 
-from . import curves
 from .job import Job
 
-NAMES = {"fused": "run.yaml", "twin": "twin.yaml"}
+NAMES = {"fused": "run.yaml", "baseline": "baseline.yaml"}
 
 
 class Downloads:
@@ -45,7 +44,7 @@ class Downloads:
             files = [_settings(job, folder), _metrics(job, folder)]
             for part, now in job.statuses().items():
                 if now.state == "finished":
-                    files.append(_model(job.folder / part / "model", folder, part))
+                    files.append(_model(job.run(part) / "model", folder, part))
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise InputError(
@@ -74,10 +73,23 @@ def _settings(job: Job, folder: Path) -> Path:
 
 def _metrics(job: Job, folder: Path) -> Path:
     file = folder / "metrics.csv"
-    rows = curves.table({part: runs.metrics(job.folder / part) for part in job.parts})
+    rows = metrics_table({part: runs.metrics(job.run(part)) for part in job.parts})
     with file.open("w", encoding="utf-8-sig", newline="") as stream:
         csv.writer(stream).writerows(rows)
     return file
+
+
+def metrics_table(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
+    """List the metrics of a training's parts for a spreadsheet, heads first."""
+    lines = [(part, x) for part, some in metrics.items() for x in some]
+    texts = list(dict.fromkeys(t for _, x in lines for t in x.get("bits_per_byte", ())))
+    plain = ["step", "tokens", "loss", "clm", "fusion", "learning_rate", "seconds"]
+    heads = ["part", *plain, "mean bits per byte", *(f"bits per byte: {t}" for t in texts)]
+    return [heads] + [
+        [part, *(x.get(k, "") for k in plain), x.get("mean_bits_per_byte", "")]
+        + [x.get("bits_per_byte", {}).get(t, "") for t in texts]
+        for part, x in lines
+    ]
 
 
 def _model(model: Path, folder: Path, part: str) -> Path:
@@ -97,9 +109,9 @@ def snippet(job: Job, finished: Mapping[str, Any], local: bool) -> str:
         finished: keys are its parts that are finished.
         local: whether the page and its reader share a disk.
     """
-    part = "fused" if "fused" in finished or "twin" not in finished else "twin"
-    model = str(job.folder / part / "model") if local else f"{part}-model"
-    config = str(job.folder / f"{part}.yaml") if local else NAMES[part]
+    part = "fused" if "fused" in finished or "baseline" not in finished else "baseline"
+    model = str(job.run(part) / "model") if local else f"{part}-model"
+    config = str(job.settings(part)) if local else NAMES[part]
     where = "" if local else "# unpack run.zip and the model's zip beside this notebook first\n"
     return f"""{where}from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -9,7 +9,7 @@ from fusion_core import corpus
 from fusion_core.config.parts import is_number, is_whole, one_of
 from fusion_core.errors import InputError, shown
 
-from .limits import Limits
+from ..limits import Limits
 
 LARGEST_BATCH = 256
 
@@ -52,12 +52,12 @@ class Form:
     lora: bool = False
     learning_rate: Any = 5e-4
     batch_size: Any = 4
-    twin: bool = True
+    baseline: bool = True
     seed: Any = 0
 
 
 def check(form: Form, limits: Limits) -> None:
-    """Check the numbers before anything is read; models are checked by the session.
+    """Check the numbers before anything is read; models are checked by `requests`.
 
     Raises:
         FusionError: one sentence that says what to change.

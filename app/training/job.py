@@ -1,4 +1,11 @@
-"""One training of a visitor, as it lies in its folder."""
+"""One training of a visitor, as it lies in its folder.
+
+job.json                    what it is called, and its parts
+data.jsonl, held-out-…      its text
+fused.yaml, baseline.yaml   settings of its parts
+fused.wait, …               there while a part waits to be started
+fused/, baseline/           runs of `fusion_core.runs`
+"""
 
 from __future__ import annotations
 
@@ -19,7 +26,12 @@ from fusion_core.errors import InputError
 from fusion_core.runs import RunStatus
 from fusion_core.runs.folder import PID, STOP, starts
 
-PARTS = {"fused": "fused", "twin": "text alone"}
+PARTS = {"fused": "fused", "baseline": "text alone"}
+"""Runs of a training, and what the page calls their models."""
+
+FORMER_PARTS = {"twin": "baseline"}
+"""What parts, their folders and files were called in trainings that people still have."""
+
 ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -32,7 +44,8 @@ class Job:
         folder: where it lies.
         name: what the page calls it.
         created: seconds since 1970.
-        parts: keys of `PARTS`, in their order.
+        stems: keys are those of `PARTS`, in their order; values what the part's folder and files
+            are called.
         about: the form's values, as plain data.
     """
 
@@ -40,27 +53,44 @@ class Job:
     folder: Path
     name: str
     created: float
-    parts: tuple[str, ...]
+    stems: dict[str, str]
     about: dict[str, Any]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Return the keys of `PARTS` that it has, in their order."""
+        return tuple(self.stems)
+
+    def run(self, part: str) -> Path:
+        """Return the folder of a part's run."""
+        return self.folder / self.stems[part]
+
+    def settings(self, part: str) -> Path:
+        """Return the file of a part's settings."""
+        return self.run(part).with_suffix(".yaml")
+
+    def wait(self, part: str) -> Path:
+        """Return the file that is there while a part waits."""
+        return self.run(part).with_suffix(".wait")
 
     def config(self, part: str) -> RunConfig:
         """Return the settings of a part."""
-        return RunConfig.read(self.folder / f"{part}.yaml")
+        return RunConfig.read(self.settings(part))
 
     def status(self, part: str) -> RunStatus:
-        """Say where a part stands; beside the states of a run there is "waiting"."""
-        if waits(self.folder / part):
+        """Return the status of a part; beside the states of a run there is "waiting"."""
+        if self.wait(part).exists():
             return RunStatus(state="waiting", stage="waiting for its turn")
         try:
-            now = runs.status(self.folder / part)
+            now = runs.status(self.run(part))
         except InputError:
             return RunStatus(state="stopped")
-        if now.state == "interrupted" and (self.folder / part / STOP).exists():
+        if now.state == "interrupted" and (self.run(part) / STOP).exists():
             return replace(now, state="stopped", message="")
         return now
 
     def statuses(self) -> dict[str, RunStatus]:
-        """Say where every part row_bytes."""
+        """Return the status of every part."""
         return {part: self.status(part) for part in self.parts}
 
 
@@ -82,15 +112,15 @@ def read(folder: Path) -> Job | None:
         return None
     try:
         words = json.loads((folder / "job.json").read_bytes())
-        parts = tuple(p for p in words["parts"] if p in PARTS)
-        return Job(folder.name, folder, words["name"], words["created"], parts, words["about"])
+        stems = {part: stem for stem in words["parts"] if (part := part_of(stem)) in PARTS}
+        return Job(folder.name, folder, words["name"], words["created"], stems, words["about"])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def waits(folder: Path) -> bool:
-    """Tell whether a part waits for its turn."""
-    return folder.with_name(f"{folder.name}.wait").exists()
+def part_of(stem: str) -> str:
+    """Return the part whose folder and files have a name; the name itself where there is none."""
+    return FORMER_PARTS.get(stem, stem)
 
 
 def is_live(folder: Path) -> bool:

@@ -11,13 +11,13 @@ from fusion_core import models
 from fusion_core.config import FusionConfig, RunConfig
 from fusion_core.config.parts import Lora, Objective
 from fusion_core.errors import InputError, TooLargeError, size_of
+from fusion_core.text_display import short_name
 from fusion_core.train import Estimate
 
-from . import teaching
-from .forms import PRESETS, Form, check
-from .limits import Limits
-from .teaching import Texts
-from .views import short_name
+from ..limits import Limits
+from . import data
+from .data import Texts
+from .form import PRESETS, Form, check
 
 EVALUATIONS = 10
 LEAST_STEPS = 10
@@ -48,7 +48,7 @@ class Plan:
     @property
     def parts(self) -> tuple[str, ...]:
         """The runs that it comes to, in their order."""
-        return ("fused", "twin") if self.form.twin else ("fused",)
+        return ("fused", "baseline") if self.form.baseline else ("fused",)
 
     @property
     def seconds(self) -> float:
@@ -72,7 +72,7 @@ def config_of(form: Form, texts: Texts, folder: Path, steps: int | None, device:
     Args:
         form: what was filled in.
         texts: its documents.
-        folder: where `teaching.write` put them.
+        folder: where `data.write` put them.
         steps: of the optimiser; None reads the text once.
         device: that trains.
 
@@ -82,8 +82,8 @@ def config_of(form: Form, texts: Texts, folder: Path, steps: int | None, device:
     config = RunConfig(
         target=form.target,
         sources=form.sources,
-        data=str(folder / teaching.DATA),
-        eval_data={name: str(folder / teaching.held_file(i)) for i, name in enumerate(texts.held)},
+        data=str(folder / data.DATA),
+        eval_data={name: str(folder / data.held_file(i)) for i, name in enumerate(texts.held)},
         fusion=FusionConfig(**form.fusion),
         objective=Objective(lm_weight=form.lm_weight),
         max_steps=steps,
@@ -101,7 +101,7 @@ Measure = Callable[[str, str], Estimate]
 """Turns the YAML of a run and its folder into an estimate, where there is a device."""
 
 
-def plan(form: Form, limits: Limits, device: str, root: Path, measure: Measure) -> Plan:
+def make_plan(form: Form, limits: Limits, device: str, root: Path, measure: Measure) -> Plan:
     """Read the text, time a few steps, and fit the steps into the preset's budget.
 
     Args:
@@ -116,14 +116,16 @@ def plan(form: Form, limits: Limits, device: str, root: Path, measure: Measure) 
     """
     check(form, limits)
     _check_models(form, limits)
-    texts = teaching.read(form, limits)
+    texts = data.read(form, limits)
     with tempfile.TemporaryDirectory() as scratch:
-        teaching.write(texts, Path(scratch))
+        data.write(texts, Path(scratch))
         config = config_of(form, texts, Path(scratch), None, device)
         once = measure(config.to_yaml(), str(root))
     budget = PRESETS[form.preset].seconds
-    parts = 2 if form.twin else 1
-    steps = form.steps if budget is None else fitting(once, min(budget, _longest(limits)), parts)
+    parts = 2 if form.baseline else 1
+    steps = (
+        form.steps if budget is None else fitting_steps(once, min(budget, _longest(limits)), parts)
+    )
     steps = min(steps, limits.steps)
     share = min(1.0, steps / once.steps)
     found = replace(
@@ -152,7 +154,7 @@ def _check_models(form: Form, limits: Limits) -> None:
             )
 
 
-def fitting(once: Estimate, budget: float, parts: int) -> int:
+def fitting_steps(once: Estimate, budget: float, parts: int) -> int:
     """Say how many steps fit into a budget.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whose turn it is: trainings of all visitors wait here, and run a few at a time."""
+"""The queue of all visitors' trainings: they wait on disk, and run a few at a time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError
 from fusion_core.runs.folder import PID
 
-from .job import ID, PARTS, is_live, jobs_in
-from .limits import Limits
+from ..limits import Limits
+from .job import ID, PARTS, is_live, jobs_in, part_of
 
 TICK_SECONDS = 0.4
 _log = logging.getLogger(__name__)
 
 
-class Turns:
+class JobQueue:
     """A queue that lies on disk, and a thread that is there while something is in it."""
 
     def __init__(self, root: Path, limits: Limits) -> None:
@@ -36,20 +36,21 @@ class Turns:
         self.lock = threading.RLock()
         self._scheduler: threading.Thread | None = None
         self._live = {
-            job.folder / part
+            job.run(part)
             for visitor in root.glob("*")
             for job in jobs_in(visitor)
             for part in job.parts
-            if is_live(job.folder / part)
+            if is_live(job.run(part))
         }
 
     def waiting(self) -> list[Path]:
         """Return the parts that wait, those first that have waited longest."""
         found = []
         for wait in self.root.glob("*/*/*.wait"):
-            if ID.fullmatch(wait.parent.name) and wait.stem in PARTS:
+            part = part_of(wait.stem)
+            if ID.fullmatch(wait.parent.name) and part in PARTS:
                 with suppress(OSError):
-                    order = list(PARTS).index(wait.stem)
+                    order = list(PARTS).index(part)
                     found.append((wait.stat().st_mtime_ns, order, wait))
         return [wait for _, _, wait in sorted(found)]
 

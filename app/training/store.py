@@ -1,11 +1,4 @@
-"""Trainings of visitors: a folder each, a queue, and one view of them for the page.
-
-    <root>/<hash of the visitor's key>/<job>/
-        job.json                 what it is called, and its parts
-        data.jsonl, held-out-…   its text
-        fused.yaml, twin.yaml    settings of its parts
-        fused.wait, …            there while a part waits for its turn
-        fused/, twin/            runs of `fusion_core.runs`
+"""The trainings of all visitors: ``<root>/<hash of the visitor's key>/<job>/`` for each.
 
 A key comes from the page and is hostile: no path is made of it, and a listing of folders gives none
 away.
@@ -27,16 +20,19 @@ from typing import Any
 from fusion_core.errors import InputError
 from fusion_core.io.files import folder_whole, write_whole
 
+from ..compute import train
+from ..limits import Limits, runs_root
+from . import data
 from . import job as job_
-from . import teaching, work_training
-from .courses import Plan
-from .job import PARTS, Job, active
-from .limits import Limits, runs_root
-from .turns import Turns
+from .job import FORMER_PARTS, PARTS, Job, active, part_of
+from .plan import Plan
+from .queue import JobQueue
 
 Names = list[tuple[str, str]]
 _KEY = re.compile(r"[A-Za-z0-9_-]{32}")
-_TRAINED = re.compile(r"run:([A-Za-z0-9_-]{32})/([0-9a-f]{16})/(fused|twin)")
+_TRAINED = re.compile(
+    rf"run:([A-Za-z0-9_-]{{32}})/([0-9a-f]{{16}})/({'|'.join([*PARTS, *FORMER_PARTS])})"
+)
 
 
 def new_key() -> str:
@@ -49,7 +45,7 @@ def is_key(key: Any) -> bool:
     return isinstance(key, str) and bool(_KEY.fullmatch(key))
 
 
-class Jobs:
+class JobStore:
     """The trainings of all visitors."""
 
     def __init__(self, limits: Limits | None = None, root: Path | None = None) -> None:
@@ -61,11 +57,11 @@ class Jobs:
         """
         self.limits = limits or Limits.here()
         self.root = (root or runs_root()).absolute()
-        self._turns = Turns(self.root, self.limits)
+        self._queue = JobQueue(self.root, self.limits)
         if self.limits.in_event:  # the events that would have come to them are gone
-            for wait in self._turns.waiting():
+            for wait in self._queue.waiting():
                 wait.unlink(missing_ok=True)
-        self._turns.wake()
+        self._queue.wake()
 
     # What a visitor asks ----------------------------------------------------------------------
 
@@ -77,7 +73,7 @@ class Jobs:
         """
         visitor = self._visitor(key)
         id_ = secrets.token_hex(8)
-        with self._turns.lock:
+        with self._queue.lock:
             self.check_room(key)
             number = 1 + max((job.about.get("number", 0) for job in self.list(key)), default=0)
             try:
@@ -88,7 +84,7 @@ class Jobs:
                     f"The run cannot be written ({error.strerror or error}): make room on the "
                     "server's disk."
                 ) from error
-        self._turns.wake()
+        self._queue.wake()
         return self.get(key, id_)
 
     def check_room(self, key: str) -> None:
@@ -104,7 +100,7 @@ class Jobs:
 
     @staticmethod
     def _write(folder: Path, place: Path, plan: Plan, device: str, number: int) -> None:
-        teaching.write(plan.texts, folder)
+        data.write(plan.texts, folder)
         fused = plan.config(place, device)
         for part in plan.parts:
             config = fused if part == "fused" else fused.twin()
@@ -144,12 +140,12 @@ class Jobs:
             InputError: there is no such training, or nothing to stop.
         """
         job = self.get(key, id_)
-        with self._turns.lock:
+        with self._queue.lock:
             if not active(job.statuses()):
                 raise InputError("This run is not running: there is nothing to stop.")
             for part in job.parts:
-                (job.folder / f"{part}.wait").unlink(missing_ok=True)
-                job_.stop(job.folder / part)
+                job.wait(part).unlink(missing_ok=True)
+                job_.stop(job.run(part))
 
     def resume(self, key: str, id_: Any) -> None:
         """Let the parts go on that were stopped, killed, or failed.
@@ -158,7 +154,7 @@ class Jobs:
             InputError: there is no such training, or all of it is live or finished.
         """
         job = self.get(key, id_)
-        with self._turns.lock:
+        with self._queue.lock:
             idle = [
                 part
                 for part, now in job.statuses().items()
@@ -167,8 +163,8 @@ class Jobs:
             if not idle:
                 raise InputError("This run is going on or finished: there is nothing to resume.")
             for part in idle:
-                write_whole(job.folder / f"{part}.wait", b"")
-        self._turns.wake()
+                write_whole(job.wait(part), b"")
+        self._queue.wake()
 
     def delete(self, key: str, id_: Any) -> None:
         """Delete a training with its models.
@@ -177,7 +173,7 @@ class Jobs:
             InputError: there is no such training, or it is going on.
         """
         job = self.get(key, id_)
-        with self._turns.lock:
+        with self._queue.lock:
             if active(job.statuses()):
                 raise InputError("This run is going on: stop it first.")
             gone = job.folder.with_name(f".{job.id}.gone")
@@ -188,13 +184,13 @@ class Jobs:
         """Train the parts that wait inside the visitor's event, one after another (ZeroGPU)."""
         job = self.get(key, id_)
         for part in job.parts:
-            wait = job.folder / f"{part}.wait"
+            wait = job.wait(part)
             if not wait.exists():
                 continue
-            config = (job.folder / f"{part}.yaml").read_text("utf-8")
+            config = job.settings(part).read_text("utf-8")
             seconds = self.limits.train_seconds or 3600
             try:
-                for _ in work_training.train(str(job.folder / part), config, seconds):
+                for _ in train.train(str(job.run(part)), config, seconds):
                     wait.unlink(missing_ok=True)
                     yield
             finally:
@@ -212,7 +208,7 @@ class Jobs:
         """
         job = self.get(key, id_)
         if part in job.parts and job.status(part).state == "finished":
-            return job.folder / part / "model"
+            return job.run(part) / "model"
         raise InputError("This run has no such model yet: wait until it is finished.")
 
     def trained(self, key: str) -> Names:
@@ -233,7 +229,7 @@ class Jobs:
         return self.model_folder(*self._parts(name))
 
     def label(self, name: Any) -> str:
-        """Return what stands above the text of a model that `trained` named.
+        """Return the title of a model that `trained` named, above its text.
 
         Raises:
             InputError: there is none.
@@ -247,7 +243,7 @@ class Jobs:
         if not found:
             raise InputError("There is no such trained model: choose another one.")
         key, id_, part = found.groups()
-        return key, id_, part
+        return key, id_, part_of(part)
 
     def _visitor(self, key: str) -> Path:
         if not is_key(key):

@@ -35,6 +35,11 @@ class Operator:
         """It does not look at the token that followed, so that it can generate text."""
         return self.score != "ce"
 
+    @property
+    def has_level(self) -> bool:
+        """Its scores are of the whole document or of each token, as it is asked."""
+        return self.score == "ce"
+
 
 def lowest(scores: torch.Tensor) -> torch.Tensor:
     """Give all weight to the source with the lowest score; ties go to the earlier one."""

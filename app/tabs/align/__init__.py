@@ -1,1 +1,6 @@
-"""The Align tab."""
+"""The Align tab.
+
+view     an analysis -> the score
+cards    an analysis -> the distributions at one token
+layout   components and events
+"""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fusion_core import fuse
 from fusion_core.characters import NextCharacters
 from fusion_core.errors import InputError
-from fusion_core.records import Analysis, RowKind, SourceReading, SparseRows
+from fusion_core.records import Analysis, RowKind, SourceReading
+from fusion_core.reports import SHOWN_BARS, Piece, bars_report, rounded
+from fusion_core.text_display import around, visible
+from fusion_core.text_display import characters as characters_of
 
-from .glyphs import around, visible
-from .glyphs import characters as characters_of
-from .views import Piece, finite
-
-SHOWN = 6
-"""Bars of a row; the observed token is shown besides, where it is not among them."""
+from .view import ALL_ALIKE, winners
 
 SHOWN_CHARACTERS = 7
 """Characters of a position; the observed one is shown besides."""
@@ -51,7 +49,7 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
     spell = pieces[target.model]
     row_bytes = int(target.end[tokens[index - 1]]) if index else 0
     fused = analysis.fused
-    winner = int(fused.winner[index])
+    winner = winners(analysis, index, index + 1)[0]
     target_ce = float(analysis.target_ce[index])
     fused_ce = -float(fused.observed_logprob[index])
     weights = fused.weights[index].tolist()
@@ -66,27 +64,32 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
         "after": around(target.data, row_bytes),
         "target": {
             "name": target.model,
-            "row": row(analysis.own, index, spell, observed, target_ce),
-            "ce": finite(target_ce),
+            "row": bars_report(analysis.own, index, spell, observed, target_ce),
+            "ce": rounded(target_ce),
         },
         "sources": [
             _source(analysis, i, index, row_bytes, pieces) for i in range(len(analysis.sources))
         ],
         "fused": {
-            "row": row(fused.rows, index, spell, observed, fused_ce)
+            "row": bars_report(fused.rows, index, spell, observed, fused_ce)
             | {"from": _origins(analysis, index, pieces)},
-            "ce": finite(fused_ce),
-            "entropy": finite(float(fused.entropy[index])),
+            "ce": rounded(fused_ce),
+            "entropy": rounded(float(fused.entropy[index])),
             "winner": winner,
-            "alike": weights.count(max(weights)) > 1,
-            "weights": [finite(w) for w in weights],
-            "details": {
-                key: analysis.details[key]
-                for key in ("operator", "level", "strategy", "top_k")
-                if key in analysis.details
-            },
+            "alike": winner == ALL_ALIKE,
+            "weights": [rounded(w) for w in weights],
+            "details": chosen(analysis),
         },
     }
+
+
+def chosen(analysis: Analysis) -> dict[str, Any]:
+    """Return how a text was fused; the level is empty where the operator has none."""
+    keys = ("operator", "level", "strategy", "top_k")
+    found = {key: analysis.details[key] for key in keys}
+    if not fuse.OPERATORS[found["operator"]].has_level:
+        found["level"] = ""
+    return found
 
 
 def _origins(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> list[list[list[Any]]]:
@@ -94,7 +97,7 @@ def _origins(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> lis
     origins, names = analysis.origins, analysis.fused.sources
     known = (analysis.fused.rows.ids[index] >= 0).tolist()
     given: list[list[list[Any]]] = []
-    for r in range(min(SHOWN, sum(known))):
+    for r in range(min(SHOWN_BARS, sum(known))):
         parts: list[list[Any]] = []
         for j, name in enumerate(names):
             named = zip(
@@ -119,30 +122,34 @@ def _source(
     card: dict[str, Any] = {
         "name": source.encoding.model,
         "kind": kind.name.lower(),
-        "ce": finite(ce),
-        "kept": finite(float(source.kept[index])),
-        "weight": finite(float(analysis.fused.weights[index][number])),
+        "ce": rounded(ce),
+        "kept": rounded(float(source.kept[index])),
+        "weight": rounded(float(analysis.fused.weights[index][number])),
         "winner": int(analysis.fused.winner[index]) == number,
-        "carried": row(source.carried, index, pieces[target.model], int(target.ids[token]), ce),
+        "carried": bars_report(
+            source.carried, index, pieces[target.model], int(target.ids[token]), ce
+        ),
         "own": None,
         "after": "",
         "inside": None,
     }
     if at >= 0 and kind is not RowKind.NONE:
-        card |= _own(source, at, kind, row_bytes, pieces[source.encoding.model])
+        card |= _native(source, at, kind, row_bytes, pieces[source.encoding.model])
     return card
 
 
-def _own(
+def _native(
     source: SourceReading, at: int, kind: RowKind, row_bytes: int, spell: Piece
 ) -> dict[str, Any]:
-    """Describe a source's own row, and the token inside which the target row_bytes."""
+    """Describe a source's native row, and the token inside which the target's row is."""
     encoding = source.encoding
     tokens = encoding.text_tokens
     boundary = int(encoding.end[tokens[at - 1]]) if at else 0
     follows = int(tokens[at]) if at < len(tokens) else None
     shown: dict[str, Any] = {
-        "own": row(source.own, at, spell, None if follows is None else int(encoding.ids[follows])),
+        "own": bars_report(
+            source.own, at, spell, None if follows is None else int(encoding.ids[follows])
+        ),
         "after": around(encoding.data, boundary),
     }
     if kind is RowKind.INSIDE:
@@ -150,38 +157,6 @@ def _own(
         whole = "" if follows is None else encoding.pieces[follows]
         shown["inside"] = [visible(whole), visible(known)]
     return shown
-
-
-def row(
-    rows: SparseRows,
-    index: int,
-    spell: Callable[[int], str],
-    observed: int | None,
-    ce: float | None = None,
-) -> dict[str, Any]:
-    """Describe the top of one sparse row.
-
-    Args:
-        rows: sparse rows.
-        index: which of them.
-        spell: token id -> readable text.
-        observed: id of the token that followed, if any.
-        ce: its cross-entropy in the full row, which tells its share where it is not in the top.
-    """
-    pairs = zip(rows.ids[index].tolist(), rows.probs[index].tolist(), strict=True)
-    known = [(i, p) for i, p in pairs if i >= 0]
-    bars = [[visible(spell(i)) or "∅", p, i == observed] for i, p in known[:SHOWN]]
-    if observed is not None and not any(bar[2] for bar in bars):
-        share = dict(known[SHOWN:]).get(observed)
-        if share is None and ce is not None and math.isfinite(ce):
-            share = math.exp(-ce)
-        if share is not None:
-            bars.append([visible(spell(observed)) or "∅", share, True])
-    shown = sum(bar[1] for bar in bars)
-    return {
-        "bars": [[label, round(p, 5), seen] for label, p, seen in bars],
-        "tail": round(max(0.0, 1.0 - shown), 5),
-    }
 
 
 def characters(

@@ -9,20 +9,21 @@ from typing import Any
 
 import gradio as gr
 
-from fusion_core import fuse
-from fusion_core.records import Analysis
+from fusion_core.errors import FusionError, InputError
 
-from .. import texts, views
-from ..components import AlignmentView, busy, done
-from ..session import Session
-from . import examples
-from .answer import told
-from .sidebar import Settings
+from ... import example_texts
+from ...components import AlignmentView, busy, done
+from ...state import AppState, KeptAnalysis
+from .. import examples
+from ..events import report_errors
+from ..sidebar import Settings
+from . import cards, view
 
 INTRO = (
     "Equal bytes stand under one another; the target is the lowest lane. Choose one of its tokens "
     "to see what each model expected there, how that was carried over, and what was fused."
 )
+GONE = "The server no longer has this analysis: press Analyse to read the text again."
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,24 @@ class Tab:
 
     Attributes:
         text: the text that is read.
-        view: the score.
+        score: the drawing.
         run: the event that reads the text, as arguments of a listener.
         token: the number of the token that a link opens, from 1.
     """
 
     text: gr.Textbox
-    view: AlignmentView
+    score: AlignmentView
     run: dict[str, Any]
     token: gr.Textbox
 
 
-def build(session: Session, settings: Settings) -> Tab:
+def build(state: AppState, settings: Settings) -> Tab:
     """Lay out the tab and connect it; the page says when the first text is read."""
     gr.Markdown(INTRO, elem_classes="fl-intro")
     with gr.Row(equal_height=False):
         text = gr.Textbox(
-            texts.OPENING,
-            label=f"Text, up to {session.limits.text_bytes:,} bytes (Shift+Enter analyses)",
+            example_texts.OPENING,
+            label=f"Text, up to {state.limits.text_bytes:,} bytes (Shift+Enter analyses)",
             lines=3,
             max_lines=9,
             scale=5,
@@ -56,58 +57,84 @@ def build(session: Session, settings: Settings) -> Tab:
             elem_id="text",
         )
         with gr.Column(scale=1, min_width=220):
-            example = examples.offer(texts.examples(), text, "example")
-            button = gr.Button("Analyse", variant="primary", elem_id="analyse")
+            example = examples.offer(example_texts.examples(), text, "example")
+            button = gr.Button("Analyse", variant="primary", elem_id="analyze")
     token = gr.Textbox("", visible=False, elem_id="token")
-    view = AlignmentView(server_functions=_questions(session), elem_id="align-view")
+    score = AlignmentView(server_functions=_questions(state), elem_id="align-view")
 
-    def analyse(token: str, text: str, *choice: Any) -> Iterator[Any]:
-        yield from told(AlignmentView, _analyse(session, token, text, choice))
+    def analyze(token: str, text: str, *choice: Any) -> Iterator[Any]:
+        yield from report_errors(AlignmentView, _analyze(state, token, text, choice))
 
     def ask(selection: Any) -> Iterator[Any]:
-        yield from told(AlignmentView, _characters(session, selection))
+        yield from report_errors(AlignmentView, _ask_characters(state, selection))
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     run = quiet | {
-        "fn": analyse,
+        "fn": analyze,
         "inputs": [token, text, *settings.all],
-        "outputs": view,
+        "outputs": score,
         "trigger_mode": "always_last",
         "concurrency_limit": 2,
-        "concurrency_id": "analyse",
+        "concurrency_id": "analyze",
     }
     # `change` comes once the value is there; a name typed into a multiselect fires no `input`.
     gr.on([button.click, text.submit, *(c.change for c in settings.all)], **run)
     example.success(**run)
-    view.characters(
-        ask, view, view, trigger_mode="once", concurrency_id="analyse", concurrency_limit=2, **quiet
+    score.characters(
+        ask, score, score, trigger_mode="once", concurrency_id="analyze", concurrency_limit=2,
+        **quiet,
+    )  # fmt: skip
+    score.change(
+        None, score, None, js="(v) => { window.fuselab?.set('token', v ? v.index + 1 : null); }"
     )
-    view.change(
-        None, view, None, js="(v) => { window.fuselab?.set('token', v ? v.index + 1 : null); }"
-    )
-    return Tab(text, view, run, token)
+    return Tab(text, score, run, token)
 
 
-def _questions(session: Session) -> list[Callable[..., Any]]:
+def _questions(state: AppState) -> list[Callable[..., Any]]:
     """Return what the view may ask between analyses, as plain functions.
 
-    Gradio marks them, and makes their names attributes of the component.
+    Gradio marks them, and makes their names attributes of the component. Questions come from a
+    page, past queue and session: they only read, and what fits nothing is answered by None.
     """
 
     def read_page(question: dict[str, Any]) -> dict[str, Any] | None:
-        return session.page(question)
+        kept, number = asked_for(state, question, "page")
+        return view.score(kept.analysis, kept.id, number) if kept else None
 
     def read_cards(question: dict[str, Any]) -> dict[str, Any] | None:
-        return session.cards(question)
+        kept, index = asked_for(state, question, "index")
+        try:
+            return cards.cards(kept.analysis, index, kept.pieces) if kept else None
+        except FusionError:
+            return None
 
     def read_characters(question: dict[str, Any]) -> dict[str, Any] | None:
-        return session.characters(question)
+        kept, index = asked_for(state, question, "index")
+        if kept is None:
+            return None
+        readers = kept.characters.get(_positions(kept, index))
+        return cards.characters(readers, kept.analysis, index) if readers else {"wait": True}
 
     return [read_page, read_cards, read_characters]
 
 
-def _analyse(session: Session, token: str, text: str, choice: tuple[Any, ...]) -> Iterator[Any]:
-    for step in session.analyse(Settings.request(session, text, choice)):
+def asked_for(state: AppState, question: Any, what: str) -> tuple[KeptAnalysis | None, int]:
+    """Return the kept analysis of a question from a page, and the number that it asks for.
+
+    Returns:
+        No analysis where the question lacks either.
+    """
+    given = question if isinstance(question, dict) else {}
+    number = given.get(what)
+    return (state.find(given.get("id")), number) if isinstance(number, int) else (None, 0)
+
+
+def _positions(kept: KeptAnalysis, index: int) -> tuple[int, ...]:
+    return view.page_positions(kept.analysis, view.page_of(kept.analysis, index))
+
+
+def _analyze(state: AppState, token: str, text: str, choice: tuple[Any, ...]) -> Iterator[Any]:
+    for step in state.analyze(Settings.request(state.limits, text, choice)):
         if isinstance(step, str):
             yield AlignmentView(notice=busy(step))
             continue
@@ -115,38 +142,16 @@ def _analyse(session: Session, token: str, text: str, choice: tuple[Any, ...]) -
         opening = None
         if token.isdecimal() and 0 < int(token[:9]) <= len(analysis.target.text_tokens):
             opening = int(token[:9]) - 1
-        page = 0 if opening is None else views.page_of(analysis, opening)
-        score = views.score(analysis, step.id, page)
+        page = 0 if opening is None else view.page_of(analysis, opening)
+        score = view.score(analysis, step.id, page)
         score["open"] = score["open"] if opening is None else opening
-        yield AlignmentView(content=json.dumps(score), notice=done(_summary(analysis)))
+        yield AlignmentView(content=json.dumps(score), notice=done(view.summary(analysis)))
 
 
-def _characters(session: Session, selection: Any) -> Iterator[Any]:
-    for step in session.ask_characters(selection):
+def _ask_characters(state: AppState, selection: Any) -> Iterator[Any]:
+    kept, index = asked_for(state, selection, "index")
+    if kept is None:
+        raise InputError(GONE)
+    for step in state.ask_characters(kept, _positions(kept, index)):
         yield AlignmentView(notice=busy(step))
-    kept = session.find(selection)
-    yield AlignmentView(notice=done(_summary(kept.analysis) if kept else ""))
-
-
-def _summary(analysis: Analysis) -> str:
-    best = min(analysis.sources, key=lambda s: s.bits_per_byte)
-    details = analysis.details
-    sees = details["level"] == "token" and not fuse.OPERATORS[details["operator"]].label_free
-    return (
-        f"{len(analysis.target.data):,} bytes · {len(analysis.target.text_tokens):,} target tokens "
-        f"· best source {views.short_name(best.encoding.model)} {best.bits_per_byte:.2f} bits/byte "
-        f"· target {analysis.target_bits_per_byte:.2f} · fused {analysis.fused_bits_per_byte:.2f}"
-        + (", chosen knowing each token" if sees else "")
-        + _starts(details["documents"])
-    )
-
-
-def _starts(documents: dict[str, dict[str, Any]]) -> str:
-    """Say what is read before the text, where a model's tokenizer does not say it alone."""
-    told = [
-        f"{views.short_name(name.partition('?')[0])} reads {around['start'] or 'nothing'} first "
-        f"({around['how']})"
-        for name, around in documents.items()
-        if around["how"] != "stated"
-    ]
-    return "".join(f" · {t}" for t in told)
+    yield AlignmentView(notice=done(view.summary(kept.analysis)))

@@ -1,18 +1,19 @@
-"""Records -> plain data for the page: the score of an analysis, and the cards of one token.
+"""Records -> plain data for the page: the score of an analysis.
 
 Everything returned here is lists, dicts, strings and numbers, ready for JSON; nothing is markup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fusion_core.records import Alignment, Analysis, Encoding
-
-from .glyphs import cells, characters, token_label, visible
+from fusion_core import fuse
+from fusion_core.records import Alignment, Analysis, Encoding, RowKind
+from fusion_core.reports import bits_report
+from fusion_core.text_display import cells, characters, short_name, token_label, visible
 
 MAX_TOKENS = 512
 """Most tokens of one lane on a page of the score."""
@@ -22,14 +23,8 @@ SAME, ONE_TO_MANY, MANY_TO_ONE, OVERLAP = 1, 2, 3, 4
 
 NO_RING, START_RING = -2, -1
 
-Piece = Callable[[int], str]
-
-
-def short_name(model: str) -> str:
-    """Return a model's name as it fits a lane: without its folder and its ``zoo:``."""
-    plain, mark, asked = model.partition("?")
-    short = plain.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1].removeprefix("zoo:")
-    return f"{short}{mark}{asked}" if short else model
+ALL_ALIKE, NO_ROW = -1, -2
+"""Winners that are no source: several weigh alike, or the target's own row stands in."""
 
 
 def pages(analysis: Analysis) -> list[int]:
@@ -63,8 +58,35 @@ def pages(analysis: Analysis) -> list[int]:
 
 
 def page_of(analysis: Analysis, index: int) -> int:
-    """Return the page on which a target text token row_bytes."""
+    """Return the page on which a target text token is."""
     return int(np.searchsorted(pages(analysis), index, side="right")) - 1
+
+
+def page_positions(analysis: Analysis, page: int) -> tuple[int, ...]:
+    """Return the bytes, in order, at which the target tokens of a page begin."""
+    target, starts = analysis.target, pages(analysis)
+    tokens = target.text_tokens[slice(*[*starts, None][page : page + 2])]
+    return tuple(sorted({int(b) for b in target.start[tokens]}))
+
+
+def winners(analysis: Analysis, first: int = 0, last: int | None = None) -> list[int]:
+    """Return the source that weighs most at each of some target text tokens.
+
+    Returns:
+        Its number; `NO_ROW` where no source that weighs most has a row there, so that the target's
+        own stands in; else `ALL_ALIKE` where there is more than one.
+    """
+    fused = analysis.fused
+    kinds = [s.kind for s in analysis.sources]
+    found = []
+    part = slice(first, last)
+    rows = zip(fused.winner[part].tolist(), fused.weights[part].tolist(), strict=True)
+    for i, (winner, weights) in enumerate(rows, first):
+        most = [j for j, w in enumerate(weights) if w == max(weights)]
+        # Behind the sources there may be the target, which has a row everywhere.
+        has_row = any(j >= len(kinds) or kinds[j][i] != RowKind.NONE for j in most)
+        found.append(winner if winner >= 0 else ALL_ALIKE if has_row else NO_ROW)
+    return found
 
 
 def opening_index(analysis: Analysis) -> int:
@@ -92,7 +114,7 @@ def score(analysis: Analysis, analysis_id: str, page: int = 0) -> dict[str, Any]
         in the source's lane whose row is carried over, or `START_RING` or `NO_RING`), ``bars``
         (cells at which all models have a boundary), ``breaks`` (cells after a line end),
         ``winners`` and ``kinds`` for each target token (bit k: it stands in a group of kind k with
-        some source; bit 0: it ends inside every source's token), the scoreboard and the operator.
+        some source; bit 0: it ends inside every source's token) and the scoreboard.
     """
     starts = pages(analysis)
     page = min(max(page, 0), len(starts) - 1)
@@ -115,8 +137,8 @@ def score(analysis: Analysis, analysis_id: str, page: int = 0) -> dict[str, Any]
         rings.append(_rings(source.alignment, source.encoding, window, first, last))
         found |= bits
         inside &= source.alignment.boundary[text_tokens[first:last]] < 0
-    own = {int(t): i for i, t in enumerate(text_tokens[first:last])}
-    lanes.append(_lane(target, windows[-1], axis, {}, own))
+    links = {int(t): i for i, t in enumerate(text_tokens[first:last])}
+    lanes.append(_lane(target, windows[-1], axis, {}, links))
     return {
         "id": analysis_id,
         "page": page,
@@ -130,29 +152,35 @@ def score(analysis: Analysis, analysis_id: str, page: int = 0) -> dict[str, Any]
         "rings": rings,
         "bars": axis.shared_bars(encodings),
         "breaks": axis.breaks,
-        "winners": analysis.fused.winner.tolist()[first:last],
+        "winners": winners(analysis, first, last),
         "kinds": (found | (inside & bool(analysis.sources))).tolist(),
-        "board": board(analysis),
-        "operator": analysis.details.get("operator"),
+        "board": bits_report(analysis),
         "open": opening_index(analysis),
     }
 
 
-def board(analysis: Analysis) -> list[dict[str, Any]]:
-    """List the bits per byte of every source, the target and the fused rows."""
-    rows: list[dict[str, Any]] = [
-        {"name": s.encoding.model, "role": f"source {i}", "bits": s.bits_per_byte}
-        for i, s in enumerate(analysis.sources)
-    ]
-    rows.append(
-        {
-            "name": analysis.target.model,
-            "role": "target",
-            "bits": analysis.target_bits_per_byte,
-        }
+def summary(analysis: Analysis) -> str:
+    """Say in a line how well each model reads a text."""
+    best = min(analysis.sources, key=lambda s: s.bits_per_byte)
+    details = analysis.details
+    sees = details["level"] == "token" and not fuse.OPERATORS[details["operator"]].label_free
+    return (
+        f"{len(analysis.target.data):,} bytes · {len(analysis.target.text_tokens):,} target tokens "
+        f"· best source {short_name(best.encoding.model)} {best.bits_per_byte:.2f} bits/byte "
+        f"· target {analysis.target_bits_per_byte:.2f} · fused {analysis.fused_bits_per_byte:.2f}"
+        + (", chosen knowing each token" if sees else "")
+        + _documents(details["documents"])
     )
-    rows.append({"name": "fused", "role": "fused", "bits": analysis.fused_bits_per_byte})
-    return [row | {"bits": finite(row["bits"])} for row in rows]
+
+
+def _documents(documents: dict[str, dict[str, Any]]) -> str:
+    """Say what is read before the text, where a model's tokenizer does not say it alone."""
+    return "".join(
+        f" · {short_name(name.partition('?')[0])} reads {around['start'] or 'nothing'} first "
+        f"({around['how']})"
+        for name, around in documents.items()
+        if around["how"] != "stated"
+    )
 
 
 class _Axis:
@@ -179,7 +207,7 @@ class _Axis:
         self.cells = [
             [visible(p) if p != " " else "", w] for p, w in zip(parts, widths, strict=True)
         ]
-        self.breaks = [int(self._columns[i + 1]) for i, p in enumerate(parts) if p == "\n"]
+        self.breaks = [int(self._columns[i + 1]) for i, p in enumerate(parts) if p[-1] == "\n"]
 
     def x(self, offsets: np.ndarray) -> list[float]:
         """Return the column of each byte offset, clipped to the axis."""
@@ -282,9 +310,3 @@ def _rings(
             token = int(tokens[row - 1])
             rings.append(token - window.start if token in window else NO_RING)
     return rings
-
-
-def finite(value: float) -> float | None:
-    """Return a number as JSON can carry it."""
-    value = float(value)
-    return round(value, 5) if np.isfinite(value) else None

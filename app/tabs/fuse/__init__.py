@@ -1,1 +1,5 @@
-"""The Fuse tab."""
+"""The Fuse tab.
+
+view     an analysis and a study -> winners, tables
+layout   components and events
+"""

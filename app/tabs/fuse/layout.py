@@ -8,12 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from ..components import FuseView, busy, done
-from ..fusing import fuse_view
-from ..session import Session
-from . import align
-from .answer import told
-from .sidebar import Settings
+from ...components import FuseView, busy, done
+from ...state import AppState
+from ..align.layout import Tab as AlignTab
+from ..events import report_errors
+from ..sidebar import Settings
+from .view import fuse_view, summary
 
 INTRO = (
     "The text of the Align tab, fused as the sidebar says. Change operator, level or mapping there "
@@ -21,14 +21,14 @@ INTRO = (
 )
 
 
-def build(session: Session, settings: Settings, shown: gr.Textbox, reading: align.Tab) -> None:
+def build(state: AppState, settings: Settings, shown: gr.Textbox, align: AlignTab) -> None:
     """Lay out the tab and connect it.
 
     Args:
-        session: the page's state.
+        state: of the page.
         settings: models and ways of fusing.
         shown: holds the name of the tab that is shown; what is not shown is not worked out.
-        reading: the Align tab.
+        align: the Align tab.
     """
     gr.Markdown(INTRO, elem_classes="fl-intro")
     view = FuseView(elem_id="fuse-view")
@@ -37,7 +37,7 @@ def build(session: Session, settings: Settings, shown: gr.Textbox, reading: alig
         if shown != "fuse":
             yield gr.skip()
             return
-        yield from told(FuseView, _study(session, text, choice))
+        yield from report_errors(FuseView, _study(state, text, choice))
 
     def use(choice: Any) -> list[Any]:
         choice = choice if isinstance(choice, dict) else {}
@@ -47,12 +47,12 @@ def build(session: Session, settings: Settings, shown: gr.Textbox, reading: alig
     gr.on(
         [shown.change, *(c.change for c in settings.all)],
         study,
-        [shown, reading.text, *settings.all],
+        [shown, align.text, *settings.all],
         view,
         trigger_mode="always_last",
         show_progress="hidden",
         concurrency_limit=2,
-        concurrency_id="analyse",
+        concurrency_id="analyze",
         api_visibility="private",
     )
     view.choose(
@@ -65,15 +65,11 @@ def build(session: Session, settings: Settings, shown: gr.Textbox, reading: alig
     )
 
 
-def _study(session: Session, text: str, choice: tuple[Any, ...]) -> Iterator[Any]:
-    for step in session.study(Settings.request(session, text, choice)):
+def _study(state: AppState, text: str, choice: tuple[Any, ...]) -> Iterator[Any]:
+    for step in state.study(Settings.request(state.limits, text, choice)):
         if isinstance(step, str):
             yield FuseView(notice=busy(step))
             continue
         kept, found = step
-        analysis = kept.analysis
-        summary = (
-            f"{len(analysis.target.data):,} bytes · fused {analysis.fused_bits_per_byte:.3f} bits "
-            f"per byte · target {analysis.target_bits_per_byte:.3f}"
-        )
-        yield FuseView(content=json.dumps(fuse_view(analysis, found)), notice=done(summary))
+        content = json.dumps(fuse_view(kept.analysis, found))
+        yield FuseView(content=content, notice=done(summary(kept.analysis)))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
-import torch
 
-from fusion_core import fuse
 from fusion_core.mapping import STRATEGIES
 from fusion_core.records import Analysis, Encoding
+from fusion_core.reports import bits_report, rounded
+from fusion_core.text_display import short_name, visible
 
-from .glyphs import characters, visible
-from .views import board, finite, short_name
-from .work import Study
+from ...compute.analyze import Study
+from ..align.cards import chosen
+from ..align.view import winners
 
 
 def fuse_view(analysis: Analysis, study: Study) -> dict[str, Any]:
@@ -25,34 +26,39 @@ def fuse_view(analysis: Analysis, study: Study) -> dict[str, Any]:
         study: every operator and strategy on the same text.
 
     Returns:
-        ``names`` of the sources; ``tokens``: for each target text token its text,
-        winner, weights and cross-entropies in nats (of each source as carried over, the target, the
-        fused row); the ``board``; tables of ``sources``, ``operators`` and ``strategies``; and what
-        is ``chosen``.
+        ``names`` of the sources; ``tokens``: for each target text token its text, winner (as in
+        `align.view.winners`), weights and cross-entropies in nats (of each source as carried over,
+        the target, the fused row); the ``board``; tables of ``sources``, ``operators`` and
+        ``strategies``; and what is ``chosen``.
     """
     names = [s.encoding.model for s in analysis.sources]
-    details = analysis.details
     return {
         "names": [short_name(n) for n in names],
         "target": short_name(analysis.target.model),
         "tokens": _tokens(analysis),
-        "board": board(analysis),
+        "board": bits_report(analysis),
         "sources": [_source(analysis, j) for j in range(len(names))],
         "operators": [_operator(score) for score in study.operators],
         "strategies": _strategies(study),
-        "chosen": {k: details[k] for k in ("operator", "level", "strategy", "top_k")}
-        | {"level": "" if fuse.OPERATORS[details["operator"]].label_free else details["level"]},
+        "chosen": chosen(analysis),
     }
+
+
+def summary(analysis: Analysis) -> str:
+    """Say in a line how well the fused rows read a text."""
+    return (
+        f"{len(analysis.target.data):,} bytes · fused {analysis.fused_bits_per_byte:.3f} bits "
+        f"per byte · target {analysis.target_bits_per_byte:.3f}"
+    )
 
 
 def _tokens(analysis: Analysis) -> list[list[Any]]:
     fused = analysis.fused
     columns = [*(s.ce for s in analysis.sources), analysis.target_ce, -fused.observed_logprob]
-    nats = torch.stack([c.float().cpu() for c in columns], dim=1)
+    nats = zip(*(c.tolist() for c in columns), strict=True)
     rows = zip(
-        spoken(analysis.target), fused.winner.tolist(), fused.weights.tolist(), nats.tolist(),
-        strict=True,
-    )  # fmt: skip
+        token_texts(analysis.target), winners(analysis), fused.weights.tolist(), nats, strict=True
+    )
     return [
         [text, winner, [round(w, 3) for w in weights], [_nats(c) for c in ce]]
         for text, winner, weights, ce in rows
@@ -63,20 +69,20 @@ def _nats(value: float) -> float | None:
     return round(value, 3) if math.isfinite(value) else None
 
 
-def spoken(encoding: Encoding) -> list[str]:
+def token_texts(encoding: Encoding) -> list[str]:
     """Return for each text token the characters that begin in it, with white space as it is.
 
     What else cannot be seen has a sign; a token that only goes on with a character is empty.
     """
     raw = np.frombuffer(encoding.data, np.uint8)
     begins = np.append(np.flatnonzero((raw & 0xC0) != 0x80), len(raw))
-    own = encoding.text_tokens
+    tokens = encoding.text_tokens
     # Byte of the first character that begins at or after each edge.
-    edges = [begins[np.searchsorted(begins, x[own])] for x in (encoding.start, encoding.end)]
+    edges = [begins[np.searchsorted(begins, x[tokens])] for x in (encoding.start, encoding.end)]
     parts = []
     for start, stop in zip(*(e.tolist() for e in edges), strict=True):
         text = encoding.data[start:stop].decode("utf-8", "replace")
-        parts.append("".join(c if c in " \n\t" else visible(c) for c in characters(text)))
+        parts.append(re.sub(r"[^ \n\t]+", lambda found: visible(found[0]), text))
     return parts
 
 
@@ -85,11 +91,11 @@ def _source(analysis: Analysis, number: int) -> dict[str, Any]:
     n_bytes = max(1, len(analysis.target.data))
     return {
         "name": source.encoding.model,
-        "carried": finite(float(source.ce.double().sum()) / math.log(2) / n_bytes),
-        "coverage": finite(float((source.kind > 0).double().mean())),
-        "kept": finite(float(source.kept.double().mean())),
-        "weight": finite(float(fused.weights[:, number].double().mean())),
-        "wins": finite(float((fused.winner == number).double().mean())),
+        "carried": rounded(float(source.ce.double().sum()) / math.log(2) / n_bytes),
+        "coverage": rounded(float((source.kind > 0).double().mean())),
+        "kept": rounded(float(source.kept.double().mean())),
+        "weight": rounded(float(fused.weights[:, number].double().mean())),
+        "wins": rounded(float((fused.winner == number).double().mean())),
     }
 
 
@@ -98,9 +104,9 @@ def _operator(score: Any) -> dict[str, Any]:
         "operator": score.operator,
         "level": score.level,
         "sees": score.sees,
-        "bits": finite(score.bits_per_byte),
-        "wins": [finite(w) for w in score.wins],
-        "own": finite(score.own),
+        "bits": rounded(score.bits_per_byte),
+        "wins": [rounded(w) for w in score.wins],
+        "own": rounded(score.own),
     }
 
 
@@ -115,7 +121,7 @@ def _strategies(study: Study) -> list[dict[str, Any]]:
                     "source": short_name(source),
                     "strategy": strategy,
                     "counts": STRATEGIES[strategy].counts,
-                    "coverage": finite((figures["covered"] + inside["positions"]) / positions),
+                    "coverage": rounded((figures["covered"] + inside["positions"]) / positions),
                     "kept": _mean(figures, "kept_mass"),
                     "transfer": _mean(figures, "transfer_ce"),
                     "target": _mean(figures, "target_ce"),
@@ -130,4 +136,4 @@ def _mean(figures: dict[str, Any], name: str) -> float | None:
     parts = [(figures["covered"], figures[name]), (inside["positions"], inside[name])]
     known = [(n, v) for n, v in parts if n and v is not None]
     total = sum(n for n, _ in known)
-    return finite(sum(n * v for n, v in known) / total) if total else None
+    return rounded(sum(n * v for n, v in known) / total) if total else None

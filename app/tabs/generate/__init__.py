@@ -1,1 +1,5 @@
-"""The Generate tab."""
+"""The Generate tab.
+
+view     batches of steps -> lines for the page
+layout   components and events
+"""

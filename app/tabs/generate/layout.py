@@ -10,13 +10,16 @@ import gradio as gr
 
 from fusion_core import fuse
 
-from .. import work_writing, writing
-from ..components import StreamView, busy, done
-from ..components.stream import stopped
-from ..session import Session
-from . import examples
-from .answer import told
-from .sidebar import Settings
+from ... import example_texts
+from ...components import StreamView, busy, done
+from ...components.stream import stopped
+from ...compute import generate
+from ...requests import generation_request
+from ...state import AppState
+from .. import examples
+from ..events import report_errors
+from ..sidebar import Settings
+from . import view as views
 
 INTRO = (
     "The target, every source and all of them fused continue one prompt, a token each in turn. "
@@ -52,7 +55,7 @@ class Fields:
 
 
 def build(
-    session: Session,
+    state: AppState,
     settings: Settings,
     *,
     resolve: Callable[[str], str] = str,
@@ -61,18 +64,18 @@ def build(
     """Lay out the tab and connect it.
 
     Args:
-        session: the page's state.
+        state: of the page.
         settings: target and sources.
-        resolve: turns a value of the dropdown of trained models into what the shelf loads; raises
+        resolve: turns a value of the dropdown of trained models into what can be loaded; raises
             a `FusionError` where there is no such model.
         label: turns such a value into what stands above its column.
     """
-    prompts = writing.prompts()
+    prompts = example_texts.prompts()
     gr.Markdown(INTRO, elem_classes="fl-intro")
     with gr.Row(equal_height=False):
         prompt = gr.Textbox(
             next(iter(prompts.values())),
-            label=f"Prompt, up to {session.limits.text_bytes:,} bytes (Shift+Enter writes)",
+            label=f"Prompt, up to {state.limits.text_bytes:,} bytes (Shift+Enter writes)",
             lines=4,
             max_lines=9,
             scale=5,
@@ -84,9 +87,9 @@ def build(
             with gr.Row():
                 start = gr.Button("Write", variant="primary", elem_id="write", min_width=80)
                 stop = gr.Button("Stop", elem_id="stop-writing", min_width=80)
-    fields = _fields(session, prompt)
+    fields = _fields(state, prompt)
     view = StreamView(elem_id="generate-view")
-    _connect(session, settings, fields, view, (start, stop), (resolve, label))
+    _connect(state, settings, fields, view, (start, stop), (resolve, label))
     linked = {
         "prompt": prompt,
         "writer": fields.operator,
@@ -99,9 +102,9 @@ def build(
     return Tab(linked, fields.trained)
 
 
-def _fields(session: Session, prompt: gr.Textbox) -> Fields:
+def _fields(state: AppState, prompt: gr.Textbox) -> Fields:
     """Lay out how the models write; numbers are checked where they are read, in one sentence."""
-    most = session.limits.new_tokens
+    most = state.limits.new_tokens
     with gr.Row(elem_id="writer-fields"):
         return Fields(
             prompt=prompt,
@@ -136,7 +139,7 @@ def _fields(session: Session, prompt: gr.Textbox) -> Fields:
 
 
 def _connect(
-    session: Session,
+    state: AppState,
     settings: Settings,
     fields: Fields,
     view: StreamView,
@@ -149,7 +152,7 @@ def _connect(
 
     def write(target: str, sources: list[str], *values: Any) -> Iterator[Any]:
         given = dict(zip(Fields.__dataclass_fields__, values, strict=True))
-        yield from told(StreamView, _write(session, target, sources, given, resolve, label))
+        yield from report_errors(StreamView, _write(state, target, sources, given, resolve, label))
 
     # A button that is off takes no second press; keys go through it.
     fields.prompt.submit(
@@ -183,7 +186,7 @@ def _connect(
 
 
 def _write(
-    session: Session,
+    state: AppState,
     target: str,
     sources: Sequence[str],
     given: dict[str, Any],
@@ -191,16 +194,16 @@ def _write(
     label: Callable[[str], str],
 ) -> Iterator[Any]:
     names = [(label(run), resolve(run)) for run in given.pop("trained") or ()]
-    asked = writing.request(session, target, sources, trained=names, **given)
-    for sentence in session.shelf.loading(asked.names):
+    asked = generation_request(state.limits, target, sources, trained=names, **given)
+    for sentence in state.models.loading(asked.names):
         yield StreamView(notice=busy(sentence))
-    content = writing.heading(asked)
+    content = views.heading(asked)
     notice = busy("Writing …")
     yield StreamView(content=content, notice=busy("Reading the prompt with every model …"))
     tokens = 0
-    for batch in work_writing.write(session.shelf.key, asked):
-        content += writing.line(batch)
+    for batch in generate.write(state.models.key, asked):
+        content += views.line(batch)
         tokens += len(batch.steps)
         yield StreamView(content=content, notice=notice)
-    columns = len(writing.columns(asked))
+    columns = len(views.columns(asked))
     yield StreamView(content=content, notice=done(f"{tokens:,} tokens in {columns} columns."))

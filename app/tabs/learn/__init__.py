@@ -1,1 +1,5 @@
-"""The Learn tab."""
+"""The Learn tab.
+
+view     the steps of the walk; the notebooks
+layout   components and events
+"""

@@ -18,7 +18,7 @@ def figures(
     """Draw what is known of a training.
 
     Args:
-        metrics: lines of `fusion_core.runs.metrics` by part, "fused" and "twin".
+        metrics: lines of `fusion_core.runs.metrics` by part, "fused" and "baseline".
         before: bits per byte of the untrained model by text, once they are known.
         name: of the training; another one is drawn anew, with another zoom.
 
@@ -37,7 +37,7 @@ def loss_figure(metrics: Mapping[str, Lines]) -> dict[str, Any]:
         ("fused", "loss", "total", "var(--fl-fused)", "solid", 2.5),
         ("fused", "clm", "CLM", "var(--fl-source-0)", "dash", 1.5),
         ("fused", "fusion", "fusion", "var(--fl-source-1)", "dashdot", 1.5),
-        ("twin", "clm", "twin: CLM", "var(--fl-ink)", "dot", 1.5),
+        ("baseline", "clm", "baseline: CLM", "var(--fl-ink)", "dot", 1.5),
     )
     traces = []
     for part, key, label, color, dash, width in curves:
@@ -47,7 +47,7 @@ def loss_figure(metrics: Mapping[str, Lines]) -> dict[str, Any]:
     return {
         "name": "loss",
         "title": "Loss",
-        "note": "nats a token; the twin learns from the text alone",
+        "note": "nats a token; the baseline learns from the text alone",
         "traces": traces,
         "layout": {"xaxis": {"title": "step", "rangemode": "tozero"}, "yaxis": {"title": "nats"}},
     }
@@ -78,7 +78,7 @@ def bits_figure(metrics: Mapping[str, Lines], before: Mapping[str, float]) -> di
     traces = []
     shown = [("mean", "var(--fl-ink)", 3.0)] if len(texts) != 1 else []
     shown += [(text, f"var(--fl-source-{i % 6})", 1.5) for i, text in enumerate(texts)]
-    for part in ("fused", "twin"):
+    for part in ("fused", "baseline"):
         lines = [x for x in metrics.get(part, ()) if "bits_per_byte" in x]
         for number, (text, color, width) in enumerate(shown if lines else ()):
             points = [(0, start[text])] if text in start else []
@@ -87,7 +87,7 @@ def bits_figure(metrics: Mapping[str, Lines], before: Mapping[str, float]) -> di
                 {
                     "type": "scatter",
                     "mode": "lines+markers",
-                    "name": text if part == "fused" else f"twin: {text}",
+                    "name": text if part == "fused" else f"baseline: {text}",
                     "legendgroup": text,
                     "showlegend": part == "fused" or not metrics.get("fused"),
                     "x": [step for step, _ in points],
@@ -104,7 +104,7 @@ def bits_figure(metrics: Mapping[str, Lines], before: Mapping[str, float]) -> di
     return {
         "name": "bits_per_byte",
         "title": "Bits per byte on held-out text",
-        "note": "solid: fused; dotted: the twin; lower is better",
+        "note": "solid: fused; dotted: the baseline; lower is better",
         "traces": traces,
         "layout": {
             "xaxis": {"title": "step", "rangemode": "tozero"},
@@ -121,10 +121,10 @@ def comparison(results: Mapping[str, Mapping[str, Any] | None]) -> list[list[Any
     """Compare before with after.
 
     Args:
-        results: of the runs "fused" and "twin" that are finished.
+        results: of the runs "fused" and "baseline" that are finished.
 
     Returns:
-        For each text and at last their mean: its name, bits per byte before, after the twin's
+        For each text and at last their mean: its name, bits per byte before, after the baseline's
         training, after the fused one; None where that is not known.
     """
     found = {part: r for part, r in results.items() if r and r.get("texts")}
@@ -132,11 +132,11 @@ def comparison(results: Mapping[str, Mapping[str, Any] | None]) -> list[list[Any
         return []
     some = next(iter(found.values()))
     rows: list[list[Any]] = [
-        [text, values["before"], *(_after(found, part, text) for part in ("twin", "fused"))]
+        [text, values["before"], *(_after(found, part, text) for part in ("baseline", "fused"))]
         for text, values in some["texts"].items()
     ]
     if len(rows) > 1:
-        parts = (found.get(part) for part in ("twin", "fused"))
+        parts = (found.get(part) for part in ("baseline", "fused"))
         after = [r["bits_per_byte"]["after"] if r else None for r in parts]
         rows.append(["mean", some["bits_per_byte"]["before"], *after])
     return rows
@@ -144,16 +144,3 @@ def comparison(results: Mapping[str, Mapping[str, Any] | None]) -> list[list[Any
 
 def _after(found: Mapping[str, Mapping[str, Any]], part: str, text: str) -> float | None:
     return found[part]["texts"].get(text, {}).get("after") if part in found else None
-
-
-def table(metrics: Mapping[str, Lines]) -> list[list[Any]]:
-    """List all metrics for a spreadsheet, heads first."""
-    lines = [(part, x) for part, some in metrics.items() for x in some]
-    texts = list(dict.fromkeys(t for _, x in lines for t in x.get("bits_per_byte", ())))
-    plain = ["step", "tokens", "loss", "clm", "fusion", "learning_rate", "seconds"]
-    heads = ["part", *plain, "mean bits per byte", *(f"bits per byte: {t}" for t in texts)]
-    return [heads] + [
-        [part, *(x.get(k, "") for k in plain), x.get("mean_bits_per_byte", "")]
-        + [x.get("bits_per_byte", {}).get(t, "") for t in texts]
-        for part, x in lines
-    ]

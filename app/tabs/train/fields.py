@@ -10,11 +10,11 @@ import gradio as gr
 
 from fusion_core.errors import size_of
 
-from ..forms import DOMAINS, PRESETS, Form
-from ..limits import Limits
-from ..session import Session
-from .answer import whole
-from .sidebar import Settings
+from ...limits import Limits
+from ...requests import model_names
+from ...training.form import DOMAINS, PRESETS, Form
+from ..events import whole_number
+from ..sidebar import Settings
 
 FULL, LORA = "all weights", "LoRA adapters"
 FIRST = next(iter(PRESETS))
@@ -32,7 +32,7 @@ class Fields:
     steps: gr.Number
     lm_weight: gr.Number
     learning_rate: gr.Number
-    twin: gr.Checkbox
+    baseline: gr.Checkbox
     lora: gr.Radio
     batch_size: gr.Number
     seed: gr.Number
@@ -44,7 +44,7 @@ class Fields:
 
     @property
     def linked(self) -> dict[str, Any]:
-        """Return the components by the keys of a link; a text of one's own stays at home."""
+        """Return the components by the keys of a link; a visitor's text stays at home."""
         names = [f.name for f in fields(self) if f.name not in ("text", "file")]
         return {f"train_{name}": getattr(self, name) for name in names}
 
@@ -84,8 +84,8 @@ def build(limits: Limits) -> Fields:
             Form.learning_rate, label="Learning rate", info="0.0005 suits the zoo", step=1e-4,
             elem_id="train-rate", min_width=120,
         )  # fmt: skip
-    twin = gr.Checkbox(
-        Form.twin, label="Train the twin, too", elem_id="train-twin",
+    baseline = gr.Checkbox(
+        Form.baseline, label="Train the baseline, too", elem_id="train-baseline",
         info="the same run on the text alone, to compare with",
     )  # fmt: skip
     with gr.Accordion("More settings", open=False, elem_id="train-more"):
@@ -117,11 +117,22 @@ def build(limits: Limits) -> Fields:
         preset, kilobytes, queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     return Fields(
-        preset, domains, kilobytes, text, file, steps, lm_weight, rate, twin, lora, batch, seed
+        preset,
+        domains,
+        kilobytes,
+        text,
+        file,
+        steps,
+        lm_weight,
+        rate,
+        baseline,
+        lora,
+        batch,
+        seed,
     )
 
 
-def form(session: Session, values: Sequence[Any]) -> Form:
+def form(limits: Limits, values: Sequence[Any]) -> Form:
     """Make a form of the values of `Fields.all` and, behind them, those of the sidebar.
 
     Raises:
@@ -130,7 +141,7 @@ def form(session: Session, values: Sequence[Any]) -> Form:
     names = [f.name for f in fields(Fields)]
     given = dict(zip(names, values, strict=False))
     target, sources, *fusion = values[len(names) :]
-    first, *others = session.names(target, sources)
+    first, *others = model_names(limits, target, sources)
     given |= {
         "domains": tuple(given["domains"] or ()),
         "lora": given["lora"] == LORA,
@@ -139,5 +150,5 @@ def form(session: Session, values: Sequence[Any]) -> Form:
         "fusion": Settings.options(fusion),
     }
     for name in ("kilobytes", "steps", "batch_size", "seed"):
-        given[name] = whole(given[name])
+        given[name] = whole_number(given[name])
     return Form(**given)

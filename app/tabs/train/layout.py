@@ -1,4 +1,4 @@
-"""The Train tab: a short training, its curves and its twin, and the runs of this visitor."""
+"""The Train tab: a short training beside its baseline, its curves, and a visitor's runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import gradio as gr
 
 from fusion_core.errors import size_of
 
-from ..components import PlotlyPanel, RunView, done
-from ..jobs import Jobs
-from ..session import Session
-from . import train_fields
-from .sidebar import Settings
-from .train_fields import Fields
-from .train_page import DELETE, NOTHING, Board, Page
+from ...components import PlotlyPanel, RunView, done
+from ...state import AppState
+from ...training.store import JobStore
+from ..sidebar import Settings
+from . import fields as form_fields
+from .fields import Fields
+from .page import DELETE, NOTHING, Board, Page
 
 INTRO = (
-    "The target learns from your text and from the fused rows of all sources; its twin learns from "
-    "the text alone. A run goes on when you close this page, and is here again when you return."
+    "The target learns from your text and from the fused rows of all sources; its baseline learns "
+    "from the text alone. A run goes on when you close this page, and is here when you return."
 )
 STORAGE_KEY = "fuselab-visitor"
 
@@ -40,7 +40,7 @@ class Tab:
 
     linked: dict[str, Any]
     visitor: gr.BrowserState
-    jobs: Jobs
+    jobs: JobStore
 
 
 def secret(root: Path) -> str:
@@ -59,22 +59,22 @@ def secret(root: Path) -> str:
     return made
 
 
-def visitors(session: Session) -> tuple[gr.BrowserState, Jobs]:
+def visitors(state: AppState) -> tuple[gr.BrowserState, JobStore]:
     """Return what knows a visitor again, and the runs; to be called outside of all tabs.
 
     What lies in a tab that is not shown has not read the browser's storage when a page opens.
     """
-    found = Jobs(session.limits)
+    found = JobStore(state.limits)
     return gr.BrowserState(None, storage_key=STORAGE_KEY, secret=secret(found.root)), found
 
 
 def build(
-    session: Session, settings: Settings, demo: gr.Blocks, known: tuple[gr.BrowserState, Jobs]
+    state: AppState, settings: Settings, demo: gr.Blocks, known: tuple[gr.BrowserState, JobStore]
 ) -> Tab:
     """Lay out the tab and connect it.
 
     Args:
-        session: the page's state.
+        state: of the page.
         settings: the models, and how they are fused.
         demo: the page.
         known: from `visitors`.
@@ -83,26 +83,26 @@ def build(
     gr.Markdown(INTRO, elem_classes="fl-intro")
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=320):
-            fields = train_fields.build(session.limits)
+            fields = form_fields.build(state.limits)
             with gr.Row():
                 ask = gr.Button("Estimate", elem_id="train-estimate", min_width=100)
                 start = gr.Button("Start", variant="primary", elem_id="train-start", min_width=100)
             estimate = RunView(elem_id="train-plan")
-            gr.Markdown(_limits(session), elem_classes="fl-limits")
+            gr.Markdown(_limits(state), elem_classes="fl-limits")
         with gr.Column(scale=7, min_width=320):
             board = _board()
-    page = Page(session, found, board)
+    page = Page(state, found, board)
     _connect(page, visitor, settings, fields, (ask, start, estimate), demo)
     return Tab(fields.linked, visitor, found)
 
 
-def _limits(session: Session) -> str:
-    limits = session.limits
+def _limits(state: AppState) -> str:
+    limits = state.limits
     time = f", {limits.train_seconds // 60} minutes a part" if limits.train_seconds else ""
     return (
         f"Up to {size_of(limits.data_bytes)} of text, {limits.steps:,} steps{time}, "
         f"{limits.trainings} runs of yours; {limits.trainings_at_once} at a time of all visitors. "
-        f"Trains on {session.device}."
+        f"Trains on {state.device}."
     )
 
 

@@ -10,13 +10,16 @@ from typing import Any
 
 import gradio as gr
 
-from .. import courses, downloads, jobs, work_training
-from ..components import PlotlyPanel, RunView, busy, done, failed
-from ..job import Job, active
-from ..jobs import Jobs
-from ..session import Session
-from . import train_fields, train_view
-from .answer import sentence
+from ...components import PlotlyPanel, RunView, busy, done, failed
+from ...compute import train
+from ...state import AppState
+from ...training import downloads, store
+from ...training.job import Job, active
+from ...training.plan import Plan, make_plan
+from ...training.store import JobStore
+from ..events import sentence
+from . import fields
+from . import view as views
 
 DELETE, SURE = "Delete", "Delete for good?"
 NOTHING = "No run yet: fill in the form and press Start."
@@ -63,10 +66,10 @@ _KINDS = {
 class Page:
     """Answers of the tab's events."""
 
-    def __init__(self, session: Session, found: Jobs, board: Board) -> None:
+    def __init__(self, state: AppState, found: JobStore, board: Board) -> None:
         """Take what they work on."""
-        self.session, self.jobs, self.board = session, found, board
-        self._readings = train_view.Readings()
+        self.state, self.jobs, self.board = state, found, board
+        self._metrics = views.MetricsReader()
         self._downloads = downloads.Downloads()
 
     def look(
@@ -129,11 +132,11 @@ class Page:
             empty |= {"stop": off, "resume": off, "delete": off | {"value": DELETE}}
             empty |= {name: {"visible": False} for name in ("samples", "pack", "box")}
             return empty | {"timer": {"active": False}, "snippet": {"value": ""}}
-        shown = train_view.show(job, self._readings)
+        shown = views.show(job, self._metrics)
         states = {s.state for s in shown.statuses.values()}
         live = active(shown.statuses)
         finished = {p: s for p, s in shown.statuses.items() if s.state == "finished"}
-        code = downloads.snippet(job, finished, self.session.limits.local_folders)
+        code = downloads.snippet(job, finished, self.state.limits.local_folders)
         return {
             "view": shown.view,
             "curves": shown.curves,
@@ -156,24 +159,22 @@ class Page:
 
     def attach(self, key: Any, known: Any) -> list[Any]:
         """Give a new visitor a key, and show the runs of one who was here before."""
-        fresh = None if jobs.is_key(key) else jobs.new_key()
+        fresh = None if store.is_key(key) else store.new_key()
         mine = [] if fresh else self.jobs.list(key)
         live = next((j.id for j in mine if active(j.statuses())), None)
         return [fresh or gr.skip(), *self.look(fresh or key, live, known)]
 
-    def plan(self, *values: Any) -> courses.Plan:
+    def plan(self, *values: Any) -> Plan:
         """Check a form and say what it will take."""
-        form = train_fields.form(self.session, values)
-        return courses.plan(
-            form, self.jobs.limits, self.session.device, self.jobs.root, work_training.measure
-        )
+        form = fields.form(self.state.limits, values)
+        return make_plan(form, self.jobs.limits, self.state.device, self.jobs.root, train.measure)
 
     def estimate(self, *values: Any) -> Iterator[Any]:
         """Say what a training will take."""
         yield RunView(notice=busy("Timing a few steps …"))
         try:
             plan = self.plan(*values)
-            yield RunView(content=json.dumps(train_view.facts(plan)), notice=done(""))
+            yield RunView(content=json.dumps(views.facts(plan)), notice=done(""))
             plan.estimate.check()
         except Exception as error:
             yield RunView(notice=failed(sentence(error)))
@@ -186,11 +187,11 @@ class Page:
             self.jobs.check_room(key)
             plan = self.plan(*values)
             plan.estimate.check()
-            job = self.jobs.create(key, plan, self.session.device)
+            job = self.jobs.create(key, plan, self.state.device)
         except Exception as error:
             yield [RunView(notice=failed(sentence(error))), *still]
             return
-        facts = RunView(content=json.dumps(train_view.facts(plan)), notice=done("Started."))
+        facts = RunView(content=json.dumps(views.facts(plan)), notice=done("Started."))
         yield [facts, *self.look(key, job.id, known, notice=done(""))]
         yield from self._work(key, job.id, gr.skip())
 
@@ -238,15 +239,15 @@ class Page:
         """Let the models of a run continue the same prompts."""
         try:
             job = self.jobs.get(key, id_)
-            names = train_view.writers(job)
-            shelf = self.session.shelf
-            for step in shelf.loading(list(names.values())):
+            names = views.writers(job)
+            models = self.state.models
+            for step in models.loading(list(names.values())):
                 yield self.look(key, id_, known, notice=busy(step))
             yield self.look(key, id_, known, notice=busy("Writing …"))
-            texts = train_view.prompts(job)
+            texts = views.prompts(job)
             seed = int(job.about["seed"]) % 2**31
-            for written in work_training.samples(shelf.key, list(names.values()), texts, seed):
-                train_view.keep_samples(job, texts, written, list(names))
+            for written in train.samples(models.key, list(names.values()), texts, seed):
+                views.keep_samples(job, texts, written, list(names))
                 yield self.look(key, id_, known, notice=busy("Writing …"))
             yield self.look(key, id_, known, notice=done(""))
         except Exception as error:

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import json
 import time
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fusion_core.errors import FusionError, size_of
 from fusion_core.io.files import write_whole
 from fusion_core.runs import RunStatus, Tail
+from fusion_core.text_display import short_name
 
-from .. import curves
-from ..courses import Plan
-from ..job import PARTS, Job
-from ..views import short_name
+from ...training.job import PARTS, Job, part_of
+from ...training.plan import Plan
+from . import curves
 
 SAMPLES = "samples.json"
 KEPT_TAILS = 64
 
 
-class Readings:
+class MetricsReader:
     """Metrics of the trainings that are looked at; files that grow are read once."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._tails: OrderedDict[Path, Tail] = OrderedDict()
+        self._tail = lru_cache(maxsize=KEPT_TAILS)(Tail)
 
     def of(self, job: Job) -> dict[str, list[dict[str, Any]]]:
         """Return the metrics of a training's parts."""
-        found = {}
-        for part in job.parts:
-            path = job.folder / part / "metrics.jsonl"
-            tail = self._tails.setdefault(path, Tail(path))
-            found[part] = list(tail.more())
-        while len(self._tails) > KEPT_TAILS:
-            self._tails.popitem(last=False)
-        return found
+        return {
+            part: list(self._tail(job.run(part) / "metrics.jsonl").more()) for part in job.parts
+        }
 
 
 @dataclass(frozen=True)
@@ -59,9 +54,9 @@ class Shown:
     statuses: dict[str, RunStatus]
 
 
-def show(job: Job, readings: Readings) -> Shown:
+def show(job: Job, reader: MetricsReader) -> Shown:
     """Describe a training as it is now."""
-    statuses, metrics = job.statuses(), readings.of(job)
+    statuses, metrics = job.statuses(), reader.of(job)
     results = {part: now.result for part, now in statuses.items() if now.state == "finished"}
     rows = curves.comparison(results)
     before = {text: value for text, value, *_ in rows if text != "mean"}
@@ -93,7 +88,7 @@ def _part(part: str, now: RunStatus) -> dict[str, Any]:
     share = now.step / now.max_steps if trains and now.max_steps else 0.0
     return {
         "part": part,
-        "label": "Fused" if part == "fused" else "Twin: text alone",
+        "label": "Fused" if part == "fused" else "Baseline: text alone",
         "state": now.state,
         "live": now.live,
         "stage": now.stage,
@@ -136,7 +131,10 @@ def _time(seconds: float) -> str:
 def samples(job: Job) -> list[dict[str, Any]]:
     """Return what was written by the models of a training."""
     with suppress(OSError, ValueError):
-        return json.loads((job.folder / SAMPLES).read_bytes())
+        found = json.loads((job.folder / SAMPLES).read_bytes())
+        for sample in found:
+            sample["texts"] = [[part_of(p), label, text] for p, label, text in sample["texts"]]
+        return found
     return []
 
 
@@ -158,9 +156,9 @@ def writers(job: Job) -> dict[str, str]:
         FusionError: nothing has been trained.
     """
     found = {"before": job.config("fused").target}
-    for part in ("twin", "fused"):
+    for part in ("baseline", "fused"):
         if part in job.parts and job.status(part).state == "finished":
-            found[part] = str(job.folder / part / "model")
+            found[part] = str(job.run(part) / "model")
     if len(found) == 1:
         raise FusionError("There is no trained model yet: wait until a part is finished.")
     return found

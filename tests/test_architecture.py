@@ -126,8 +126,8 @@ COMPONENTS = {"layout", "page", "fields", "events", "examples", "sidebar", "__in
 
 def listed(package: Path) -> list[str]:
     """Name a package's rooms in the order of its docstring."""
-    words = ast.get_docstring(ast.parse((package / "__init__.py").read_text("utf-8"))) or ""
-    return re.findall(r"(?m)^    (\w+)  ", words)
+    tree = ast.parse((package / "__init__.py").read_text("utf-8"))
+    return re.findall(r"(?m)^    (\w+)  ", ast.get_docstring(tree, clean=False) or "")
 
 
 def app_imports(path: Path, package: Path) -> set[str]:

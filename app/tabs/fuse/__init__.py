@@ -1,5 +1,7 @@
 """The Fuse tab.
 
-view     an analysis and a study -> winners, tables
-layout   components and events
+    view     an analysis and a study -> winners, tables
+    layout   components and events
+
+Each may import those above it.
 """

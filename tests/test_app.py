@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from visitors import WAIT
 
-from app import texts
+from app import example_texts as texts
 from fusion_core import zoo
 
 pytestmark = pytest.mark.browser

@@ -9,9 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from app import cards, fusing, views, work
-from app.shelf import Shelf
-from app.work import Request
+from app.compute import analyze
+from app.compute.model_cache import ModelCache
+from app.requests import AnalysisRequest
+from app.tabs.align import cards
+from app.tabs.align import view as views
+from app.tabs.fuse import view as fusing
 from fusion_core import pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.mapping import STRATEGIES
@@ -20,29 +23,29 @@ TEXT = "The cat sat, the cats sat.\n  東京 the é"
 
 
 @pytest.fixture(scope="module")
-def shelf(tiny_models) -> Shelf:
-    """A shelf with the two tiny models."""
+def cache(tiny_models) -> ModelCache:
+    """A cache with the two tiny models."""
     by_name = {m.name: m for m in tiny_models}
-    return Shelf(1 << 30, lambda name: by_name[name])
+    return ModelCache(1 << 30, lambda name: by_name[name])
 
 
 @pytest.fixture(scope="module")
-def request_(tiny_models) -> Request:
+def request_(tiny_models) -> AnalysisRequest:
     """Both tiny models on one text."""
     names = [m.name for m in tiny_models]
-    return Request(names[0], (names[1],), TEXT, FusionConfig(level="token"))
+    return AnalysisRequest(names[0], (names[1],), TEXT, FusionConfig(level="token"))
 
 
 @pytest.fixture(scope="module")
-def analysis(shelf, request_):
+def analysis(cache, request_):
     """The analysis of the text, as the page gets it."""
-    *_, found = work.analyse(shelf.key, request_)
+    *_, found = analyze.analyze(cache.key, request_)
     return found
 
 
-def test_the_view_holds_what_was_analysed(shelf, request_, analysis) -> None:
-    *told, study = work.study(shelf.key, request_)
-    assert all(isinstance(step, str) for step in told)
+def test_the_view_holds_what_was_analysed(cache, request_, analysis) -> None:
+    *said, study = analyze.study(cache.key, request_)
+    assert all(isinstance(step, str) for step in said)
     view = fusing.fuse_view(analysis, study)
     json.dumps(view, allow_nan=False)
     assert "".join(t[0] for t in view["tokens"]) == TEXT
@@ -58,9 +61,9 @@ def test_the_view_holds_what_was_analysed(shelf, request_, analysis) -> None:
 
 
 def test_a_mapping_is_scored_over_all_positions_where_it_speaks(
-    tiny_models, shelf, request_, analysis
+    tiny_models, cache, request_, analysis
 ) -> None:
-    *_, study = work.study(shelf.key, request_)
+    *_, study = analyze.study(cache.key, request_)
     rows = {s["strategy"]: s for s in fusing.fuse_view(analysis, study)["strategies"]}
     speaks = analysis.sources[0].kind > 0
     ce = analysis.sources[0].ce[speaks].double().mean()
@@ -71,12 +74,12 @@ def test_a_mapping_is_scored_over_all_positions_where_it_speaks(
     assert rows["prefix"]["coverage"] == pytest.approx(float(speaks.double().mean()), abs=1e-4)
 
 
-def test_hostile_text_stays_text_and_control_signs_are_seen(shelf, tiny_models) -> None:
+def test_hostile_text_stays_text_and_control_signs_are_seen(cache, tiny_models) -> None:
     text = "<img onerror=x>${a}`\u202eb\x00</script>"
     names = [m.name for m in tiny_models]
-    request = Request(names[0], (names[1],), text, FusionConfig())
-    *_, found = work.analyse(shelf.key, request)
-    shown = "".join(fusing.spoken(found.target))
+    request = AnalysisRequest(names[0], (names[1],), text, FusionConfig())
+    *_, found = analyze.analyze(cache.key, request)
+    shown = "".join(fusing.token_texts(found.target))
     assert (
         shown.startswith("<img onerror=x>${a}`") and "\u202e" not in shown and "\x00" not in shown
     )
@@ -93,11 +96,11 @@ def test_origins_of_a_fused_token_sum_to_its_share(analysis, tiny_models) -> Non
 
 
 def test_next_characters_agree_with_the_models_and_sum_to_one(
-    tiny_models, shelf, request_, analysis
+    tiny_models, cache, request_, analysis
 ) -> None:
     target = analysis.target
     positions = sorted({int(b) for b in target.start[target.text_tokens]})
-    readers = work.characters(shelf.key, request_, analysis, positions)
+    readers = analyze.characters(cache.key, request_, analysis, positions)
     alone = pipeline.next_characters(tiny_models, TEXT, positions, request_.config)
     for ours, theirs in zip(readers, alone, strict=False):
         assert torch.equal(ours.probs, theirs.probs)
@@ -113,13 +116,13 @@ def test_next_characters_agree_with_the_models_and_sum_to_one(
 
 
 def test_the_fused_next_character_is_summed_over_fused_tokens(
-    tiny_models, shelf, request_, analysis
+    tiny_models, cache, request_, analysis
 ) -> None:
     target, fused = analysis.target, analysis.fused.rows
     tokenizer = tiny_models[0].tokenizer
     index = TEXT.index("cat") - 1  # some token in the middle of plain text
     positions = sorted({int(b) for b in target.start[target.text_tokens]})
-    reader = work.characters(shelf.key, request_, analysis, positions)[-1]
+    reader = analyze.characters(cache.key, request_, analysis, positions)[-1]
     byte = int(target.start[target.text_tokens[index]])
     at = positions.index(byte)
     expected: dict[str, float] = {}

@@ -10,8 +10,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from app import cards, glyphs, views
-from fusion_core import pipeline
+from app.tabs.align import cards
+from app.tabs.align import view as views
+from fusion_core import pipeline, text_display
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
 from fusion_core.records import RowKind
@@ -19,7 +20,7 @@ from fusion_core.records import RowKind
 TEXT = "The cat sat, the cats sat.\n  東京 the é"
 
 
-def analyse(tiny_models, text: str = TEXT):
+def analyze(tiny_models, text: str = TEXT):
     """Analyse a text with two tiny models, the first being the target."""
     target, source = tiny_models
     return pipeline.analyse(target, [source], text, FusionConfig(level="token"))
@@ -28,7 +29,7 @@ def analyse(tiny_models, text: str = TEXT):
 @pytest.fixture(scope="module")
 def analysis(tiny_models):
     """The analysis of a text with two tiny models."""
-    return analyse(tiny_models)
+    return analyze(tiny_models)
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +52,17 @@ def pieces(tiny_models):
     ],
 )
 def test_characters_and_cells(text: str, parts: list[str], widths: list[int]) -> None:
-    assert glyphs.characters(text) == parts
-    assert [glyphs.cells(p) for p in parts] == widths
+    assert text_display.characters(text) == parts
+    assert [text_display.cells(p) for p in parts] == widths
 
 
 def test_nothing_invisible_or_turning_is_shown_as_itself() -> None:
     text = " \n\t\r\x00\x1b\x7f\xa0\u202e\u2066\u200b\ufeff\u2028\U000e0041\ue000"
-    shown = glyphs.visible(text)
+    shown = text_display.visible(text)
     assert len(shown) == len(text)
     assert not set(shown) & set(text)
-    assert glyphs.visible("<b>`${1}`") == "<b>`${1}`"
-    assert glyphs.visible("مرحبا") == "مرحبا"
+    assert text_display.visible("<b>`${1}`") == "<b>`${1}`"
+    assert text_display.visible("مرحبا") == "مرحبا"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_nothing_invisible_or_turning_is_shown_as_itself() -> None:
     ],
 )
 def test_token_labels(covered: bytes, piece: str, label: str) -> None:
-    assert glyphs.token_label(covered, 0, len(covered), piece) == label
+    assert text_display.token_label(covered, 0, len(covered), piece) == label
 
 
 def test_score_is_plain_json_and_covers_the_text(analysis) -> None:
@@ -141,7 +142,7 @@ def test_lost_bytes_are_marked_on_their_lane(analysis) -> None:
 
 def test_pages_join_to_the_whole(tiny_models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "MAX_TOKENS", 20)
-    analysis = analyse(tiny_models, TEXT * 3)
+    analysis = analyze(tiny_models, TEXT * 3)
     starts = views.pages(analysis)
     assert len(starts) > 3 and starts[0] == 0
     texts, winners, targets = "", [], []
@@ -181,7 +182,7 @@ def test_cards_hold_rows_that_sum_to_one(analysis, pieces) -> None:
 
 
 def test_cards_say_inside_which_token(tiny_models, pieces) -> None:
-    analysis = analyse(tiny_models, "the cats")
+    analysis = analyze(tiny_models, "the cats")
     where = [cards.cards(analysis, i, pieces) for i in range(len(analysis.target.text_tokens))]
     inside = [c["sources"][0] for c in where if c["sources"][0]["inside"]]
     assert inside
@@ -197,8 +198,8 @@ def test_a_token_that_is_not_there(analysis, pieces) -> None:
 
 
 def test_short_names() -> None:
-    assert views.short_name("zoo:llama") == "llama"
-    assert views.short_name("owner/model") == "model"
-    assert views.short_name("owner/model?start=</s>") == "model?start=</s>"
-    assert views.short_name("/a/b/model/") == "model"
-    assert views.short_name("C:\\models\\m") == "m"
+    assert text_display.short_name("zoo:llama") == "llama"
+    assert text_display.short_name("owner/model") == "model"
+    assert text_display.short_name("owner/model?start=</s>") == "model?start=</s>"
+    assert text_display.short_name("/a/b/model/") == "model"
+    assert text_display.short_name("C:\\models\\m") == "m"

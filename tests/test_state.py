@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from app import limits
-from app import session as sessions
-from app import shelf as shelves
+from app import state as states
+from app.compute import analyze, model_cache, progress
+from app.compute.model_cache import ModelCache
 from app.limits import Limits
-from app.session import Session
-from app.shelf import Shelf
+from app.requests import AnalysisRequest, analysis_request
+from app.state import AppState, KeptAnalysis
+from app.tabs.align.layout import _questions
 from fusion_core import errors
 from fusion_core.errors import FusionError, InputError
 
@@ -22,7 +24,7 @@ def model(size: int) -> SimpleNamespace:
     return SimpleNamespace(size_bytes=size)
 
 
-def test_shelf_loads_once_for_all_who_ask() -> None:
+def test_the_model_cache_loads_once_for_all_who_ask() -> None:
     calls, gate = [], threading.Event()
 
     def load(name: str) -> SimpleNamespace:
@@ -30,9 +32,9 @@ def test_shelf_loads_once_for_all_who_ask() -> None:
         gate.wait(5)
         return model(1)
 
-    shelf = Shelf(10, load)
+    cache = ModelCache(10, load)
     found: list[object] = []
-    threads = [threading.Thread(target=lambda: found.append(shelf.get("a"))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(cache.get("a"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     gate.set()
@@ -41,18 +43,18 @@ def test_shelf_loads_once_for_all_who_ask() -> None:
     assert calls == ["a"] and len(found) == 4 and len({id(f) for f in found}) == 1
 
 
-def test_shelf_forgets_the_least_recently_used() -> None:
+def test_the_model_cache_forgets_the_least_recently_used() -> None:
     calls: list[str] = []
-    shelf = Shelf(10, lambda name: calls.append(name) or model(4))
+    cache = ModelCache(10, lambda name: calls.append(name) or model(4))
     for name in ("a", "b", "a", "c", "a"):
-        shelf.get(name)
+        cache.get(name)
     assert calls == ["a", "b", "c"]
-    assert shelf.has("a") and shelf.has("c") and not shelf.has("b")
-    big = Shelf(1, lambda name: model(5))
+    assert cache.has("a") and cache.has("c") and not cache.has("b")
+    big = ModelCache(1, lambda name: model(5))
     assert big.get("x") is big.get("x")
 
 
-def test_shelf_tries_again_after_a_failure() -> None:
+def test_the_model_cache_tries_again_after_a_failure() -> None:
     answers = iter([FusionError("no"), model(1)])
 
     def load(name: str) -> SimpleNamespace:
@@ -61,11 +63,11 @@ def test_shelf_tries_again_after_a_failure() -> None:
             raise answer
         return answer
 
-    shelf = Shelf(10, load)
+    cache = ModelCache(10, load)
     with pytest.raises(FusionError):
-        shelf.get("a")
-    assert not shelf.has("a")
-    assert shelf.get("a").size_bytes == 1
+        cache.get("a")
+    assert not cache.has("a")
+    assert cache.get("a").size_bytes == 1
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,8 @@ def test_shelf_tries_again_after_a_failure() -> None:
 def test_bad_requests_are_one_sentence(change: dict, words: str) -> None:
     asked = {"target": "t", "sources": ["a"], "text": "x", "top_k": 10} | change
     with pytest.raises(FusionError, match=words) as caught:
-        Session(Limits()).request(
-            asked.pop("target"), asked.pop("sources"), asked.pop("text"), **asked
+        analysis_request(
+            Limits(), asked.pop("target"), asked.pop("sources"), asked.pop("text"), **asked
         )
     assert "\n" not in str(caught.value)
 
@@ -99,66 +101,73 @@ FOLDERS = ["/etc", "./app", "~/m", "app", "app/tabs", "..\\x", "a/b/c"]
 @pytest.mark.parametrize("name", [*FOLDERS, "app/tabs?start=x", "?start=x", "/etc?end=a/b"])
 def test_a_public_page_reads_no_folders(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACE_ID", "owner/space")
-    public = Session()
-    assert public.limits.model_bytes == 2 * limits.GIB
+    public = AppState().limits
+    assert public.model_bytes == 2 * limits.GIB
     with pytest.raises(FusionError, match="public page"):
-        public.request("zoo:llama", [name], "x")
-    assert public.request("zoo:llama", ["owner/model"], "x").sources == ("owner/model",)
+        analysis_request(public, "zoo:llama", [name], "x")
+    found = analysis_request(public, "zoo:llama", ["owner/model"], "x")
+    assert found.sources == ("owner/model",)
 
 
 @pytest.fixture
-def tiny_session(tiny_models, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """A session whose models are the tiny ones."""
+def tiny_state(tiny_models, monkeypatch: pytest.MonkeyPatch) -> AppState:
+    """A state whose models are the tiny ones."""
     by_name = {m.name: m for m in tiny_models}
-    monkeypatch.setattr(sessions.models, "load", lambda name, **_: by_name[name])
-    return Session(Limits(kept_bytes=40))
+    monkeypatch.setattr(states.models, "load", lambda name, **_: by_name[name])
+    return AppState(Limits(kept_bytes=40))
 
 
-def kept(session: Session, text: str):
-    """Analyse a text in a session."""
-    *steps, result = session.analyse(session.request("tiny-llama", ["tiny-gpt"], text))
+def asked(text: str, source: str = "tiny-gpt") -> AnalysisRequest:
+    """Ask for a text to be read by the tiny models."""
+    return analysis_request(Limits(), "tiny-llama", [source], text)
+
+
+def kept(state: AppState, text: str) -> tuple[list[str], KeptAnalysis]:
+    """Analyze a text."""
+    *steps, result = state.analyze(asked(text))
     return steps, result
 
 
-def test_the_same_request_is_answered_from_memory(tiny_session: Session) -> None:
-    steps, first = kept(tiny_session, "the cat")
+def test_the_same_request_is_answered_from_memory(tiny_state: AppState) -> None:
+    steps, first = kept(tiny_state, "the cat")
     assert "Loading tiny-llama" in steps[0]
-    again, second = kept(tiny_session, "the cat")
+    again, second = kept(tiny_state, "the cat")
     assert again == [] and second is first
-    _, other = kept(tiny_session, "the cats")
+    _, other = kept(tiny_state, "the cats")
     assert other.id != first.id and len(other.id) >= 20
 
 
-def test_pages_ask_by_id_only(tiny_session: Session) -> None:
-    _, result = kept(tiny_session, "the cat sat")
+def test_pages_ask_by_id_only(tiny_state: AppState) -> None:
+    _, result = kept(tiny_state, "the cat sat")
+    page, cards, characters = _questions(tiny_state)
     question = {"id": result.id, "index": 2, "page": 0}
-    assert tiny_session.cards(question)["index"] == 2
-    assert tiny_session.page(question)["id"] == result.id
+    assert cards(question)["index"] == 2
+    assert page(question)["id"] == result.id and characters(question) == {"wait": True}
     for bad in ({}, None, [], {"id": "x", "index": 0}, question | {"index": -1},
                 question | {"index": "2"}, question | {"index": 10**9}):  # fmt: skip
-        assert tiny_session.cards(bad) is None
-    assert tiny_session.page({"id": None, "page": 0}) is None
+        assert cards(bad) is None
+    assert page({"id": None, "page": 0}) is None and page({"id": [], "page": 0}) is None
 
 
-def test_old_analyses_make_room(tiny_session: Session) -> None:
-    _, first = kept(tiny_session, "a" * 30)
-    kept(tiny_session, "b" * 30)
-    assert tiny_session.cards({"id": first.id, "index": 0}) is None
+def test_old_analyses_make_room(tiny_state: AppState) -> None:
+    _, first = kept(tiny_state, "a" * 30)
+    kept(tiny_state, "b" * 30)
+    assert tiny_state.find(first.id) is None
 
 
 def test_progress_is_told_while_a_text_is_read(
-    tiny_session: Session, monkeypatch: pytest.MonkeyPatch
+    tiny_state: AppState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelves, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.0)
     text = "the cat sat, the cats " * 12
-    *steps, _ = tiny_session.analyse(tiny_session.request("tiny-llama", ["tiny-gpt"], text))
+    *steps, _ = tiny_state.analyze(asked(text))
     assert any(s.startswith("Reading window") and s.endswith("%) …") for s in steps)
 
 
-def test_a_refusal_while_reading_reaches_the_page(tiny_session: Session) -> None:
-    request = tiny_session.request("tiny-llama", ["tiny-llama"], "the cat")
+def test_a_refusal_while_reading_reaches_the_page(tiny_state: AppState) -> None:
+    request = asked("the cat", source="tiny-llama")
     with pytest.raises(InputError, match="named twice"):
-        list(tiny_session.analyse(request))
+        list(tiny_state.analyze(request))
 
 
 def test_visitors_with_different_models_do_not_fight(tiny_models) -> None:
@@ -169,13 +178,13 @@ def test_visitors_with_different_models_do_not_fight(tiny_models) -> None:
         loads.append(name)
         return SimpleNamespace(model=by_name[name], size_bytes=10)
 
-    shelf = Shelf(10, load)  # room for one of the two
+    cache = ModelCache(10, load)  # room for one of the two
     failed: list[BaseException] = []
 
     def visit(name: str) -> None:
         try:
             for _ in range(50):
-                assert shelf.get(name).model.name == name
+                assert cache.get(name).model.name == name
         except BaseException as error:
             failed.append(error)
 
@@ -185,21 +194,21 @@ def test_visitors_with_different_models_do_not_fight(tiny_models) -> None:
     for thread in threads:
         thread.join(20)
     assert failed == [] and set(loads) == set(by_name)
-    assert sum(shelf.has(name) for name in by_name) <= 1
+    assert sum(cache.has(name) for name in by_name) <= 1
 
 
 def test_loading_tells_which_model_and_how_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelves, "PROGRESS_SECONDS", 0.01)
-    monkeypatch.setattr(shelves.models, "weights_bytes", lambda name: 2_500_000_000)
-    monkeypatch.setattr(shelves, "_fetched", lambda name: 1_000_000_000)
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(model_cache.models, "weights_bytes", lambda name: 2_500_000_000)
+    monkeypatch.setattr(model_cache, "_fetched", lambda name: 1_000_000_000)
     gate = threading.Event()
-    shelf = Shelf(10, lambda name: gate.wait(5) and model(1))
-    steps = shelf.loading(["owner/model"])
+    cache = ModelCache(10, lambda name: gate.wait(5) and model(1))
+    steps = cache.loading(["owner/model"])
     assert next(steps) == "Loading owner/model (2.5 GB; 1 of 1) …"
     assert next(steps) == "Loading owner/model (2.5 GB; 1 of 1): 1.0 GB have come …"
     gate.set()
     assert all("Loading" in step for step in steps)
-    assert shelf.has("owner/model")
+    assert cache.has("owner/model")
 
 
 def test_what_has_come_of_a_download_is_counted(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +218,8 @@ def test_what_has_come_of_a_download_is_counted(tmp_path, monkeypatch: pytest.Mo
     blobs = tmp_path / "models--owner--model" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / "a.incomplete").write_bytes(b"x" * 700)
-    assert shelves._fetched("owner/model") == 700
-    assert shelves._fetched("owner/other") == 0 and shelves._fetched("zoo:llama") == 0
+    assert model_cache._fetched("owner/model") == 700
+    assert model_cache._fetched("owner/other") == 0 and model_cache._fetched("zoo:llama") == 0
 
 
 @pytest.mark.parametrize(
@@ -232,22 +241,22 @@ def test_sizes_are_written_for_readers(size: float, words: str) -> None:
 
 
 def test_what_is_asked_twice_at_a_time_is_worked_out_once(
-    tiny_session: Session, monkeypatch: pytest.MonkeyPatch
+    tiny_state: AppState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
     gate = threading.Event()
-    real = sessions.work.analyse
+    real = analyze.analyze
 
-    def slow(shelf: str, request: sessions.Request):
+    def slow(cache: str, request: AnalysisRequest):
         calls.append(request.text)
         gate.wait(10)
-        yield from real(shelf, request)
+        yield from real(cache, request)
 
-    monkeypatch.setattr(sessions.work, "analyse", slow)
-    monkeypatch.setattr(sessions, "PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr(analyze, "analyze", slow)
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
     found: list[object] = []
     threads = [
-        threading.Thread(target=lambda: found.append(kept(tiny_session, "the cat")[1]))
+        threading.Thread(target=lambda: found.append(kept(tiny_state, "the cat")[1]))
         for _ in range(3)
     ]
     for thread in threads:
@@ -258,12 +267,12 @@ def test_what_is_asked_twice_at_a_time_is_worked_out_once(
     assert calls == ["the cat"] and len(found) == 3 and len({id(f) for f in found}) == 1
 
 
-def test_a_page_that_leaves_in_the_middle_keeps_nobody_waiting(tiny_session: Session) -> None:
-    first = tiny_session.analyse(tiny_session.request("tiny-llama", ["tiny-gpt"], "the cat"))
+def test_a_page_that_leaves_in_the_middle_keeps_nobody_waiting(tiny_state: AppState) -> None:
+    first = tiny_state.analyze(asked("the cat"))
     assert "Loading" in next(first)
     first.close()
-    assert kept(tiny_session, "the cat")[1].id
-    refused = tiny_session.request("tiny-llama", ["tiny-llama"], "the cat")
+    assert kept(tiny_state, "the cat")[1].id
+    refused = asked("the cat", source="tiny-llama")
     for _ in range(2):  # a failure is over, too
         with pytest.raises(InputError, match="named twice"):
-            list(tiny_session.analyse(refused))
+            list(tiny_state.analyze(refused))

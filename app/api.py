@@ -22,7 +22,7 @@ from fusion_core.mapping import STRATEGIES
 from .arguments import refused
 from .compute import generate as writing
 from .compute import train as training
-from .requests import analysis_request, generation_request, model_names
+from .requests import ENSEMBLE_OPERATOR, analysis_request, generation_request, model_names
 from .state import AppState, KeptAnalysis
 from .tabs.align.cards import cards
 from .training import form as forms
@@ -40,13 +40,14 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}"
 
 
-CHOICES = {
-    "operators": _listed(fusing.OPERATORS),
-    "label_free": _listed(fusing.LABEL_FREE),
-    "strategies": _listed(STRATEGIES),
-    "domains": ", ".join(DOMAINS),
-}
-"""What the description of an endpoint names between braces."""
+def _choices() -> dict[str, str]:
+    """Return what the description of an endpoint names between braces."""
+    return {
+        "operators": _listed(fusing.OPERATORS),
+        "label_free": _listed(n for n, o in fusing.OPERATORS.items() if o.label_free),
+        "strategies": _listed(STRATEGIES),
+        "domains": ", ".join(DOMAINS),
+    }
 
 
 def connect(state: AppState, jobs: JobStore) -> None:
@@ -71,7 +72,7 @@ def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
 
     Arguments have been checked by the `arguments.Page` on which the endpoint is.
     """
-    function.__doc__ = (function.__doc__ or "").format(**CHOICES)
+    function.__doc__ = (function.__doc__ or "").format(**_choices())
 
     @wraps(function)
     def answer(*args: Any, **kwargs: Any) -> Report:
@@ -172,7 +173,7 @@ def _writing(state: AppState) -> Callable[..., Report]:
         target: str,
         sources: list[str],
         prompt: str,
-        operator: str = "confidence",
+        operator: str = ENSEMBLE_OPERATOR,
         max_new_tokens: int = 64,
         temperature: float = 0.8,
         top_p: float = 0.95,

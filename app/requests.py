@@ -17,6 +17,9 @@ from .limits import Limits
 
 LARGEST_SEED = 2**31 - 1
 
+ENSEMBLE_OPERATOR = "confidence"
+"""How an ensemble writes where a visitor chooses nothing else."""
+
 
 @dataclass(frozen=True)
 class AnalysisRequest:
@@ -127,7 +130,7 @@ def generation_request(
     sources: Sequence[str] | None,
     prompt: str | None,
     *,
-    operator: str = "confidence",
+    operator: str = ENSEMBLE_OPERATOR,
     with_target: bool = False,
     new_tokens: Any = 64,
     temperature: Any = 0.8,

@@ -1,4 +1,4 @@
-"""What the page is told: characters and cells, the score, the cards."""
+"""What the Align tab shows: the score, the cards, and who wins each token."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from app.tabs.align import cards
 from app.tabs.align import view as views
-from fusion_core import pipeline, text_display
+from fusion_core import fuse, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
-from fusion_core.records import RowKind
+from fusion_core.records import Analysis, RowKind
 
 TEXT = "The cat sat, the cats sat.\n  東京 the é"
 
@@ -36,47 +37,6 @@ def analysis(tiny_models):
 def pieces(tiny_models):
     """Spell the tokens of the tiny models."""
     return {m.name: m.tokenizer.piece for m in tiny_models}
-
-
-@pytest.mark.parametrize(
-    ("text", "parts", "widths"),
-    [
-        ("ab", ["a", "b"], [1, 1]),
-        ("e\u0301x", ["e\u0301", "x"], [1, 1]),
-        ("東é", ["東", "é"], [2, 1]),
-        ("👩🏽‍🚀!", ["👩🏽‍🚀", "!"], [2, 1]),
-        ("🇩🇪🇫🇷", ["🇩🇪", "🇫🇷"], [2, 2]),
-        (" \u0301\n", [" ", "\u0301", "\n"], [1, 1, 1]),
-        ("❤️", ["❤️"], [2]),
-        ("a\u200db", ["a", "\u200d", "b"], [1, 1, 1]),
-    ],
-)
-def test_characters_and_cells(text: str, parts: list[str], widths: list[int]) -> None:
-    assert text_display.characters(text) == parts
-    assert [text_display.cells(p) for p in parts] == widths
-
-
-def test_nothing_invisible_or_turning_is_shown_as_itself() -> None:
-    text = " \n\t\r\x00\x1b\x7f\xa0\u202e\u2066\u200b\ufeff\u2028\U000e0041\ue000"
-    shown = text_display.visible(text)
-    assert len(shown) == len(text)
-    assert not set(shown) & set(text)
-    assert text_display.visible("<b>`${1}`") == "<b>`${1}`"
-    assert text_display.visible("مرحبا") == "مرحبا"
-
-
-@pytest.mark.parametrize(
-    ("covered", "piece", "label"),
-    [
-        (b"Tom", " Tom", "Tom"),  # a dummy prefix is no text
-        (b" a", " a", "·a"),
-        ("é".encode()[:1], "\\xc3", ""),
-        (b" " + "é".encode()[:1], " \\xc3", "·"),
-        ("東".encode(), "<unk>", "<unk>"),
-    ],
-)
-def test_token_labels(covered: bytes, piece: str, label: str) -> None:
-    assert text_display.token_label(covered, 0, len(covered), piece) == label
 
 
 def test_score_is_plain_json_and_covers_the_text(analysis) -> None:
@@ -101,7 +61,7 @@ def test_equal_bytes_stand_at_equal_columns(analysis) -> None:
 
 
 def test_byte_pieces_get_half_a_cell_each(tiny_models) -> None:
-    score = views.score(analyse(tiny_models, "a 👩🏽‍🚀 b"), "name")
+    score = views.score(analyze(tiny_models, "a 👩🏽‍🚀 b"), "name")
     thin = [t[1] - t[0] for lane in score["lanes"] for t in lane["tokens"] if t[1] > t[0]]
     assert min(thin) >= 0.5
 
@@ -158,7 +118,7 @@ def test_pages_join_to_the_whole(tiny_models, monkeypatch: pytest.MonkeyPatch) -
         for lane, rings in zip(score["lanes"], score["rings"], strict=False):
             assert all(r < len(lane["tokens"]) for r in rings)
     assert texts == TEXT * 3
-    assert winners == analysis.fused.winner.tolist()
+    assert winners == views.winners(analysis)
     assert len(targets) == len(analysis.target.text_tokens)
     assert views.score(analysis, "name", 99)["page"] == len(starts) - 1
 
@@ -181,6 +141,72 @@ def test_cards_hold_rows_that_sum_to_one(analysis, pieces) -> None:
         assert source["winner"] == (shown["fused"]["winner"] == 0)
 
 
+WAYS = [(name, level) for name in fuse.OPERATORS for level in fuse.LEVELS]
+
+
+@pytest.fixture(scope="module")
+def ways(tiny_models) -> dict[tuple[str, str], Analysis]:
+    """A text fused by every operator at every level, with two sources that say the same."""
+    target, source = tiny_models
+    alike = [source, replace(source, name="another")]
+    return {
+        (name, level): pipeline.analyse(
+            target, alike, TEXT, FusionConfig(operator=name, level=level, strategy="exact")
+        )
+        for name, level in WAYS
+    }
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_tokens_without_a_winner_say_why(ways, way: tuple[str, str]) -> None:
+    """The strip said that the target's own row stood in, whatever the operator but for one."""
+    analysis = ways[way]
+    found = views.winners(analysis)
+    assert views.score(analysis, "name")["winners"] == found
+    silent = [all(s.kind[i] == RowKind.NONE for s in analysis.sources) for i in range(len(found))]
+    weights = analysis.fused.weights.tolist()
+    for i, winner in enumerate(found):
+        if silent[i]:
+            assert winner == views.NO_ROW
+        elif weights[i][0] == weights[i][1]:
+            assert winner == views.ALL_ALIKE
+        else:
+            assert winner == int(weights[i][1] > weights[i][0])
+    assert any(silent) and not all(silent)
+
+
+def test_a_source_that_wins_without_a_row_leaves_the_target_to_speak(ways) -> None:
+    analysis = ways["min_ce", "sequence"]  # all weight is the first source's, row or not
+    silent = torch.tensor([RowKind.NONE, *([RowKind.SHARED] * (len(analysis.fused.winner) - 1))])
+    first, second = analysis.sources
+    sources = (replace(first, kind=silent), replace(second, kind=torch.ones_like(silent)))
+    winner = analysis.fused.winner.clone()
+    winner[0] = -1
+    changed = replace(analysis, sources=sources, fused=replace(analysis.fused, winner=winner))
+    assert views.winners(changed)[0] == views.NO_ROW
+    assert views.winners(changed, 1) == analysis.fused.winner.tolist()[1:]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_level_is_shown_where_the_operator_has_one(ways, pieces, way: tuple[str, str]) -> None:
+    """The card said "confidence, sequence level"."""
+    operator, level = way
+    details = cards.cards(ways[way], 1, {**pieces, "another": str})["fused"]["details"]
+    assert details["operator"] == operator
+    by_level = [ways[operator, other].fused.weights for other in fuse.LEVELS]
+    assert details["level"] == ("" if torch.equal(*by_level) and operator not in HAVE else level)
+
+
+HAVE = ("min_ce", "avg_ce")
+"""Operators whose scores are of the whole text or of each token, as `FusionConfig` says."""
+
+
+def test_carriage_returns_end_a_line_of_the_score(tiny_models) -> None:
+    score = views.score(analyze(tiny_models, "the\r\ncat"), "name")
+    assert [cell for cell, _ in score["axis"]] == ["t", "h", "e", "␍⏎", "c", "a", "t"]
+    assert score["breaks"] == [sum(width for _, width in score["axis"][:4])]
+
+
 def test_cards_say_inside_which_token(tiny_models, pieces) -> None:
     analysis = analyze(tiny_models, "the cats")
     where = [cards.cards(analysis, i, pieces) for i in range(len(analysis.target.text_tokens))]
@@ -195,11 +221,3 @@ def test_a_token_that_is_not_there(analysis, pieces) -> None:
     for index in (-1, len(analysis.target.text_tokens)):
         with pytest.raises(InputError, match="target tokens"):
             cards.cards(analysis, index, pieces)
-
-
-def test_short_names() -> None:
-    assert text_display.short_name("zoo:llama") == "llama"
-    assert text_display.short_name("owner/model") == "model"
-    assert text_display.short_name("owner/model?start=</s>") == "model?start=</s>"
-    assert text_display.short_name("/a/b/model/") == "model"
-    assert text_display.short_name("C:\\models\\m") == "m"

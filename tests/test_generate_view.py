@@ -1,4 +1,4 @@
-"""Several models write side by side: what may be asked, and that writing in turn changes no text."""
+"""Several models write side by side: what may be asked, and that turns change no text."""
 
 from __future__ import annotations
 

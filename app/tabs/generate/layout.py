@@ -14,7 +14,7 @@ from ... import example_texts
 from ...components import StreamView, busy, done
 from ...components.stream import stopped
 from ...compute import generate
-from ...requests import generation_request
+from ...requests import ENSEMBLE_OPERATOR, generation_request
 from ...state import AppState
 from .. import examples
 from ..events import report_errors
@@ -109,8 +109,9 @@ def _fields(state: AppState, prompt: gr.Textbox) -> Fields:
         return Fields(
             prompt=prompt,
             operator=gr.Dropdown(
-                list(fuse.LABEL_FREE), value="confidence", label="Fusion operator",
-                info="how sources weigh", elem_id="writer-operator", min_width=140,
+                [name for name, operator in fuse.OPERATORS.items() if operator.label_free],
+                value=ENSEMBLE_OPERATOR, label="Fusion operator", info="how sources weigh",
+                elem_id="writer-operator", min_width=140,
             ),
             new_tokens=gr.Number(
                 min(64, most), label="New tokens", info=f"at most {most:,}",

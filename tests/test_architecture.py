@@ -176,3 +176,14 @@ def test_the_order_of_the_app_is_what_was_agreed() -> None:
     assert [room for room in order if room in wanted] == wanted
     assert "compute" in app_imports(APP / "state.py", APP)
     assert app_imports(APP / "api.py", APP) >= {"tabs", "state"}
+
+
+def test_no_room_of_the_app_asks_for_an_operator_by_name() -> None:
+    """What depends on an operator reads its flags, so that a new one needs no page."""
+    from fusion_core import fuse
+
+    may = {APP / "requests.py", APP / "tabs" / "learn" / "view.py"}  # a default, and an example
+    for path in set(APP_FILES) - may:
+        tree = ast.parse(path.read_text("utf-8"))
+        words = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        assert not words & set(fuse.OPERATORS), path

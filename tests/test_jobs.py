@@ -263,6 +263,72 @@ def test_the_secret_survives_a_restart(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / ".secret").stat().st_mode & 0o777 == 0o600
 
 
+# Trainings whose baseline was called "twin" -----------------------------------------------------
+
+
+def former(made: job.Job) -> None:
+    """Name a training's files as they were named when the baseline was the twin."""
+    for path in made.folder.glob("baseline*"):
+        path.rename(made.folder / path.name.replace("baseline", "twin"))
+    words = json.loads((made.folder / "job.json").read_bytes())
+    words["parts"] = ["fused", "twin"]
+    words["about"]["twin"] = words["about"].pop("baseline")
+    (made.folder / "job.json").write_text(json.dumps(words))
+
+
+def test_former_trainings_are_listed_started_and_deleted(begun: list[Path], tmp_path: Path) -> None:
+    found, key = JobStore(root=tmp_path), store.new_key()
+    made = found.create(key, planned(), "cpu")
+    assert {p.name for p in made.folder.iterdir()} >= {"baseline.yaml", "baseline.wait"}
+    former(made)
+    old = JobStore(root=tmp_path).get(key, made.id)
+    assert found.list(key) == [old] and old.parts == ("fused", "baseline")
+    assert states(found, key, made.id) == ["waiting", "waiting"]
+    assert old.config("baseline") == old.config("fused").twin()
+    for _ in range(3):
+        found._queue.tick()
+    assert begun == [made.folder / "fused", made.folder / "twin"]
+    with zipfile.ZipFile(downloads.Downloads().prepare(old)[0]) as packed:
+        assert {"run.yaml", "baseline.yaml"} <= set(packed.namelist())
+    view.keep_samples(old, ["a"], [["b", "c"]], ["before", "baseline"])
+    samples = made.folder / view.SAMPLES
+    samples.write_text(samples.read_text().replace('"baseline"', '"twin"'))
+    assert view.samples(old)[0]["texts"] == [
+        ["before", "before", "b"],
+        ["baseline", "text alone", "c"],
+    ]
+    found.delete(key, made.id)
+    assert found.list(key) == [] and not made.folder.exists()
+
+
+def test_former_trainings_stop_go_on_and_can_be_used(tmp_path: Path) -> None:
+    found, key = JobStore(Limits(in_event=True, train_seconds=60), tmp_path), store.new_key()
+    made = found.create(key, planned(replace(FORM, steps=3)), "cpu")
+    former(made)
+    found.stop(key, made.id)
+    assert states(found, key, made.id) == ["stopped", "stopped"]
+    found.resume(key, made.id)
+    assert {p.name for p in made.folder.glob("*.wait")} == {"fused.wait", "twin.wait"}
+    for _ in found.work(key, made.id):
+        pass
+    assert states(found, key, made.id) == ["finished", "finished"]
+    assert (made.folder / "twin" / "model").is_dir() and not (made.folder / "baseline").exists()
+    names = dict(found.trained(key))
+    name = next(n for label, n in names.items() if label.endswith("text alone"))
+    assert found.resolve(name) == made.folder / "twin" / "model"
+    assert found.resolve(name.replace("baseline", "twin")) == found.resolve(name)
+    assert found.label(name) == "#1 text alone"
+    old = found.get(key, made.id)
+    shown = json.loads(view.show(old, view.MetricsReader()).view)
+    assert [p["part"] for p in shown["parts"]] == ["fused", "baseline"]
+    assert None not in shown["table"][0]
+    assert view.writers(old)["baseline"] == str(made.folder / "twin" / "model")
+    files = [Path(f).name for f in downloads.Downloads().prepare(old)]
+    assert files == ["run.zip", "metrics.csv", "fused-model.zip", "baseline-model.zip"]
+    found.delete(key, made.id)
+    assert found.list(key) == []
+
+
 # The queue --------------------------------------------------------------------------------------
 
 

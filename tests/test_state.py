@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
-from app import limits
+from app import api, limits
 from app import state as states
 from app.compute import analyze, model_cache, progress
 from app.compute.model_cache import ModelCache
 from app.limits import Limits
 from app.requests import AnalysisRequest, analysis_request
 from app.state import AppState, KeptAnalysis
+from app.tabs import sidebar
 from app.tabs.align.layout import _questions
-from fusion_core import errors
+from app.tabs.generate import layout as generate_layout
+from fusion_core import errors, fuse
+from fusion_core.config import FusionConfig
 from fusion_core.errors import FusionError, InputError
 
 
@@ -276,3 +281,33 @@ def test_a_page_that_leaves_in_the_middle_keeps_nobody_waiting(tiny_state: AppSt
     for _ in range(2):  # a failure is over, too
         with pytest.raises(InputError, match="named twice"):
             list(tiny_state.analyze(refused))
+
+
+# Defaults -----------------------------------------------------------------------------------------
+
+
+def test_page_and_endpoints_begin_with_the_fusion_of_the_command_line() -> None:
+    """Which is that of the settings. The page began with another level, and figures differed."""
+    usual = vars(FusionConfig())
+    keys = ("strategy", "operator", "level", "top_k")
+    state = AppState(Limits())
+    with gr.Blocks():
+        settings = sidebar.build(state)
+    assert {key: getattr(settings, key).value for key in keys} == {key: usual[key] for key in keys}
+    for function in api._reading(state)[1:]:
+        given = {n: p.default for n, p in inspect.signature(function).parameters.items()}
+        assert {key: given[key] for key in keys} == {key: usual[key] for key in keys}
+
+
+def test_a_new_operator_is_offered_and_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = AppState(Limits())
+    monkeypatch.setitem(fuse.OPERATORS, "median", fuse.OPERATORS["mean"])
+    with gr.Blocks():
+        settings = sidebar.build(state)
+        writers = generate_layout.build(state, settings)
+    offered = [value for _, value in settings.operator.choices]
+    assert offered == list(fuse.OPERATORS) and "median" in offered
+    assert ("median", "median") in writers.linked["writer"].choices
+    for function in [api._reading(state)[2], api._writing(state)]:
+        assert "mean or product" not in (api._answered(function).__doc__ or "")
+        assert "product or median." in (api._answered(function).__doc__ or "")

@@ -52,10 +52,11 @@ def _choices() -> dict[str, str]:
 
 def connect(state: AppState, jobs: JobStore) -> None:
     """Add the endpoints to the `arguments.Page` that is being built."""
-    groups = {
-        "analyze": _reading(state),
-        "generate": [_writing(state)],
-        "train-plan": _training(state, jobs),
+    here = Endpoints(state, jobs)
+    groups: dict[str, list[Callable[..., Report]]] = {
+        "analyze": [here.align, here.distributions, here.fuse],
+        "generate": [here.generate],
+        "train-plan": [here.train, here.run_status],
     }
     for group, functions in groups.items():
         for function in functions:
@@ -72,7 +73,6 @@ def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
 
     Arguments have been checked by the `arguments.Page` on which the endpoint is.
     """
-    function.__doc__ = (function.__doc__ or "").format(**_choices())
 
     @wraps(function)
     def answer(*args: Any, **kwargs: Any) -> Report:
@@ -84,13 +84,19 @@ def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
                 raise
             raise refused(said) from error
 
+    answer.__doc__ = (function.__doc__ or "").format(**_choices())
     return answer
 
 
-def _reading(state: AppState) -> list[Callable[..., Report]]:
-    tokenizer = lru_cache(maxsize=32)(models.load_tokenizer)
+class Endpoints:
+    """What programs may call; descriptions name choices between braces."""
 
-    def align(target: str, sources: list[str], text: str, method: str = "bytes") -> Report:
+    def __init__(self, state: AppState, jobs: JobStore) -> None:
+        """Take what the page works on, too."""
+        self._state, self._jobs = state, jobs
+        self._tokenizer = lru_cache(maxsize=32)(models.load_tokenizer)
+
+    def align(self, target: str, sources: list[str], text: str, method: str = "bytes") -> Report:
         """Align the tokens of several models on one text, byte for byte.
 
         Args:
@@ -104,11 +110,12 @@ def _reading(state: AppState) -> list[Callable[..., Report]]:
             bytes, target (its tokens with byte offsets), and for each source its tokens, groups of
             tokens that close at the same byte, and coverage.
         """
-        request = analysis_request(state.limits, target, sources, text)
-        first, *others = [tokenizer(name) for name in request.names]
+        request = analysis_request(self._state.limits, target, sources, text)
+        first, *others = [self._tokenizer(name) for name in request.names]
         return reports.align_report(*pipeline.align(first, others, text, method))
 
     def fuse(
+        self,
         target: str,
         sources: list[str],
         text: str,
@@ -132,11 +139,12 @@ def _reading(state: AppState) -> list[Callable[..., Report]]:
             For each target token the fused row, its winner, weights, kept mass and where each fused
             token's probability came from; bits per byte of every model and of the fused rows.
         """
-        kept = _kept(state, target, sources, text, operator, level, strategy, top_k)
+        kept = self._kept(target, sources, text, operator, level, strategy, top_k)
         pieces = [kept.pieces[name] for name in kept.request.sources]
         return reports.fused_report(kept.analysis, kept.pieces[kept.request.target], pieces)
 
     def distributions(
+        self,
         target: str,
         sources: list[str],
         text: str,
@@ -162,14 +170,11 @@ def _reading(state: AppState) -> list[Callable[..., Report]]:
             The token; for each source its own row, what was carried over, kept mass and
             cross-entropy in nats; the target's own row; the fused row and its winner.
         """
-        kept = _kept(state, target, sources, text, operator, level, strategy, top_k)
+        kept = self._kept(target, sources, text, operator, level, strategy, top_k)
         return cards(kept.analysis, index, kept.pieces)
 
-    return [align, distributions, fuse]
-
-
-def _writing(state: AppState) -> Callable[..., Report]:
     def generate(
+        self,
         target: str,
         sources: list[str],
         prompt: str,
@@ -195,7 +200,7 @@ def _writing(state: AppState) -> Callable[..., Report]:
             The continuations: target, sources by name, and ensemble.
         """
         asked = generation_request(
-            state.limits,
+            self._state.limits,
             target,
             sources,
             prompt,
@@ -205,14 +210,11 @@ def _writing(state: AppState) -> Callable[..., Report]:
             top_p=top_p,
             seed=seed,
         )
-        last(state.models.loading(asked.names))
-        return writing.texts(state.models.key, asked)
+        last(self._state.models.loading(asked.names))
+        return writing.texts(self._state.models.key, asked)
 
-    return generate
-
-
-def _training(state: AppState, jobs: JobStore) -> list[Callable[..., Report]]:
     def train(
+        self,
         target: str,
         sources: list[str],
         text: str = "",
@@ -253,23 +255,17 @@ def _training(state: AppState, jobs: JobStore) -> list[Callable[..., Report]]:
         Returns:
             key and run, for run_status; parts, steps, and about how many seconds it takes.
         """
-        first, *others = model_names(state.limits, target, sources)
+        first, *others = model_names(self._state.limits, target, sources)
+        fusion = {"operator": operator, "level": level, "strategy": strategy}
         form = Form(
-            target=first,
-            sources=tuple(others),
-            fusion={"operator": operator, "level": level, "strategy": strategy},
-            domains=tuple(domains),
-            kilobytes=kilobytes,
-            text=text,
-            steps=steps,
-            lm_weight=lm_weight,
-            lora=lora,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            baseline=baseline,
-            seed=seed,
-        )
-        key = key or new_key()
+            first, tuple(others), fusion, domains=tuple(domains), kilobytes=kilobytes, text=text,
+            steps=steps, lm_weight=lm_weight, lora=lora, learning_rate=learning_rate,
+            batch_size=batch_size, baseline=baseline, seed=seed,
+        )  # fmt: skip
+        return self._start(form, key or new_key())
+
+    def _start(self, form: Form, key: str) -> Report:
+        state, jobs = self._state, self._jobs
         jobs.check_room(key)
         plan = make_plan(form, state.limits, state.device, jobs.root, training.measure)
         plan.estimate.check()
@@ -279,7 +275,7 @@ def _training(state: AppState, jobs: JobStore) -> list[Callable[..., Report]]:
         about = {"parts": list(job.parts), "steps": plan.steps, "seconds": plan.seconds}
         return {"key": key, "run": job.id} | about
 
-    def run_status(key: str, run: str) -> Report:
+    def run_status(self, key: str, run: str) -> Report:
         """Say how far a training is.
 
         Args:
@@ -290,22 +286,18 @@ def _training(state: AppState, jobs: JobStore) -> list[Callable[..., Report]]:
             For each part ("fused", "baseline") its state, stage, step, seconds that are left, why
             it failed, the last metrics, and once it is finished bits per byte before and after.
         """
-        job = jobs.get(key, run)
+        job = self._jobs.get(key, run)
         parts = {}
         for part, now in job.statuses().items():
             lines = [x for x in runs.metrics(job.run(part)) if "loss" in x]
             parts[part] = asdict(now) | {"metrics": lines[-1] if lines else None}
         return {"run": job.id, "name": job.name, "parts": parts}
 
-    return [train, run_status]
-
-
-def _kept(
-    state: AppState, target: str, sources: list[str], text: str, *fusion: Any
-) -> KeptAnalysis:
-    names = ("operator", "level", "strategy", "top_k")
-    options = dict(zip(names, fusion, strict=True))
-    return last(state.analyze(analysis_request(state.limits, target, sources, text, **options)))
+    def _kept(self, target: str, sources: list[str], text: str, *fusion: Any) -> KeptAnalysis:
+        options = dict(zip(("operator", "level", "strategy", "top_k"), fusion, strict=True))
+        limits = self._state.limits
+        request = analysis_request(limits, target, sources, text, **options)
+        return last(self._state.analyze(request))
 
 
 def last(steps: Iterator[Any]) -> Any:

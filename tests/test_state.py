@@ -294,7 +294,8 @@ def test_page_and_endpoints_begin_with_the_fusion_of_the_command_line() -> None:
     with gr.Blocks():
         settings = sidebar.build(state)
     assert {key: getattr(settings, key).value for key in keys} == {key: usual[key] for key in keys}
-    for function in api._reading(state)[1:]:
+    here = api.Endpoints(state, None)  # type: ignore[arg-type]
+    for function in (here.fuse, here.distributions):
         given = {n: p.default for n, p in inspect.signature(function).parameters.items()}
         assert {key: given[key] for key in keys} == {key: usual[key] for key in keys}
 
@@ -308,6 +309,7 @@ def test_a_new_operator_is_offered_and_described(monkeypatch: pytest.MonkeyPatch
     offered = [value for _, value in settings.operator.choices]
     assert offered == list(fuse.OPERATORS) and "median" in offered
     assert ("median", "median") in writers.linked["writer"].choices
-    for function in [api._reading(state)[2], api._writing(state)]:
+    here = api.Endpoints(state, None)  # type: ignore[arg-type]
+    for function in (here.fuse, here.generate):
         assert "mean or product" not in (api._answered(function).__doc__ or "")
         assert "product or median." in (api._answered(function).__doc__ or "")

@@ -13,7 +13,6 @@ from fusion_core.errors import InputError
 from fusion_core.records import Analysis, RowKind, SourceReading
 from fusion_core.reports import SHOWN_BARS, Piece, bars_report, rounded
 from fusion_core.text_display import around, visible
-from fusion_core.text_display import characters as characters_of
 
 from .view import ALL_ALIKE, winners
 
@@ -181,21 +180,13 @@ def characters(
     at = int(np.searchsorted(readers[0].positions, byte))
     if at >= len(readers[0].positions) or readers[0].positions[at] != byte:
         return None
-    shares = []
-    for reader in readers:
-        given = dict(zip(reader.characters, reader.probs[at].tolist(), strict=True))
-        given |= {
-            "".join(f"\\x{b:02x}" for b in part): p
-            for part, p in zip(reader.parts, reader.partial[at].tolist(), strict=True)
-        }
-        shares.append(given)
-    follows = characters_of(target.data[byte : byte + 64].decode("utf-8", "ignore"))[:1]
+    shares = [_shares(reader, at) for reader in readers]
     best: dict[str, float] = {}
     for given in shares:
         for label, p in given.items():
             best[label] = max(best.get(label, 0.0), p)
     labels = sorted(best, key=lambda c: -best[c])[:SHOWN_CHARACTERS]
-    observed = follows[0][:1] if follows else ""
+    observed = target.data[byte : byte + 4].decode("utf-8", "ignore")[:1]
     if observed and observed not in labels:
         labels.append(observed)
     names = ["target", *(f"source {i}" for i in range(len(analysis.sources))), "fused"]
@@ -203,16 +194,10 @@ def characters(
     for name, reader, given in zip(names, readers, shares, strict=True):
         shown = [given.get(label, 0.0) for label in labels]
         end, unknown = float(reader.end[at]), float(reader.unknown[at])
-        other = max(0.0, 1.0 - sum(shown) - end - unknown)
+        rest = {"other": max(0.0, 1.0 - sum(shown) - end - unknown), "end": end, "unknown": unknown}
         rows.append(
-            {
-                "role": name,
-                "name": reader.model,
-                "shares": [round(p, 5) for p in shown],
-                "other": round(other, 5),
-                "end": round(end, 5),
-                "unknown": round(unknown, 5),
-            }
+            {"role": name, "name": reader.model, "shares": [round(p, 5) for p in shown]}
+            | {part: round(p, 5) for part, p in rest.items()}
         )
     return {
         "index": index,
@@ -220,3 +205,10 @@ def characters(
         "labels": [[visible(label), label == observed] for label in labels],
         "readers": rows,
     }
+
+
+def _shares(reader: NextCharacters, at: int) -> dict[str, float]:
+    """Return the probability of each character, and of each part of one as bytes."""
+    given = dict(zip(reader.characters, reader.probs[at].tolist(), strict=True))
+    parts = zip(reader.parts, reader.partial[at].tolist(), strict=True)
+    return given | {"".join(f"\\x{b:02x}" for b in part): p for part, p in parts}

@@ -59,6 +59,21 @@ def build(limits: Limits) -> Fields:
         Form.steps, label="Steps of each part", info=f"up to {limits.steps:,}", visible=False,
         elem_id="train-steps",
     )  # fmt: skip
+    found = {"preset": preset, "steps": steps} | _texts(limits) | _objective() | _more()
+    quiet: dict[str, Any] = {
+        "queue": False, "show_progress": "hidden", "api_visibility": "private"
+    }  # fmt: skip
+    preset.change(
+        # A link sets the preset without an `input`, and the text beside it stays as it says.
+        lambda name: gr.Number(visible=name in PRESETS and PRESETS[name].seconds is None),
+        preset, steps, **quiet,
+    )  # fmt: skip
+    preset.input(lambda name: PRESETS[name or FIRST].kilobytes, preset, found["kilobytes"], **quiet)
+    return Fields(**found)
+
+
+def _texts(limits: Limits) -> dict[str, Any]:
+    """Lay out what is read."""
     domains = gr.CheckboxGroup(
         list(DOMAINS), value=list(DOMAINS), label="Toy text", elem_id="train-domains",
     )  # fmt: skip
@@ -75,6 +90,11 @@ def build(limits: Limits) -> Fields:
             label=f"or a .txt, .jsonl or .parquet file, up to {size_of(limits.data_bytes)}",
             type="filepath", height=110, elem_id="train-file",
         )  # fmt: skip
+    return {"domains": domains, "kilobytes": kilobytes, "text": text, "file": file}
+
+
+def _objective() -> dict[str, Any]:
+    """Lay out what is learnt."""
     with gr.Row():
         lm_weight = gr.Number(
             Form.lm_weight, label="λ", info="1: text alone, 0: fused rows alone", step=0.1,
@@ -88,48 +108,25 @@ def build(limits: Limits) -> Fields:
         Form.baseline, label="Train the baseline, too", elem_id="train-baseline",
         info="the same run on the text alone, to compare with",
     )  # fmt: skip
+    return {"lm_weight": lm_weight, "learning_rate": rate, "baseline": baseline}
+
+
+def _more() -> dict[str, Any]:
+    """Lay out what is seldom changed."""
     with gr.Accordion("More settings", open=False, elem_id="train-more"):
         lora = gr.Radio(
             [FULL, LORA], value=FULL, label="What is trained", elem_id="train-lora",
         )  # fmt: skip
         with gr.Row():
             batch = gr.Number(
-                Form.batch_size,
-                label="Batch",
-                info="blocks a step",
-                elem_id="train-batch",
+                Form.batch_size, label="Batch", info="blocks a step", elem_id="train-batch",
                 min_width=120,
-            )
+            )  # fmt: skip
             seed = gr.Number(
-                Form.seed,
-                label="Seed",
-                info="of text and order",
-                elem_id="train-seed",
+                Form.seed, label="Seed", info="of text and order", elem_id="train-seed",
                 min_width=120,
-            )
-    preset.change(
-        # A link sets the preset without an `input`, and the text beside it stays as it says.
-        lambda name: gr.Number(visible=name in PRESETS and PRESETS[name].seconds is None),
-        preset, steps, queue=False, show_progress="hidden", api_visibility="private",
-    )  # fmt: skip
-    preset.input(
-        lambda name: PRESETS[name or FIRST].kilobytes,
-        preset, kilobytes, queue=False, show_progress="hidden", api_visibility="private",
-    )  # fmt: skip
-    return Fields(
-        preset,
-        domains,
-        kilobytes,
-        text,
-        file,
-        steps,
-        lm_weight,
-        rate,
-        baseline,
-        lora,
-        batch,
-        seed,
-    )
+            )  # fmt: skip
+    return {"lora": lora, "batch_size": batch, "seed": seed}
 
 
 def form(limits: Limits, values: Sequence[Any]) -> Form:

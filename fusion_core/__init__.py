@@ -5,6 +5,7 @@ The rooms, in the order in which they may import one another (a test reads the i
     errors < numerics < records < config   data and checks only
     records.reading                        TextReading, Projection, FusedText, whose methods call
                                            the rooms that make the next of them
+    text_display                           text -> grapheme clusters, cells, signs
 
     the stages
       io          file                     -> texts; files written whole or not at all
@@ -26,7 +27,7 @@ The rooms, in the order in which they may import one another (a test reads the i
     pipeline < compare                     read, project, fuse, in this order
     cache.building, generate, benchmark    many texts; texts that are written; toy tasks
     train < runs                           a run's settings -> a trained model, in its own process
-    reports                                records -> JSON objects and tables
+    reports < plots                        records -> JSON objects and tables; Plotly figures
     commands < cli, __main__               the command line
     zoo.build, zoo.__main__                how the embedded models were made
 
@@ -34,7 +35,7 @@ Stages take records and give records. They do not import one another, with these
 `mapping`, `models`, `characters` and `project` hold a `tokens.TextTokenizer`; `mapping` counts the
 pairs that `align` finds; `models` finds embedded models through `zoo`; `project` aligns windows and
 asks a `mapping.VocabMapping`; what they write goes through `io`. Nothing here imports gradio or
-`app`, and plotly where it is called alone.
+`app`; `plots` alone imports plotly, when it draws.
 """
 
 __version__ = "0.1.0"

@@ -80,7 +80,7 @@ def test_generate_has_the_limits_of_the_page(client: Any) -> None:
 
 def test_a_training_is_started_and_followed(client: Any) -> None:
     asked = {"target": "zoo:llama", "sources": SOURCES[:1], "domains": ["Code"], "kilobytes": 4}
-    started = client.predict(**asked, steps=3, twin=False, api_name="/train")
+    started = client.predict(**asked, steps=3, baseline=False, api_name="/train")
     assert started["parts"] == ["fused"] and started["steps"] == 3
     until = time.monotonic() + 90
     while True:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app import plots
-from fusion_core import pipeline
+from fusion_core import pipeline, plots
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
 

@@ -15,7 +15,6 @@ from fusion_core.align import by_bytes
 from fusion_core.config import Truncation
 from fusion_core.mapping import transport
 from fusion_core.project import attribution
-from fusion_core.project import attribution
 from fusion_core.records import RowKind, SparseRows
 
 TEXTS = ["the cat sat", " the the, 東京 cats", "a\nthe cats 東 é", "sat thesat", "Tom"]

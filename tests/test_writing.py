@@ -15,7 +15,7 @@ from app import session as sessions
 from app import work_writing, writing
 from app.limits import Limits
 from app.session import Session
-from app.tabs import generate as generate_tab
+from app.tabs.generate import layout as generate_tab
 from app.writing import Batch, WriteRequest
 from fusion_core.errors import FusionError, InputError
 from fusion_core.generate import Ensemble, Step, generate, stream

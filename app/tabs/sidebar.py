@@ -10,6 +10,7 @@ import gradio as gr
 
 from fusion_core import fuse, mapping, zoo
 
+from ..components import scripts
 from ..limits import GIB
 from ..session import Session
 from ..work import Request
@@ -112,5 +113,5 @@ def build(session: Session) -> Settings:
         elem_classes="fl-limits",
     )
     copy = gr.Button("Copy link to this view", size="sm", elem_id="copy-link")
-    copy.click(None, None, copy, js="async () => await window.fuselab.copy()")
+    copy.click(None, None, copy, js=scripts.call("links.js", "copy"))
     return settings

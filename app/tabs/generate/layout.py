@@ -10,13 +10,13 @@ import gradio as gr
 
 from fusion_core import fuse
 
-from .. import work_writing, writing
-from ..components import StreamView, busy, done
-from ..components.stream import stopped
-from ..session import Session
-from . import examples
-from .answer import told
-from .sidebar import Settings
+from ... import work_writing, writing
+from ...components import StreamView, busy, done
+from ...session import Session
+from .. import examples
+from ..answer import told
+from ..sidebar import Settings
+from .component import stopped
 
 INTRO = (
     "The target, every source and all of them fused continue one prompt, a token each in turn. "

@@ -12,12 +12,12 @@ import gradio as gr
 from fusion_core import fuse
 from fusion_core.records import Analysis
 
-from .. import texts, views
-from ..components import AlignmentView, busy, done
-from ..session import Session
-from . import examples
-from .answer import told
-from .sidebar import Settings
+from ... import texts, views
+from ...components import AlignmentView, busy, done, scripts
+from ...session import Session
+from .. import examples
+from ..answer import told
+from ..sidebar import Settings
 
 INTRO = (
     "Equal bytes stand under one another; the target is the lowest lane. Choose one of its tokens "
@@ -82,9 +82,7 @@ def build(session: Session, settings: Settings) -> Tab:
     view.characters(
         ask, view, view, trigger_mode="once", concurrency_id="analyse", concurrency_limit=2, **quiet
     )
-    view.change(
-        None, view, None, js="(v) => { window.fuselab?.set('token', v ? v.index + 1 : null); }"
-    )
+    view.change(None, view, None, js=scripts.call("links.js", "linkToken"))
     return Tab(text, view, run, token)
 
 

@@ -13,13 +13,13 @@ import gradio as gr
 
 from fusion_core.errors import size_of
 
-from ..components import PlotlyPanel, RunView, done
-from ..jobs import Jobs
-from ..session import Session
-from . import train_fields
-from .sidebar import Settings
-from .train_fields import Fields
-from .train_page import DELETE, NOTHING, Board, Page
+from ...components import PlotlyPanel, RunView, done
+from ...jobs import Jobs
+from ...session import Session
+from .. import train_fields
+from ..sidebar import Settings
+from ..train_fields import Fields
+from ..train_page import DELETE, NOTHING, Board, Page
 
 INTRO = (
     "The target learns from your text and from the fused rows of all sources; its twin learns from "
@@ -118,7 +118,7 @@ def _board() -> Board:
         delete = gr.Button(DELETE, elem_id="train-delete", **small)
     view = RunView(notice=done(NOTHING),
                    elem_id="train-view")  # fmt: skip
-    curves = PlotlyPanel.served(elem_id="train-curves")
+    curves = PlotlyPanel(elem_id="train-curves")
     written = RunView(elem_id="train-written")
     with gr.Row():
         samples = gr.Button(

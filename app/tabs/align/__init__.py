@@ -1,0 +1,5 @@
+"""The Align tab."""
+
+from .layout import Tab, build
+
+__all__ = ["Tab", "build"]

@@ -1,0 +1,5 @@
+"""The Fuse tab."""
+
+from .layout import build
+
+__all__ = ["build"]

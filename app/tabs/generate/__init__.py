@@ -1,0 +1,5 @@
+"""The Generate tab."""
+
+from .layout import build
+
+__all__ = ["build"]

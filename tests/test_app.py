@@ -149,7 +149,7 @@ def test_hostile_text_is_text(visit: Callable[..., Any]) -> None:
     shown = axis(page)
     assert "<imgsrc=xonerror=alert(1)>" in shown and "${alert(1)}" in shown and "</s>" in shown
     assert "\u202e" not in shown and "\u2066" not in shown
-    page.locator(".fl-twin summary").click()
+    page.locator(".fl-table-view summary").click()
     page.locator(".fl-target .fl-token[data-link='3']").click()
     cards_for(page, 3)
     page.locator(".fl-target .fl-token[data-link='5']").hover()

@@ -1,11 +1,22 @@
-"""Gradio components of this app: static templates, data in props, DOM made with `textContent`."""
+"""Gradio components of this app: static templates, data in props, DOM made with `textContent`.
 
-from .alignment import AlignmentView
-from .fuse_view import FuseView
+A tab's own component is in its folder, beside its scripts and styles; it is imported when it is
+asked for, because the folder's package imports from here.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .panel import Panel, busy, done, failed
 from .plotly_panel import PlotlyPanel
-from .run_view import RunView
-from .stream import StreamView
+
+if TYPE_CHECKING:
+    from ..tabs.align.component import AlignmentView
+    from ..tabs.fuse.component import FuseView
+    from ..tabs.generate.component import StreamView
+    from ..tabs.train.component import RunView
 
 __all__ = [
     "AlignmentView",
@@ -18,3 +29,12 @@ __all__ = [
     "done",
     "failed",
 ]
+
+_TABS = {"AlignmentView": "align", "FuseView": "fuse", "StreamView": "generate", "RunView": "train"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a tab's component."""
+    if name not in _TABS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"..tabs.{_TABS[name]}.component", __name__), name)

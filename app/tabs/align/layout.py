@@ -12,7 +12,7 @@ import gradio as gr
 from fusion_core.errors import FusionError, InputError
 
 from ... import example_texts
-from ...components import AlignmentView, busy, done
+from ...components import AlignmentView, busy, done, scripts
 from ...state import AppState, KeptAnalysis
 from .. import examples
 from ..events import report_errors
@@ -84,9 +84,7 @@ def build(state: AppState, settings: Settings) -> Tab:
         ask, score, score, trigger_mode="once", concurrency_id="analyze", concurrency_limit=2,
         **quiet,
     )  # fmt: skip
-    score.change(
-        None, score, None, js="(v) => { window.fuselab?.set('token', v ? v.index + 1 : null); }"
-    )
+    score.change(None, score, None, js=scripts.call("links.js", "linkToken"))
     return Tab(text, score, run, token)
 
 

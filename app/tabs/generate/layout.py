@@ -12,7 +12,6 @@ from fusion_core import fuse
 
 from ... import example_texts
 from ...components import StreamView, busy, done
-from ...components.stream import stopped
 from ...compute import generate
 from ...requests import ENSEMBLE_OPERATOR, generation_request
 from ...state import AppState
@@ -20,6 +19,7 @@ from .. import examples
 from ..events import report_errors
 from ..sidebar import Settings
 from . import view as views
+from .component import stopped
 
 INTRO = (
     "The target, every source and all of them fused continue one prompt, a token each in turn. "

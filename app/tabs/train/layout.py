@@ -118,7 +118,7 @@ def _board() -> Board:
         delete = gr.Button(DELETE, elem_id="train-delete", **small)
     view = RunView(notice=done(NOTHING),
                    elem_id="train-view")  # fmt: skip
-    curves = PlotlyPanel.served(elem_id="train-curves")
+    curves = PlotlyPanel(elem_id="train-curves")
     written = RunView(elem_id="train-written")
     with gr.Row():
         samples = gr.Button(

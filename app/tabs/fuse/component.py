@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .panel import Panel
+from ...components.panel import Panel
 
 
 class FuseView(Panel):
@@ -12,6 +12,7 @@ class FuseView(Panel):
     ``{"strategy"}``; the event `choose` tells of it.
     """
 
-    scripts = ("fuse_view.js",)
-    styles = ("cards.css", "fuse_view.css")
+    script = "tabs/fuse/view.js"
+    styles = ("tabs/fuse/view.css",)
+    triggers = ("choose",)
     name = "fl-fusing"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .panel import Panel
+from ...components.panel import Panel
 
 
 class AlignmentView(Panel):
@@ -13,6 +13,7 @@ class AlignmentView(Panel):
     has nothing yet, the event `characters` asks for it.
     """
 
-    scripts = ("score.js", "cards.js", "panels.js", "ask.js", "walk.js", "view.js")
-    styles = ("score.css", "cards.css")
+    script = "tabs/align/view.js"
+    styles = ("tabs/align/view.css",)
+    triggers = ("characters",)
     name = "fl-alignment"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .panel import Panel
+from ...components.panel import Panel
 
 
 class StreamView(Panel):
@@ -14,8 +14,8 @@ class StreamView(Panel):
     draws what is new.
     """
 
-    scripts = ("stream_token.js", "stream.js")
-    styles = ("cards.css", "stream.css")
+    script = "tabs/generate/view.js"
+    styles = ("tabs/generate/view.css",)
     name = "fl-stream"
 
 

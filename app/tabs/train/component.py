@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .panel import Panel
+from ...components.panel import Panel
 
 
 class RunView(Panel):
@@ -12,6 +12,6 @@ class RunView(Panel):
     `curves.comparison`; ``samples`` are ``{"prompt", "texts": [[label, text], …]}``.
     """
 
-    scripts = ("run_view.js",)
-    styles = ("cards.css", "run_view.css")
+    script = "tabs/train/view.js"
+    styles = ("tabs/train/view.css",)
     name = "fl-run"

@@ -124,7 +124,10 @@ class AppState:
     def _analyzed(self, id_: str, request: AnalysisRequest) -> Iterator[str | KeptAnalysis]:
         loaded = yield from self.models.loading(request.names)
         yield "Reading the text with every model …"
-        for step in analyze.analyze(self.models.key, request):
+        # No rows outlive a call on a lent device: it compares as well, once for a text.
+        with self._lock:
+            compare = device.LENT and _any_operator(request) not in self._comparisons
+        for step in analyze.analyze(self.models.key, request, compare):
             if isinstance(step, str):
                 yield step
                 continue

@@ -59,7 +59,7 @@ def lane_text(page: Any, lane: int) -> str:
 
 def test_props_are_no_events() -> None:
     """Gradio takes a prop for an event where the script holds its name in quotes."""
-    from app.components import AlignmentView
+    from app.tabs.align.component import AlignmentView
 
     view = AlignmentView(render=False)
     assert not hasattr(view, "content") and not hasattr(view, "notice")

@@ -12,12 +12,13 @@ import gradio as gr
 from fusion_core.errors import FusionError, InputError
 
 from ... import example_texts
-from ...components import AlignmentView, busy, done, scripts
+from ...components import busy, done, scripts
 from ...state import AppState, KeptAnalysis
 from .. import examples
 from ..events import report_errors
 from ..sidebar import Settings
 from . import cards, view
+from .component import AlignmentView
 
 INTRO = (
     "Equal bytes stand under one another; the target is the lowest lane. Choose one of its tokens "

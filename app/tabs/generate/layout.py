@@ -11,7 +11,7 @@ import gradio as gr
 from fusion_core import fuse
 
 from ... import example_texts
-from ...components import StreamView, busy, done
+from ...components import busy, done
 from ...compute import generate
 from ...requests import ENSEMBLE_OPERATOR, generation_request
 from ...state import AppState
@@ -19,7 +19,7 @@ from .. import examples
 from ..events import report_errors
 from ..sidebar import Settings
 from . import view as views
-from .component import stopped
+from .component import StreamView, stopped
 
 INTRO = (
     "The target, every source and all of them fused continue one prompt, a token each in turn. "

@@ -38,6 +38,22 @@ def test_a_resumed_training_is_the_straight_one(kind: str, tmp_path) -> None:
     check_training(folder, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral", "mamba"])
+def test_a_run_folder_of_an_older_version_goes_on(kind: str, tmp_path) -> None:
+    """Its checkpoints are marked by `whole.json`; `complete.json` is the later name."""
+    folder = tiny.saved(tmp_path / "model", kind)
+    config = settings(folder, tmp_path)
+    _, straight = run(config, tmp_path / "straight")
+    _, first = run(config, tmp_path / "run", stop_after=2)
+    marks = list((tmp_path / "run" / "checkpoints").glob("*/complete.json"))
+    assert marks
+    for mark in marks:
+        mark.rename(mark.with_name("whole.json"))
+    result, second = run(config, tmp_path / "run")
+    assert result["steps"] == 3 and first.losses + second.losses == straight.losses
+    assert same(weights(loaded(tmp_path / "run")), weights(loaded(tmp_path / "straight")))
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral", "qwen2_moe"])
 def test_resumed_adapters_are_the_straight_ones(kind: str, tmp_path) -> None:
     dropout = 0.0 if "m" in kind[:2] or "moe" in kind else 0.2  # peft has none on experts

@@ -27,8 +27,8 @@ from .dataset import (
     pack,
 )
 from .estimate import Estimate, estimate
-from .loop import MODEL, Callbacks, StoppedError, train, versions
-from .pairwise import steps_done, train_pairwise
+from .loop import MODEL, Callbacks, StoppedError, steps_done, train, versions
+from .pairwise import train_pairwise
 from .trainer import FusionTrainer
 
 __all__ = [

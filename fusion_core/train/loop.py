@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from .callbacks import (
     read_complete,
     read_weights,
     remove_incomplete,
+    step_of,
     writing_checkpoint,
 )
 from .checks import check, supports_packing
@@ -38,6 +40,7 @@ from .export import Probe, checksums, export, push
 from .trainer import FusionTrainer, Scorer
 
 MODEL = "model"
+PAIRS, DONE = "pairs", "result.json"
 
 
 class StoppedError(Exception):
@@ -251,3 +254,21 @@ def scorer(target: LoadedModel, texts: dict[str, list[str]]) -> Scorer:
         }
 
     return score
+
+
+def steps_done(folder: Path) -> int:
+    """Return the step from which a run goes on, of pairs or not."""
+    steps = 0
+    for pair in sorted((folder / PAIRS).glob("[0-9]*"), key=lambda p: int(p.name)):
+        finished = pair_result(pair)
+        if finished is None:
+            return steps + steps_done(pair)
+        steps += finished["steps"]
+    last = last_checkpoint(folder / CHECKPOINTS)
+    return steps + (step_of(last) if last else 0)
+
+
+def pair_result(folder: Path) -> dict[str, Any] | None:
+    """Read the result of a pair that is finished; None of another."""
+    file = folder / DONE
+    return json.loads(file.read_text()) if file.is_file() else None

@@ -19,14 +19,21 @@ from fusion_core.config import RunConfig
 from fusion_core.io.files import write_whole
 
 from .adapters import merged, with_adapters
-from .arguments import CHECKPOINTS, HUB, load_target, weights_dtype
-from .callbacks import Metrics, last_checkpoint, step_of
+from .arguments import HUB, load_target, weights_dtype
+from .callbacks import Metrics
 from .data import CACHE, eval_texts
 from .dataset import CachedRowsDataset
 from .export import Probe, checksums, export, push
-from .loop import MODEL, Callbacks, compare_scores, scorer, train
-
-PAIRS, DONE = "pairs", "result.json"
+from .loop import (
+    DONE,
+    MODEL,
+    PAIRS,
+    Callbacks,
+    compare_scores,
+    pair_result,
+    scorer,
+    train,
+)
 
 
 def train_pairwise(config: RunConfig, folder: Path, callbacks: Callbacks) -> dict[str, Any]:
@@ -39,7 +46,7 @@ def train_pairwise(config: RunConfig, folder: Path, callbacks: Callbacks) -> dic
         steps = sum(r["steps"] for r in done)
         pairs = len(config.sources)
         one = config.replace(sources=(source,), pairwise=None, arguments=_unpushed(config))
-        result = _finished(pair) or train(one, pair, _shifted(callbacks, steps, number, pairs))
+        result = pair_result(pair) or train(one, pair, _shifted(callbacks, steps, number, pairs))
         if result["stopped"]:
             return result | {"steps": steps + result["steps"]}
         group.wait()
@@ -87,25 +94,8 @@ def _merge(config: RunConfig, folder: Path, done: list[dict[str, Any]]) -> dict[
     return result
 
 
-def steps_done(folder: Path) -> int:
-    """Return the step from which a run goes on, of pairs or not."""
-    steps = 0
-    for pair in sorted((folder / PAIRS).glob("[0-9]*"), key=lambda p: int(p.name)):
-        finished = _finished(pair)
-        if finished is None:
-            return steps + steps_done(pair)
-        steps += finished["steps"]
-    last = last_checkpoint(folder / CHECKPOINTS)
-    return steps + (step_of(last) if last else 0)
-
-
 def _unpushed(config: RunConfig) -> dict[str, Any]:
     return {k: v for k, v in config.arguments.items() if k not in HUB}
-
-
-def _finished(folder: Path) -> dict[str, Any] | None:
-    file = folder / DONE
-    return json.loads(file.read_text()) if file.is_file() else None
 
 
 def _shifted(callbacks: Callbacks, steps: int, number: int, pairs: int) -> Callbacks:

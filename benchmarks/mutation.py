@@ -10,7 +10,8 @@ its survivors, ``--sample 0`` every mutant.
 
 The mutants are those of cosmic-ray: comparisons, arithmetic, constants by one, and/or, not, loops
 without a round. Of its replacements of an operator only the near ones are taken, since `a ** b` for
-`a + b` is killed by any test at all; what it lacks stands below: keywords that are left out, min
+`a + b` is killed by any test at all, and 0 becomes 1 alone, since axis -1 of a vector is its
+axis 0; what it lacks stands below: keywords that are left out, min
 for max, calls and statements that are skipped. Annotations and decorators do nothing and are left
 alone. Its own runner starts Python for each mutant, where importing torch takes longer than the
 tests. Here everything but the project is imported once, and each mutant is tried in a fork, on a
@@ -42,6 +43,7 @@ from typing import Any
 import parso
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
+from cosmic_ray.operators.number_replacer import NumberReplacer
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator
 
@@ -198,6 +200,8 @@ def mutants(source: str) -> list[Mutant]:
         for i, (start, _) in enumerate(places):
             if any(first <= start < last for first, last in still):
                 continue
+            if isinstance(operator, NumberReplacer) and i % 2 and number_at(source, start) == "0":
+                continue
             changed = mutate_code(source, operator, i)
             # As if `not` were left out; a star among parameters taken for a product.
             if "not not" in changed or re.search(r"[(,]\s*[/+-],", changed):
@@ -207,6 +211,12 @@ def mutants(source: str) -> list[Mutant]:
                 if dump != plain:
                     found.setdefault(dump, named(source, changed))
     return sorted(found.values(), key=lambda m: (m.line, m.new))
+
+
+def number_at(source: str, start: tuple[int, int]) -> str:
+    """Read the number at a line and column."""
+    found = re.match(r"[\w.]+", source.split("\n")[start[0] - 1][start[1] :])
+    return found[0] if found else ""
 
 
 def named(source: str, changed: str) -> Mutant:

@@ -1,25 +1,21 @@
 """The web app: faces over `fusion_core`, which never imports anything from here.
 
-    limits               what one visitor may ask for
-    gpu                  devices that are lent to single calls
-    shelf                loaded models, shared by all
-    work, work_…         what runs models
-    session              limits, models and kept analyses: the state that visitors share
-    job, jobs, turns     trainings: a folder each, a queue
-    forms, courses,      what a visitor fills in -> the settings and texts of a training
-      teaching
-    glyphs, views,       records -> plain data for the page
-      cards, fusing,
-      writing, curves
-    plots                records -> Plotly figures, for notebooks
-    downloads            a training's files
-    components           drawings that Gradio has no component for
-    tabs                 one file a tab: layout and handlers
-    links                settings and text in the address
-    arguments            what is posted is checked before anything is done with it
-    api                  the same for programs
-    ui                   puts the tabs together
+The rooms, each of which may import those above it (a test reads the imports; the packages list
+their rooms in the same way):
 
-What makes plain data imports neither gradio nor torch models; numbers are computed in
-`fusion_core` only.
+    limits          what one visitor may ask for
+    requests        what a visitor asks of the models, checked before anything is loaded
+    compute         what runs models
+    training        trainings of visitors: form, plan, folder, queue, downloads
+    state           loaded models and kept analyses, shared by visitors
+    components      drawings that Gradio has no component for
+    example_texts   texts and prompts to begin with
+    tabs            one folder a tab: layout, and view (records -> plain data for the page)
+    links           settings and text in the address
+    arguments       what is posted is checked before anything is done with it
+    api             the same for programs
+    ui              puts the tabs together
+
+Gradio is imported from `components` on; what makes plain data for the page imports neither it nor
+models. Numbers are computed in `fusion_core` only.
 """

@@ -6,33 +6,57 @@ The same limits hold as on the page. A wrong argument is answered with one sente
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import lru_cache, wraps
 from typing import Any
 
 import gradio as gr
 
+from fusion_core import fuse as fusing
 from fusion_core import models, pipeline, reports, runs
+from fusion_core.config import FusionConfig
 from fusion_core.errors import sentence
+from fusion_core.mapping import STRATEGIES
 
-from . import cards, courses, work_training, work_writing, writing
 from .arguments import refused
-from .forms import DOMAINS as FORM_DOMAINS
-from .forms import Form
-from .jobs import Jobs, new_key
-from .session import Kept, Session
+from .compute import generate as writing
+from .compute import train as training
+from .requests import ENSEMBLE_OPERATOR, analysis_request, generation_request, model_names
+from .state import AppState, KeptAnalysis
+from .tabs.align.cards import cards
+from .training import form as forms
+from .training.form import Form
+from .training.plan import make_plan
+from .training.store import JobStore, new_key
 
 Report = dict[str, Any]
-DOMAINS = list(FORM_DOMAINS)
+DOMAINS = list(forms.DOMAINS)
+USUAL = FusionConfig()
 
 
-def connect(session: Session, jobs: Jobs) -> None:
+def _listed(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
+def _choices() -> dict[str, str]:
+    """Return what the description of an endpoint names between braces."""
+    return {
+        "operators": _listed(fusing.OPERATORS),
+        "label_free": _listed(n for n, o in fusing.OPERATORS.items() if o.label_free),
+        "strategies": _listed(STRATEGIES),
+        "domains": ", ".join(DOMAINS),
+    }
+
+
+def connect(state: AppState, jobs: JobStore) -> None:
     """Add the endpoints to the `arguments.Page` that is being built."""
-    groups = {
-        "analyse": _reading(session),
-        "generate": [_writing(session)],
-        "train-plan": _training(session, jobs),
+    here = Endpoints(state, jobs)
+    groups: dict[str, list[Callable[..., Report]]] = {
+        "analyze": [here.align, here.distributions, here.fuse],
+        "generate": [here.generate],
+        "train-plan": [here.train, here.run_status],
     }
     for group, functions in groups.items():
         for function in functions:
@@ -60,13 +84,19 @@ def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
                 raise
             raise refused(said) from error
 
+    answer.__doc__ = (function.__doc__ or "").format(**_choices())
     return answer
 
 
-def _reading(session: Session) -> list[Callable[..., Report]]:
-    tokenizer = lru_cache(maxsize=32)(models.load_tokenizer)
+class Endpoints:
+    """What programs may call; descriptions name choices between braces."""
 
-    def align(target: str, sources: list[str], text: str, method: str = "bytes") -> Report:
+    def __init__(self, state: AppState, jobs: JobStore) -> None:
+        """Take what the page works on, too."""
+        self._state, self._jobs = state, jobs
+        self._tokenizer = lru_cache(maxsize=32)(models.load_tokenizer)
+
+    def align(self, target: str, sources: list[str], text: str, method: str = "bytes") -> Report:
         """Align the tokens of several models on one text, byte for byte.
 
         Args:
@@ -80,18 +110,19 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
             bytes, target (its tokens with byte offsets), and for each source its tokens, groups of
             tokens that close at the same byte, and coverage.
         """
-        request = session.request(target, sources, text)
-        first, *others = [tokenizer(name) for name in request.names]
+        request = analysis_request(self._state.limits, target, sources, text)
+        first, *others = [self._tokenizer(name) for name in request.names]
         return reports.align_report(*pipeline.align(first, others, text, method))
 
     def fuse(
+        self,
         target: str,
         sources: list[str],
         text: str,
-        operator: str = "min_ce",
-        level: str = "sequence",
-        strategy: str = "prefix",
-        top_k: int = 10,
+        operator: str = USUAL.operator,
+        level: str = USUAL.level,
+        strategy: str = USUAL.strategy,
+        top_k: int = USUAL.top_k,
     ) -> Report:
         """Fuse what several models expect at every token of a text.
 
@@ -99,28 +130,29 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
             target: name of the model in whose tokens is fused.
             sources: names of the models that are fused.
             text: what they read.
-            operator: min_ce, avg_ce, confidence, mean or product.
+            operator: {operators}.
             level: one choice for the whole text ("sequence"), or one for each token ("token").
-            strategy: vocabulary mapping: prefix, exact, mined, statistical, retokenise or ot.
+            strategy: vocabulary mapping: {strategies}.
             top_k: tokens kept of a fused row.
 
         Returns:
             For each target token the fused row, its winner, weights, kept mass and where each fused
             token's probability came from; bits per byte of every model and of the fused rows.
         """
-        kept = _kept(session, target, sources, text, operator, level, strategy, top_k)
+        kept = self._kept(target, sources, text, operator, level, strategy, top_k)
         pieces = [kept.pieces[name] for name in kept.request.sources]
         return reports.fused_report(kept.analysis, kept.pieces[kept.request.target], pieces)
 
     def distributions(
+        self,
         target: str,
         sources: list[str],
         text: str,
         index: int,
-        operator: str = "min_ce",
-        level: str = "sequence",
-        strategy: str = "prefix",
-        top_k: int = 10,
+        operator: str = USUAL.operator,
+        level: str = USUAL.level,
+        strategy: str = USUAL.strategy,
+        top_k: int = USUAL.top_k,
     ) -> Report:
         """Show what every model expected at one token of a text, and what was fused there.
 
@@ -138,18 +170,16 @@ def _reading(session: Session) -> list[Callable[..., Report]]:
             The token; for each source its own row, what was carried over, kept mass and
             cross-entropy in nats; the target's own row; the fused row and its winner.
         """
-        kept = _kept(session, target, sources, text, operator, level, strategy, top_k)
-        return cards.cards(kept.analysis, index, kept.pieces)
+        kept = self._kept(target, sources, text, operator, level, strategy, top_k)
+        return cards(kept.analysis, index, kept.pieces)
 
-    return [align, distributions, fuse]
-
-
-def _writing(session: Session) -> Callable[..., Report]:
     def generate(
+        self,
         target: str,
         sources: list[str],
         prompt: str,
-        operator: str = "confidence",
+        operator: str = ENSEMBLE_OPERATOR,
+        strategy: str = USUAL.strategy,
         max_new_tokens: int = 64,
         temperature: float = 0.8,
         top_p: float = 0.95,
@@ -161,7 +191,8 @@ def _writing(session: Session) -> Callable[..., Report]:
             target: name of the model in whose tokens the fused text is written.
             sources: names of the models that are fused.
             prompt: what is continued.
-            operator: confidence, mean or product.
+            operator: {label_free}.
+            strategy: vocabulary mapping: {strategies}.
             max_new_tokens: most tokens of each text.
             temperature: 0 takes the most probable token.
             top_p: share of the probability that is drawn from.
@@ -170,25 +201,23 @@ def _writing(session: Session) -> Callable[..., Report]:
         Returns:
             The continuations: target, sources by name, and ensemble.
         """
-        asked = writing.request(
-            session,
+        asked = generation_request(
+            self._state.limits,
             target,
             sources,
             prompt,
             operator=operator,
+            strategy=strategy,
             new_tokens=max_new_tokens,
             temperature=temperature,
             top_p=top_p,
             seed=seed,
         )
-        last(session.shelf.loading(asked.names))
-        return work_writing.texts(session.shelf.key, asked)
+        last(self._state.models.loading(asked.names))
+        return writing.texts(self._state.models.key, asked)
 
-    return generate
-
-
-def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
     def train(
+        self,
         target: str,
         sources: list[str],
         text: str = "",
@@ -199,10 +228,10 @@ def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
         learning_rate: float = Form.learning_rate,
         batch_size: int = Form.batch_size,
         lora: bool = Form.lora,
-        twin: bool = Form.twin,
-        operator: str = "min_ce",
-        level: str = "sequence",
-        strategy: str = "prefix",
+        baseline: bool = Form.baseline,
+        operator: str = USUAL.operator,
+        level: str = USUAL.level,
+        strategy: str = USUAL.strategy,
         seed: int = 0,
         key: str = "",
     ) -> Report:
@@ -212,14 +241,14 @@ def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
             target: name of the model that learns.
             sources: names of the models that teach.
             text: what is learnt, documents apart by blank lines; a tenth is held out.
-            domains: toy domains that are learnt besides: Reasoning, Commonsense, Code.
+            domains: toy domains that are learnt besides: {domains}.
             kilobytes: of text of these domains.
             steps: of the optimiser.
             lm_weight: λ, from 0 (the fused rows alone) to 1 (the text alone).
             learning_rate: its peak.
             batch_size: blocks a step.
             lora: train adapters in place of all weights.
-            twin: train the same on the text alone, too, to compare.
+            baseline: train the same on the text alone, too, to compare.
             operator: as in fuse.
             level: as in fuse.
             strategy: as in fuse.
@@ -229,57 +258,49 @@ def _training(session: Session, jobs: Jobs) -> list[Callable[..., Report]]:
         Returns:
             key and run, for run_status; parts, steps, and about how many seconds it takes.
         """
-        first, *others = session.names(target, sources)
+        first, *others = model_names(self._state.limits, target, sources)
+        fusion = {"operator": operator, "level": level, "strategy": strategy}
         form = Form(
-            target=first,
-            sources=tuple(others),
-            fusion={"operator": operator, "level": level, "strategy": strategy},
-            domains=tuple(domains),
-            kilobytes=kilobytes,
-            text=text,
-            steps=steps,
-            lm_weight=lm_weight,
-            lora=lora,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            twin=twin,
-            seed=seed,
-        )
-        key = key or new_key()
+            first, tuple(others), fusion, domains=tuple(domains), kilobytes=kilobytes, text=text,
+            steps=steps, lm_weight=lm_weight, lora=lora, learning_rate=learning_rate,
+            batch_size=batch_size, baseline=baseline, seed=seed,
+        )  # fmt: skip
+        return self._start(form, key or new_key())
+
+    def _start(self, form: Form, key: str) -> Report:
+        state, jobs = self._state, self._jobs
         jobs.check_room(key)
-        plan = courses.plan(form, session.limits, session.device, jobs.root, work_training.measure)
+        plan = make_plan(form, state.limits, state.device, jobs.root, training.measure)
         plan.estimate.check()
-        job = jobs.create(key, plan, session.device)
-        if session.limits.in_event:
+        job = jobs.create(key, plan, state.device)
+        if state.limits.in_event:
             last(jobs.work(key, job.id))
         about = {"parts": list(job.parts), "steps": plan.steps, "seconds": plan.seconds}
         return {"key": key, "run": job.id} | about
 
-    def run_status(key: str, run: str) -> Report:
-        """Say where a training stands.
+    def run_status(self, key: str, run: str) -> Report:
+        """Say how far a training is.
 
         Args:
             key: from train.
             run: from train.
 
         Returns:
-            For each part ("fused", "twin") its state, stage, step, seconds that are left, why it
-            failed, the last metrics, and once it is finished bits per byte before and after.
+            For each part ("fused", "baseline") its state, stage, step, seconds that are left, why
+            it failed, the last metrics, and once it is finished bits per byte before and after.
         """
-        job = jobs.get(key, run)
+        job = self._jobs.get(key, run)
         parts = {}
         for part, now in job.statuses().items():
-            lines = [x for x in runs.metrics(job.folder / part) if "loss" in x]
+            lines = [x for x in runs.metrics(job.run(part)) if "loss" in x]
             parts[part] = asdict(now) | {"metrics": lines[-1] if lines else None}
         return {"run": job.id, "name": job.name, "parts": parts}
 
-    return [train, run_status]
-
-
-def _kept(session: Session, target: str, sources: list[str], text: str, *fusion: Any) -> Kept:
-    names = ("operator", "level", "strategy", "top_k")
-    request = session.request(target, sources, text, **dict(zip(names, fusion, strict=True)))
-    return last(session.analyse(request))
+    def _kept(self, target: str, sources: list[str], text: str, *fusion: Any) -> KeptAnalysis:
+        options = dict(zip(("operator", "level", "strategy", "top_k"), fusion, strict=True))
+        limits = self._state.limits
+        request = analysis_request(limits, target, sources, text, **options)
+        return last(self._state.analyze(request))
 
 
 def last(steps: Iterator[Any]) -> Any:

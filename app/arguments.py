@@ -16,7 +16,7 @@ import gradio as gr
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
-from fusion_core.config.parts import is_number, is_whole
+from fusion_core.config import is_number, is_whole
 from fusion_core.errors import InputError, shown
 
 PUBLIC = "public"

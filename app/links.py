@@ -14,6 +14,9 @@ SCRIPT = (Path(__file__).parent / "links.js").read_text("utf-8")
 LONGEST = 100_000
 """Characters of a query that are read; a server takes fewer."""
 
+FORMER_KEYS = {"train_twin": "train_baseline"}
+"""Keys of links that people still have, by what they were called."""
+
 
 def connect(
     demo: gr.Blocks, linked: Mapping[str, Any], read_only: Mapping[str, Any]
@@ -22,7 +25,7 @@ def connect(
 
     Args:
         demo: the page.
-        linked: components by the keys under which they stand in the query.
+        linked: components by their keys in the query.
         read_only: such components that are set, but that something else writes into the address.
 
     Returns:
@@ -58,7 +61,8 @@ def connect(
 def read(query: str | None) -> dict[str, list[str]]:
     """Return what a query sets, by key."""
     query = (query or "")[:LONGEST].removeprefix("?")
-    return parse_qs(query, keep_blank_values=True)
+    found = parse_qs(query, keep_blank_values=True)
+    return {FORMER_KEYS.get(key, key): values for key, values in found.items()}
 
 
 def _update(component: Any, given: list[str] | None) -> Any:
@@ -74,11 +78,11 @@ def _value(component: Any, given: list[str]) -> Any:
     if isinstance(component, gr.Checkbox):
         return last == "true"
     choices = [str(v) for _, v in getattr(component, "choices", None) or []]
-    own = not choices or getattr(component, "allow_custom_value", False)
-    known = [v for v in dict.fromkeys(given) if v and (own or v in choices)]
+    anything = not choices or getattr(component, "allow_custom_value", False)
+    known = [v for v in dict.fromkeys(given) if v and (anything or v in choices)]
     if isinstance(component, gr.CheckboxGroup) or getattr(component, "multiselect", False):
         return known[:64]
-    return last if own or last in choices else None
+    return last if anything or last in choices else None
 
 
 def _number(component: Any, written: str) -> int | float | None:

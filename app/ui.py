@@ -9,9 +9,14 @@ import gradio as gr
 from . import api
 from . import links as links_
 from .arguments import Page, refuse
-from .jobs import Jobs
-from .session import Session
-from .tabs import align, fuse, generate, learn, sidebar, train
+from .state import AppState
+from .tabs import sidebar
+from .tabs.align import layout as align
+from .tabs.fuse import layout as fuse
+from .tabs.generate import layout as generate
+from .tabs.learn import layout as learn
+from .tabs.train import layout as train
+from .training.store import JobStore
 
 _FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -24,7 +29,7 @@ _CSS = """
 .fl-limits p { font-size: 12px; color: var(--body-text-color-subdued); }
 .fl-side h3 { margin: 0; font-size: 15px; }
 @media (max-width: 700px) { .fl-intro { display: none; } }
-.fl-lesson { max-width: 820px; }
+.fl-walk { max-width: 820px; }
 #align-view .html-container { padding: 4px 0 0; }
 .dark button[role="tab"].selected { color: #a5b4fc; border-color: #a5b4fc; }
 #text textarea { font-family: var(--font-mono); font-size: 13.5px; }
@@ -83,41 +88,41 @@ def _tab(name: str, shown: gr.Textbox) -> gr.Tab:
     return tab
 
 
-def _trained(jobs: Jobs, key: str) -> gr.Dropdown:
+def _trained(jobs: JobStore, key: str) -> gr.Dropdown:
     """Offer a visitor the models that they have trained."""
     found = jobs.trained(key)
     return gr.Dropdown(choices=found, visible=bool(found))
 
 
-def build(session: Session | None = None) -> gr.Blocks:
+def build(state: AppState | None = None) -> gr.Blocks:
     """Build the page.
 
     Args:
-        session: the state to use; a new one by default.
+        state: the state to use; a new one by default.
     """
-    session = session or Session()
+    state = state or AppState()
     with Page(title="FuseLab", analytics_enabled=False, fill_width=True) as demo:
         with gr.Sidebar(width=300):
-            settings = sidebar.build(session)
+            settings = sidebar.build(state)
         gr.Markdown("# FuseLab\nSee how language models read one text, and fuse what they know.",
                     elem_classes="fl-title")  # fmt: skip
-        visitor, jobs = train.visitors(session)
+        visitor, jobs = train.visitors(state)
         shown = gr.Textbox("align", visible=False, elem_id="shown")
         links = {"tab": shown} | settings.links
         with gr.Tabs(elem_id="tabs") as tabs:
             with _tab("align", shown):
-                reading = align.build(session, settings)
+                reading = align.build(state, settings)
             with _tab("fuse", shown):
-                fuse.build(session, settings, shown, reading)
+                fuse.build(state, settings, shown, reading)
             with _tab("generate", shown):
                 writers = generate.build(
-                    session,
+                    state,
                     settings,
                     resolve=lambda name: str(jobs.resolve(name)),
                     label=jobs.label,
                 )
             with _tab("train", shown):
-                trainings = train.build(session, settings, demo, (visitor, jobs))
+                trainings = train.build(state, settings, demo, (visitor, jobs))
             with _tab("learn", shown):
                 learn.build(settings, reading, tabs)
         shown.change(
@@ -126,7 +131,7 @@ def build(session: Session | None = None) -> gr.Blocks:
             queue=False, show_progress="hidden", api_visibility="private",
         )  # fmt: skip
         links |= writers.linked | trainings.linked | {"text": reading.text}
-        api.connect(session, jobs)
+        api.connect(state, jobs)
         linked = links_.connect(demo, links, {"token": reading.token})
         linked.then(**reading.run)
         linked.then(

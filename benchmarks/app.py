@@ -37,7 +37,7 @@ _CLICK = f"""(link) => ({_UNTIL_DRAWN})(() =>
   document.querySelector(`.fl-target .fl-token[data-link="${{link}}"]`).click())"""
 _KEY = f"""() => ({_UNTIL_DRAWN})(() => document.activeElement.dispatchEvent(
   new KeyboardEvent("keydown", {{ key: "ArrowRight", bubbles: true, cancelable: true }})))"""
-_ANALYSE = f"""() => ({_UNTIL_DRAWN})(() => document.querySelector("#analyse").click())"""
+_ANALYSE = f"""() => ({_UNTIL_DRAWN})(() => document.querySelector("#analyze").click())"""
 
 
 def texts(count: int, tokens: int) -> list[str]:

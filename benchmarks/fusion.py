@@ -40,7 +40,7 @@ from rows import load, medians
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fusion_core import corpus, fuse, mapping, models, pipeline, project, tokens, zoo
+from fusion_core import corpus, fuse, mapping, models, project, tokens, zoo
 from fusion_core.align import by_bytes
 from fusion_core.config import FusionConfig
 from fusion_core.mapping import Mapping, PrefixRelation
@@ -105,7 +105,7 @@ class Case:
     def maps(self, strategy: str) -> list[Mapping | None]:
         """Return the sources' vocab mappings."""
         target, *sources = self.tokenizers
-        return [pipeline.mapping(s, target, strategy, [self.text]) for s in sources]
+        return [mapping.mapping_between(s, target, strategy, [self.text]) for s in sources]
 
 
 def main() -> None:
@@ -244,7 +244,7 @@ def fused(
             for j, pairs in enumerate(maps, start=1)
         ]
         out.append(
-            fuse.fuse(
+            fuse.fuse_rows(
                 carried,
                 target,
                 case.bits[1:],
@@ -452,7 +452,7 @@ def check_published(
                 target_encoding=part.encodings[0],
             )
             some = torch.arange(0, len(masses), 7)
-            where, mass = rows.carried._indices(), rows.carried._values()
+            where, mass = rows.mapped._indices(), rows.mapped._values()
             size = case.tokenizers[0].size
             ours: dict[int, float] = {}
             for key, p in zip((where[0] * size + where[1]).tolist(), mass.tolist(), strict=True):
@@ -493,7 +493,7 @@ def known_pairs(case: Case, source: int, relation: PrefixRelation) -> Known:
         for known, start in known_at(case, part, source):
             if (known, start) in out:
                 continue
-            pairs = relation.given(known, target_start=start)
+            pairs = relation.conditioned_on(known, target_start=start)
             mates: dict[int, list[int]] = {}
             tokens_of = pairs.candidates[pairs.edge_source].tolist()
             for w, v in zip(tokens_of, pairs.edge_target.tolist(), strict=True):

@@ -64,7 +64,7 @@ def main() -> None:
         lines.append(
             row(f"`{model.name}`", [scores[d][model.name]["bits_per_byte"] for d in DOMAINS])
         )
-    for operator in fuse.LABEL_FREE:
+    for operator in fuse.label_free():
         lines.append(
             row(f"ensemble, `{operator}`", [read(zoo, operator, texts[d]) for d in DOMAINS])
         )

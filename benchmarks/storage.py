@@ -16,7 +16,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,10 @@ import torch
 from fusion import CONFIG, ROOT, Case, Part, fused, large_case
 from rows import load, medians
 
-from fusion_core import cache, corpus, models, pipeline, zoo
+from fusion_core import cache, corpus, models, zoo
 from fusion_core.models import LoadedModel
-from fusion_core.reading import joint_texts
+from fusion_core.mapping import mapping_between
+from fusion_core.reading import read_documents
 from fusion_core.records import FusedRows, SparseRows
 
 OUT = ROOT / "benchmarks" / "results" / "storage.md"
@@ -68,9 +68,9 @@ def zoo_documents(readers: Sequence[LoadedModel]) -> list[cache.StoredDocument]:
     """Fuse the zoo on documents of every domain, each short enough for one window."""
     texts = [t for d in (*corpus.DOMAINS, "mixed") for t in corpus.text(d, "test", STORED_BYTES)]
     target, *sources = (m.tokenizer for m in readers)
-    maps = [pipeline.mapping(s, target, CONFIG.strategy) for s in sources]
+    maps = [mapping_between(s, target, CONFIG.strategy) for s in sources]
     out = []
-    for read in joint_texts(readers, texts, CONFIG):
+    for reading in read_documents(readers, texts, CONFIG):
         bits = [nats / math.log(2) / read.scored_bytes for nats in read.nats()]
         for r in read.readings():
             part = Part(r.encodings, r.rows, [r.align(j) for j in range(1, len(readers))])
@@ -84,7 +84,7 @@ def storage(stored: dict[str, list[cache.StoredDocument]], folder: Path) -> list
     lines = []
     for name, documents in stored.items():
         n = sum(map(len, documents))
-        settings = {**asdict(CONFIG), "target": name, "sources": ["0", "1", "2"]}
+        settings = {**CONFIG.model_dump(), "target": name, "sources": ["0", "1", "2"]}
         shards = cache.plan([4 * len(d) for d in documents], 1 << 20)
         manifest = cache.Manifest("fused", settings, "0" * 64, shards)
         writer = cache.CacheWriter(folder / name, manifest)

@@ -80,7 +80,7 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     import transformers
 
     from fusion_core.config import RunConfig
-    from fusion_core.train import MODEL, Observer, teach, train_pairwise
+    from fusion_core.train import MODEL, Callbacks, train, train_pairwise
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
@@ -104,8 +104,8 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     curve: list[dict[str, Any]] = []
     began = time.monotonic()
     config = RunConfig.of(settings)
-    result = (train_pairwise if config.pairwise else teach)(
-        config, out, Observer(metrics=curve.append)
+    result = (train_pairwise if config.pairwise else train)(
+        config, out, Callbacks(metrics=curve.append)
     )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return {
@@ -174,9 +174,10 @@ def run_all(jobs: list[Job], folder: Path) -> list[dict[str, Any]]:
 
 def read_together(folder: Path) -> dict[str, dict[str, float]]:
     """Measure the models as they are, and their fused rows, on the test split."""
+    from fusion_core.gather import Gathering
+
     from fusion_core import models, pipeline
     from fusion_core.config import FusionConfig
-    from fusion_core.gather import Gathering
     from fusion_core.io import documents
     from fusion_core.reading import joint_texts
 

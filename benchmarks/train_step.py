@@ -113,7 +113,7 @@ class Steps:
         shape = CASES[case]
         self.model = network(case, device)
         if adapters:
-            config = RunConfig("T", ("S",), data="D", lora=Lora())
+            config = RunConfig(target="T", sources=("S",), data="D", lora=Lora())
             self.model = with_adapters(config, self.model.requires_grad_(False))
         self.size = self.model.config.vocab_size
         self.device = device

@@ -64,7 +64,7 @@ class Row:
     @property
     def target_ce(self) -> float:
         """The target's own cross-entropy at the same positions."""
-        return self.study[FusionConfig.strategy]["target_ce"]
+        return self.study[FusionConfig().strategy]["target_ce"]
 
 
 def main() -> None:
@@ -97,9 +97,7 @@ def zoo_rows() -> list[Row]:
         source, target = loaded[name[0]], loaded[name[1]]
         print(f"{name[0]} → {name[1]}, {domain}", file=sys.stderr)
         read = texts(domain, "test", TEST_DOCUMENTS)
-        study = pipeline.transfer_study(
-            target, source, read, FusionConfig(), STRATEGIES, corpus=counted
-        )
+        study = compare.transfer(target, source, read, FusionConfig(), STRATEGIES, corpus=counted)
         rows.append(Row(" → ".join(name), domain, bits(source, target, read), study))
     return rows
 
@@ -127,9 +125,9 @@ def halves(
     """Study all windows at once, but `statistical` half by half, counted in the other half."""
     fixed = [s for s in STRATEGIES if not mapping.STRATEGIES[s].counts]
     counting = [s for s in STRATEGIES if mapping.STRATEGIES[s].counts]
-    study = pipeline.transfer_study(target, source, windows, config, fixed)
+    study = compare.transfer(target, source, windows, config, fixed)
     parts = [
-        pipeline.transfer_study(target, source, read, config, counting, corpus=counted)
+        compare.transfer(target, source, read, config, counting, corpus=counted)
         for read, counted in ((windows[::2], windows[1::2]), (windows[1::2], windows[::2]))
     ]
     for strategy in counting:
@@ -241,7 +239,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         + ", ".join(f"`{s}` {sum(r.shared(s) < r.target_ce for r in rows)}" for s in STRATEGIES)
         + "."
     ]
-    default = FusionConfig.strategy
+    default = FusionConfig().strategy
     behind = [r for r in rows if r.shared(default) > CLOSE * r.best]
     if behind:
         lines.append(

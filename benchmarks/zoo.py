@@ -34,7 +34,7 @@ def measure() -> tuple[dict[str, dict[str, float]], dict[str, int]]:
     for domain in corpus.DOMAINS:
         sums, n_bytes, right[domain] = dict.fromkeys(bits, 0.0), 0, 0
         for text in islice(corpus.documents(domain, "test", seed=SEED), DOCUMENTS):
-            analysis = pipeline.analyse(target, sources, text, FusionConfig())
+            analysis = pipeline.analyze(target, sources, text, FusionConfig())
             size = analysis.scored_bytes
             n_bytes += size
             sums[target.name] += analysis.target_bits_per_byte * size

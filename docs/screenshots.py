@@ -44,9 +44,9 @@ def generate(page: Any) -> None:
 def train(page: Any) -> None:
     """Train for a little while, once; the second theme finds the training again."""
     page.wait_for_timeout(2000)
-    if not page.locator("#train-view [data-part=twin]").count():
+    if not page.locator("#train-view [data-part=baseline]").count():
         page.locator("#train-start").click()
-    page.locator("#train-view [data-part=twin][data-state=finished]").wait_for()
+    page.locator("#train-view [data-part=baseline][data-state=finished]").wait_for()
 
 
 def learn(page: Any) -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 
 from . import corpus, pipeline
 from .models import LoadedModel
-from .project import Progress
+from .records import Progress
 
 DOCUMENTS = 20
 QUESTIONS = 20

@@ -89,7 +89,7 @@ def next_characters(
     found: list[tuple[torch.Tensor, list[str | bytes], torch.Tensor]] = []
     step = max(1, CHUNK_CELLS // tokenizer.size)
     for (known, head), members in _groups(at, row, encoding, tokenizer).items():
-        given = table.given(known, head)
+        given = table.continuations(known, head)
         for first in range(0, len(members), step):
             chosen = members[first : first + step]
             where = torch.as_tensor(chosen, device=like.device)
@@ -129,9 +129,13 @@ def joined(parts: Sequence[NextCharacters], shifts: Sequence[int]) -> NextCharac
     characters = sorted({c for p in parts for c in p.characters})
     strings = sorted({s for p in parts for s in p.parts})
 
-    def spread(names: Sequence[str | bytes], own: Sequence, values: torch.Tensor) -> torch.Tensor:
+    def spread(
+        names: Sequence[str | bytes], labels: Sequence, values: torch.Tensor
+    ) -> torch.Tensor:
         place = {name: n for n, name in enumerate(names)}
-        columns = torch.as_tensor([place[x] for x in own], dtype=torch.int64, device=values.device)
+        columns = torch.as_tensor(
+            [place[x] for x in labels], dtype=torch.int64, device=values.device
+        )
         return values.new_zeros(len(values), len(names)).index_copy_(1, columns, values)
 
     return NextCharacters(
@@ -180,24 +184,24 @@ def _groups(
     Positions at which the model says nothing are left out.
     """
     text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
-    stand = encoding.row_bytes[row]
+    row_byte = encoding.row_bytes[row]
     marks = np.zeros(len(text), np.int64)
     for start, stop in encoding.lost:
         marks[start + 1 : stop + 1] = 1
     lost = np.cumsum(marks)
-    said = lost[at] == lost[np.maximum(stand, 0)]
+    answered = lost[at] == lost[np.maximum(row_byte, 0)]
     if tokenizer.start_id is None:
-        said &= row > 0
+        answered &= row > 0
     leads = (np.frombuffer(encoding.data, np.uint8) & 0xC0) != 0x80
     begins = np.append(np.flatnonzero(leads), len(leads))
     begin = begins[np.searchsorted(begins, at, side="right") - 1]
     read = encoding.ids[encoding.text_tokens]
     groups: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
-    for n in np.flatnonzero(said).tolist():
-        known = text[stand[n] + 1 : at[n] + 1]
+    for n in np.flatnonzero(answered).tolist():
+        known = text[row_byte[n] + 1 : at[n] + 1]
         # A token with characters that the text has not may begin otherwise, unless none are known.
-        own = tokenizer.bytes_of[read[row[n]]] if known and row[n] < len(read) else b""
-        if (own or b"").startswith(known):
+        token = tokenizer.bytes_of[read[row[n]]] if known and row[n] < len(read) else b""
+        if (token or b"").startswith(known):
             groups[known, encoding.data[begin[n] : at[n]]].append(n)
     return groups
 

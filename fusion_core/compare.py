@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import fuse
 from .config import FusionConfig
@@ -11,9 +11,9 @@ from .evaluate import TransferScore
 from .mapping import STRATEGIES
 from .models import LoadedModel
 from .pipeline import fuse_text
-from .project import Progress, mappings_of, native_ce, project
+from .project import mappings_of, native_ce, project
 from .reading import read_documents
-from .records import Projection, TextReading
+from .records import Progress, Projection, TextReading
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def compare_operators(
     for n, (name, level) in enumerate(ways):
         if progress:
             progress(f"fusing by {name}", n / len(ways))
-        way = replace(config, operator=name, level=level or config.level)
+        way = config.replace(operator=name, level=level or config.level)
         text = fuse_text(projection, way, entropy=False)
         fused = text.fused
         wins = [float((fused.winner == j).float().mean()) for j in range(len(fused.sources))]
@@ -147,7 +147,8 @@ def transfer(
     """
     names = strategies or [config.strategy]
     tokenizers = [target.tokenizer, source.tokenizer]
-    maps = {name: mappings_of(tokenizers, name, corpus or documents) for name in names}
+    texts, keep = corpus or documents, bool(corpus)
+    maps = {name: mappings_of(tokenizers, name, texts, keep=keep) for name in names}
     scores = {name: TransferScore() for name in names}
     for reading in read_documents([target, source], documents, config, progress=progress):
         for name, score in scores.items():

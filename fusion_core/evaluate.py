@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from .numerics import bits
 from .records import NextTokenRows, ProjectedRows, RowKind
 
-
-def bits(nats: float, n_bytes: int) -> float:
-    """Turn a sum of nats over a text into bits per byte; nan for no bytes."""
-    return nats / math.log(2) / n_bytes if n_bytes else math.nan
+__all__ = ["TransferScore", "bits", "native_nats"]
 
 
 def native_nats(rows: NextTokenRows, row_bytes: np.ndarray, low: int, high: int) -> float:

@@ -66,7 +66,7 @@ def token_losses(logits: Tensor, labels: Tensor, rows: SparseRows | None = None)
         FusionError: the shapes do not agree, or a row names an id that the logits have not.
     """
     _check(len(logits), logits.shape[-1], labels, rows)
-    return TokenLosses(*_OfLogits.apply(logits, _Taught(labels, rows)))
+    return TokenLosses(*_OfLogits.apply(logits, _Targets(labels, rows)))
 
 
 def token_losses_of_head(
@@ -89,13 +89,55 @@ def token_losses_of_head(
         rows: as in `token_losses`.
     """
     _check(len(hidden), len(weight), labels, rows)
-    return TokenLosses(*_OfHead.apply(hidden, weight, bias, _Taught(labels, rows)))
+    return TokenLosses(*_OfHead.apply(hidden, weight, bias, _Targets(labels, rows)))
 
 
 def entropy(rows: SparseRows) -> Tensor:
     """Return (n,) nats, of each row with its tail as one bucket: what KL is less than CE."""
     parts = torch.cat([rows.probs, rows.tail[:, None]], dim=1)
     return torch.special.entr(parts.clamp(min=0)).sum(1)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far a model's row is from a fused row, and the paper that this comes from."""
+
+    reference: str
+    nats: Callable[[Tensor, SparseRows], Tensor]
+    """(n,) cross-entropies against fused rows, and those rows -> (n,) nats."""
+
+
+DIVERGENCES = {
+    "ce": Divergence("FuseLLM, arXiv 2401.10491", lambda ce, rows: ce),
+    "kl": Divergence("FuseLLM, arXiv 2401.10491", lambda ce, rows: ce - entropy(rows)),
+}
+"""By name; their gradient is the same, as they differ in a constant."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How the two parts of the loss are joined, and the paper that this comes from."""
+
+    reference: str
+    join: Callable[[Tensor, Tensor, float], Tensor]
+    """() means of both parts in nats, and λ -> () nats."""
+
+
+def weighted(clm: Tensor, fusion: Tensor, lm_weight: float) -> Tensor:
+    """Return λ·CLM + (1 - λ)·fusion."""
+    return lm_weight * clm + (1 - lm_weight) * fusion
+
+
+def equal(clm: Tensor, fusion: Tensor, lm_weight: float) -> Tensor:
+    """Make both parts equally large, by a ratio that is taken as given; λ has no part in it."""
+    ratio = clm.detach() / fusion.detach().clamp(min=1e-6)
+    return clm + ratio * fusion
+
+
+BALANCES = {
+    "lambda": Balance("FuseLLM, arXiv 2401.10491", weighted),
+    "ratio": Balance("FuseLab", equal),
+}
 
 
 def total(objective: Objective, clm: Tensor, fusion: Tensor, progress: float) -> Tensor:
@@ -107,11 +149,7 @@ def total(objective: Objective, clm: Tensor, fusion: Tensor, progress: float) ->
         fusion: () nats, a mean over the same tokens.
         progress: share of the training that is behind, from 0 to 1.
     """
-    if objective.balance == "ratio":
-        ratio = clm.detach() / fusion.detach().clamp(min=1e-6)
-        return clm + ratio * fusion
-    weight = objective.weight_at(progress)
-    return weight * clm + (1 - weight) * fusion
+    return BALANCES[objective.balance].join(clm, fusion, objective.weight_at(progress))
 
 
 # The gradient ---------------------------------------------------------------------------------
@@ -134,7 +172,7 @@ class _Seen:
     z_k: Tensor | None
 
 
-class _Taught:
+class _Targets:
     """Labels and rows, and what follows from them and the logits."""
 
     def __init__(self, labels: Tensor, rows: SparseRows | None) -> None:
@@ -177,17 +215,17 @@ class _Taught:
         share = torch.where(counts, self.rows.tail / rest, 0)
         mass = torch.where(counts, 1, 1 - self.rows.tail)
         q_k = torch.exp(seen.z_k - seen.lse_t[:, None])
-        own = of_fusion[:, None] * (mass[:, None] * q_k - self.probs)
+        named = of_fusion[:, None] * (mass[:, None] * q_k - self.probs)
         outside = (of_fusion * (mass - share)).masked_fill(self.empty[:, 0], 0)
-        return _Factors(of_clm, outside, own.masked_fill(self.empty, 0))
+        return _Factors(of_clm, outside, named.masked_fill(self.empty, 0))
 
     def gradient(self, z: Tensor, at: slice, by: _Factors) -> Tensor:
         """Return (c, V), the gradient of rows ``at`` of the logits."""
         of_clm, q = by.of_clm[at, None], torch.softmax(z, 1)
-        if by.outside is None or by.own is None:
+        if by.outside is None or by.named is None:
             grad = q.mul_(of_clm)
         else:
-            named = q.gather(1, self.ids[at]).mul_(of_clm).add_(by.own[at])
+            named = q.gather(1, self.ids[at]).mul_(of_clm).add_(by.named[at])
             outside = by.outside[at, None]
             if self.temperature == 1:
                 grad = q.mul_(of_clm + outside)
@@ -213,12 +251,12 @@ class _Factors:
     Attributes:
         of_clm: (n,) factor of softmax(z), and taken from the labels.
         outside: (n,) factor of softmax(z / T) for all other ids, or None without rows.
-        own: (n, k) what the ids of the rows have of the fusion loss, or None.
+        named: (n, k) what the ids of the rows have of the fusion loss, or None.
     """
 
     of_clm: Tensor
     outside: Tensor | None
-    own: Tensor | None
+    named: Tensor | None
 
 
 def _check(n: int, size: int, labels: Tensor, rows: SparseRows | None) -> None:
@@ -239,9 +277,9 @@ def _wide(z: Tensor) -> Tensor:
     return z if z.dtype in (torch.float32, torch.float64) else z.float()
 
 
-def _see(taught: _Taught, parts: Iterator[slice], logits: Callable[[slice], Tensor]) -> _Seen:
+def _see(targets: _Targets, parts: Iterator[slice], logits: Callable[[slice], Tensor]) -> _Seen:
     """Read all rows, a few at a time."""
-    seen = [taught.see(logits(at), at) for at in parts]
+    seen = [targets.see(logits(at), at) for at in parts]
     lse, lse_t, at_label = (
         torch.cat([getattr(s, name) for s in seen]) for name in ("lse", "lse_t", "at_label")
     )
@@ -251,36 +289,36 @@ def _see(taught: _Taught, parts: Iterator[slice], logits: Callable[[slice], Tens
 
 class _OfLogits(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, taught: _Taught) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, targets: _Targets) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits)
-        ctx.taught = taught
+        ctx.targets = targets
         n, size = logits.shape
         parts = _slices(n, size, CELLS, logits.device)
-        ctx.seen = _see(taught, parts, lambda at: _wide(logits[at]))
-        return taught.losses(ctx.seen)
+        ctx.seen = _see(targets, parts, lambda at: _wide(logits[at]))
+        return targets.losses(ctx.seen)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_clm: Tensor, of_fusion: Tensor) -> tuple[Tensor, None]:
         (logits,) = ctx.saved_tensors
-        by = ctx.taught.factors(ctx.seen, of_clm, of_fusion)
+        by = ctx.targets.factors(ctx.seen, of_clm, of_fusion)
         grad = torch.empty_like(logits)
         n, size = logits.shape
         for at in _slices(n, size, CELLS, logits.device):
-            grad[at] = ctx.taught.gradient(_wide(logits[at]), at, by)
+            grad[at] = ctx.targets.gradient(_wide(logits[at]), at, by)
         return grad, None
 
 
 class _OfHead(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, taught: _Taught
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: _Targets
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, weight, bias)
-        ctx.taught = taught
+        ctx.targets = targets
         parts = _slices(len(hidden), len(weight), HEAD_CELLS, hidden.device)
-        ctx.seen = _see(taught, parts, _OfHead.logits(hidden, weight, bias))
-        return taught.losses(ctx.seen)
+        ctx.seen = _see(targets, parts, _OfHead.logits(hidden, weight, bias))
+        return targets.losses(ctx.seen)
 
     @staticmethod
     def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[[slice], Tensor]:
@@ -294,13 +332,13 @@ class _OfHead(torch.autograd.Function):
         ctx: Any, of_clm: Tensor, of_fusion: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None, None]:
         hidden, weight, bias = ctx.saved_tensors
-        by = ctx.taught.factors(ctx.seen, of_clm, of_fusion)
+        by = ctx.targets.factors(ctx.seen, of_clm, of_fusion)
         logits, narrow = _OfHead.logits(hidden, weight, bias), weight.to(hidden.dtype)
         of_hidden = torch.empty_like(hidden)
         of_weight = torch.zeros_like(weight, dtype=ctx.seen.lse.dtype)
         of_bias = None if bias is None else torch.zeros_like(bias, dtype=of_weight.dtype)
         for at in _slices(len(hidden), len(weight), HEAD_CELLS, hidden.device):
-            grad = ctx.taught.gradient(logits(at), at, by)
+            grad = ctx.targets.gradient(logits(at), at, by)
             of_hidden[at] = grad.to(narrow.dtype) @ narrow
             of_weight.addmm_(grad.T, hidden[at].to(grad.dtype))
             if of_bias is not None:

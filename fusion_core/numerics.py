@@ -6,6 +6,8 @@ both add one number after another in float32. `torch.sum` adds in pairs and is r
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -51,3 +53,8 @@ def index_sum(size: int, index: torch.Tensor, values: torch.Tensor) -> torch.Ten
     wide = torch.float32 if values.device.type == "mps" else torch.float64  # which it has not
     sums = torch.zeros(size, *values.shape[1:], dtype=wide, device=values.device)
     return sums.index_add_(0, index, values.to(wide)).to(values.dtype)
+
+
+def bits(nats: float, n_bytes: int) -> float:
+    """Turn a sum of nats over a text into bits per byte; nan for no bytes."""
+    return nats / math.log(2) / n_bytes if n_bytes else math.nan

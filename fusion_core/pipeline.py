@@ -16,7 +16,7 @@ from .config import MAX_TEXT_BYTES, FusionConfig, Truncation, utf8
 from .errors import InputError
 from .mapping import VocabMapping, check_spaces
 from .models import LoadedModel, truncate_rows
-from .project import Progress, attribute, mappings_of, project, routes_of
+from .project import attribute, mappings_of, project, routes_of
 from .reading import check_names, read, read_documents
 from .records import (
     Alignment,
@@ -26,6 +26,7 @@ from .records import (
     FusedRows,
     FusedText,
     NextTokenRows,
+    Progress,
     ProjectedRows,
     ProjectedWindow,
     Projection,
@@ -43,6 +44,8 @@ def mappings(
     config: FusionConfig,
     corpus: Sequence[str],
     progress: Progress | None = None,
+    *,
+    keep: bool = False,
 ) -> list[VocabMapping]:
     """Check that models can be fused as configured, and return the sources' vocab mappings.
 
@@ -52,6 +55,7 @@ def mappings(
         config: strategy, operator and level.
         corpus: texts for strategies that count.
         progress: told of every vocabulary.
+        keep: keep what is counted in them on disk, because they will be named again.
 
     Raises:
         InputError: no source, a model named twice, an unknown strategy, operator or level.
@@ -62,7 +66,7 @@ def mappings(
     check_names(target.name, *(s.name for s in sources))
     fuse.operator_of(config.operator, config.level)
     tokenizers = [m.tokenizer for m in (target, *sources)]
-    return mappings_of(tokenizers, config.strategy, corpus, progress)
+    return mappings_of(tokenizers, config.strategy, corpus, progress, keep=keep)
 
 
 def align(
@@ -104,7 +108,7 @@ def bits_per_byte(
     readers: Sequence[LoadedModel],
     documents: Sequence[str],
     *,
-    overlap: float = FusionConfig.overlap,
+    overlap: float = FusionConfig.model_fields["overlap"].default,
     progress: Progress | None = None,
 ) -> dict[str, dict]:
     """Score models on documents; all are scored on the same bytes.
@@ -225,7 +229,7 @@ def analyze(
         TooLargeError: the text is too long.
     """
     utf8(text, limit=MAX_TEXT_BYTES)
-    maps = mappings(target, sources, config, corpus or [text], progress)
+    maps = mappings(target, sources, config, corpus or [text], progress, keep=bool(corpus))
     reading = read(text, target, sources, config, progress=progress)
     projection = project(reading, config.strategy, mappings=maps, chain_rule=config.chain_rule)
     return view(projection, config, view_top_k=view_top_k, progress=progress)

@@ -14,8 +14,7 @@ from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
 from .evaluate import native_nats
 from .models import LoadedModel
-from .project import Progress
-from .records import Encoding, TextReading, Window, WindowReading, Windows
+from .records import Encoding, Progress, TextReading, Window, WindowReading, Windows
 from .records.reading import KEPT_BYTES
 from .tokens import TextTokenizer
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .records import Alignment, Analysis, Encoding
+from .records import Alignment, Analysis, Encoding, SparseRows
+from .text_display import visible
 
 Report = dict[str, Any]
 
@@ -235,3 +236,59 @@ def finite(value: Any) -> Any:
     if isinstance(value, list):
         return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+SHOWN_BARS = 6
+"""Tokens of a row that a person is shown; the observed one besides, where it is not among them."""
+
+
+def bars_report(
+    rows: SparseRows,
+    index: int,
+    piece: Piece,
+    observed: int | None,
+    ce: float | None = None,
+) -> Report:
+    """Describe the top of one sparse row.
+
+    Args:
+        rows: sparse rows.
+        index: which of them.
+        piece: names the tokens of their vocabulary.
+        observed: id of the token that followed, if any.
+        ce: its cross-entropy in the full row, which tells its share where it is not in the top.
+
+    Returns:
+        ``bars`` (label, share of 1, whether it followed) and ``tail``, which sum to 1.
+    """
+    pairs = zip(rows.ids[index].tolist(), rows.probs[index].tolist(), strict=True)
+    known = [(i, p) for i, p in pairs if i >= 0]
+    bars = [[visible(piece(i)) or "∅", p, i == observed] for i, p in known[:SHOWN_BARS]]
+    if observed is not None and not any(bar[2] for bar in bars):
+        share = dict(known[SHOWN_BARS:]).get(observed)
+        if share is None and ce is not None and math.isfinite(ce):
+            share = math.exp(-ce)
+        if share is not None:
+            bars.append([visible(piece(observed)) or "∅", share, True])
+    shown = sum(bar[1] for bar in bars)
+    return {
+        "bars": [[label, round(p, 5), seen] for label, p, seen in bars],
+        "tail": round(max(0.0, 1.0 - shown), 5),
+    }
+
+
+def bits_report(analysis: Analysis) -> list[Report]:
+    """List the bits per byte of every source, the target and the fused rows."""
+    found = [(s.encoding.model, f"source {i}", s.bits_per_byte)
+             for i, s in enumerate(analysis.sources)]  # fmt: skip
+    found += [
+        (analysis.target.model, "target", analysis.target_bits_per_byte),
+        ("fused", "fused", analysis.fused_bits_per_byte),
+    ]
+    return [{"name": name, "role": role, "bits": rounded(bits)} for name, role, bits in found]
+
+
+def rounded(value: float) -> float | None:
+    """Return a number as a page shows it: five decimals, and nothing for nan and infinity."""
+    value = float(value)
+    return round(value, 5) if math.isfinite(value) else None

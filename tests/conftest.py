@@ -11,6 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from short_runs import (  # noqa: F401 (fixtures)
+    fused_cache,
+    sources_cache,
+    train_zoo,
+    training_texts,
+)
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import models as backends
 from visitors import address, chromium, visit  # noqa: F401 (fixtures)

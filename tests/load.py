@@ -86,7 +86,7 @@ class Page:
         self._event = next(
             d["id"]
             for d in config["dependencies"]
-            if [ids["analyse"], "click"] in [list(t) for t in d["targets"]]
+            if [ids["analyze"], "click"] in [list(t) for t in d["targets"]]
         )
 
     def analyse(self, text: str) -> str:

@@ -47,7 +47,7 @@ def test_fuse_and_distributions_are_what_the_library_says(client: Any) -> None:
     asked = {"target": "zoo:llama", "sources": SOURCES, "text": TEXT, "operator": "confidence"}
     answer = client.predict(**asked, api_name="/fuse")
     target, *sources = [models.load(n) for n in ("zoo:llama", *SOURCES)]
-    analysis = pipeline.analyse(target, sources, TEXT, FusionConfig(operator="confidence"))
+    analysis = pipeline.analyze(target, sources, TEXT, FusionConfig(operator="confidence"))
     assert answer["fused_bits_per_byte"] == pytest.approx(analysis.fused_bits_per_byte, rel=1e-5)
     assert len(answer["positions"]) == len(analysis.target.text_tokens)
     assert set(answer["positions"][3]["fused"][0]["from"]) == set(SOURCES)
@@ -80,7 +80,7 @@ def test_generate_has_the_limits_of_the_page(client: Any) -> None:
 
 def test_a_training_is_started_and_followed(client: Any) -> None:
     asked = {"target": "zoo:llama", "sources": SOURCES[:1], "domains": ["Code"], "kilobytes": 4}
-    started = client.predict(**asked, steps=3, twin=False, api_name="/train")
+    started = client.predict(**asked, steps=3, baseline=False, api_name="/train")
     assert started["parts"] == ["fused"] and started["steps"] == 3
     until = time.monotonic() + 90
     while True:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from visitors import WAIT
 
-from app import texts
+from app import example_texts as texts
 from fusion_core import zoo
 
 pytestmark = pytest.mark.browser
@@ -29,7 +29,7 @@ def analyse(page: Any, text: str) -> None:
     page.locator(".fl-status.fl-done, .fl-status.fl-error").wait_for()
     page.evaluate("document.querySelector('.fl-cards').dataset.index = ''")
     page.locator("#text textarea").fill(text)
-    page.locator("#analyse").click()
+    page.locator("#analyze").click()
     size = f"{len(text.encode()):,} bytes"
     page.locator(".fl-status.fl-done", has_text=size).wait_for()
     page.wait_for_function("document.querySelector('.fl-cards').dataset.index !== ''")
@@ -202,7 +202,7 @@ def test_a_wrong_model_is_one_sentence(visit: Callable[..., Any], tmp_path: Any)
 def test_other_wrong_input_is_one_sentence(visit: Callable[..., Any]) -> None:
     page = visit()
     done(page)
-    field, press = page.locator("#text textarea"), page.locator("#analyse").click
+    field, press = page.locator("#text textarea"), page.locator("#analyze").click
 
     def type_and_run(text: str) -> Callable[[], None]:
         return lambda: (field.fill(text), press())
@@ -225,12 +225,16 @@ def test_other_wrong_input_is_one_sentence(visit: Callable[..., Any]) -> None:
 def test_settings_change_the_fusion(visit: Callable[..., Any]) -> None:
     page = visit()
     done(page)
-    assert "MinCE, token level" in page.locator(".fl-fused").inner_text()
-    page.locator("#level").get_by_text("sequence").click()
-    page.locator(".fl-fused", has_text="MinCE, sequence level").wait_for()
-    page.locator("#operator input").click()
-    page.get_by_role("option", name="mean").click()
-    page.locator(".fl-fused h4", has_text="mean").wait_for()
+    assert "MinCE, sequence level" in page.locator(".fl-fused").inner_text()
+    page.locator("#level").get_by_text("token", exact=True).click()
+    page.locator(".fl-fused", has_text="MinCE, token level").wait_for()
+    for operator, alike in (("confidence", False), ("product", True), ("mean", True)):
+        page.locator("#operator input").click()
+        page.get_by_role("option", name=operator).click()
+        page.locator(".fl-fused h4", has_text=operator).wait_for()
+        assert "level" not in page.locator(".fl-fused h4").first.inner_text()
+        assert ("all alike" in page.locator(".fl-strip-head").inner_text()) == alike
+        assert "the target's own row" not in page.locator(".fl-strip-head").inner_text()
     page.locator("#example input").click()
     page.get_by_role("option", name="Python, indented").click()
     page.wait_for_function("document.querySelector('.fl-axis').innerText.startsWith('d')")

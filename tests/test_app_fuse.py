@@ -14,7 +14,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.browser
 FUSE = "#fuse-view .fl-spoken"
-LESSONS = [
+STEPS = [
     ("Every model cuts", "Align"),
     ("Bytes are the one", "Align"),
     ("And where the source", "Align"),
@@ -75,11 +75,11 @@ def test_fuse_is_walked_with_keys_and_explains_a_token(visit: Callable[..., Any]
 def test_a_link_sets_text_settings_token_and_tab(visit: Callable[..., Any]) -> None:
     page = visit()
     page.locator("#text textarea").fill("Anna buys 3 pears, 東京 & more?")
-    page.locator("#level").get_by_text("sequence").click()
+    page.locator("#level").get_by_text("token", exact=True).click()
     page.locator("#operator input").click()
     page.get_by_role("option", name="confidence").click()
     page.locator(".fl-fused h4", has_text="confidence").wait_for()
-    page.locator("#analyse").click()
+    page.locator("#analyze").click()
     page.locator("#align-view .fl-status.fl-done", has_text="bytes").wait_for()
     page.wait_for_function("document.querySelector('.fl-axis').innerText.startsWith('A')")
     page.locator(".fl-target .fl-token[data-link='4']").click()
@@ -91,7 +91,7 @@ def test_a_link_sets_text_settings_token_and_tab(visit: Callable[..., Any]) -> N
     other.wait_for_function("document.querySelector('.fl-cards').dataset.index === '4'")
     assert other.locator("#text textarea").input_value() == "Anna buys 3 pears, 東京 & more?"
     assert "confidence" in other.locator(".fl-fused").inner_text()
-    assert other.locator("#level input:checked").get_attribute("value") == "sequence"
+    assert other.locator("#level input:checked").get_attribute("value") == "token"
     other.get_by_role("tab", name="Fuse").click()
     other.wait_for_function("location.search.includes('tab=fuse')")
     other.wait_for_selector(FUSE)
@@ -171,7 +171,7 @@ def test_a_group_is_tied_when_it_is_pointed_at(visit: Callable[..., Any]) -> Non
 def test_pictures_and_tables_are_saved(visit: Callable[..., Any]) -> None:
     page = visit()
     page.locator("#text textarea").fill(HOSTILE)
-    page.locator("#analyse").click()
+    page.locator("#analyze").click()
     page.wait_for_function("document.querySelector('.fl-axis').innerText.startsWith('<')")
     tools = page.locator("#align-view .fl-tools .fl-save")
     drawn = ElementTree.parse(saved(page, tools.get_by_role("button", name="SVG"))).getroot()
@@ -193,13 +193,13 @@ def test_pictures_and_tables_are_saved(visit: Callable[..., Any]) -> None:
         assert saved(page, button).stat().st_size > 100
 
 
-def test_every_lesson_shows_itself(visit: Callable[..., Any]) -> None:
+def test_every_step_of_the_walk_shows_itself(visit: Callable[..., Any]) -> None:
     page = visit(query="tab=learn", shows="#walk")
     button = page.locator("#walk").get_by_role("button").locator("visible=true")
-    for number, (_, tab) in enumerate(LESSONS):
+    for number, (_, tab) in enumerate(STEPS):
         if number:
             button.filter(has_text="Next step").click()
-            page.locator("#walk").get_by_role("heading", name=LESSONS[number][0]).wait_for()
+            page.locator("#walk").get_by_role("heading", name=STEPS[number][0]).wait_for()
         button.filter(has_text="Show me").click()
         page.locator(f"button[role='tab'][aria-selected='true']:text-is('{tab}')").wait_for()
         if tab == "Fuse":

@@ -60,7 +60,7 @@ def test_every_tab_fits_and_is_accessible(
 def test_every_script_stands_over_its_characters(visit: Callable[..., Any], script: str) -> None:
     page = visit(768)
     page.locator("#text textarea").fill(SCRIPTS[script])
-    page.locator("#analyse").click()
+    page.locator("#analyze").click()
     size = f"{len(SCRIPTS[script].encode()):,} bytes"
     page.locator("#align-view .fl-status.fl-done", has_text=size).wait_for()
     page.wait_for_timeout(300)

@@ -46,7 +46,7 @@ def fill(page: Any, **values: Any) -> None:
 
 
 def custom(page: Any, steps: int, kb: int = 8) -> None:
-    """Fill in a short training of one domain without its twin."""
+    """Fill in a short training of one domain without its baseline."""
     page.locator("#train-preset").get_by_text("Custom").click()
     for domain in ("Reasoning", "Commonsense"):
         page.locator("#train-domains").get_by_label(domain).uncheck()
@@ -61,9 +61,9 @@ def unfold(page: Any, accordion: str, inside: str, key: str = "") -> None:
     page.wait_for_timeout(300)
 
 
-def begin(page: Any, steps: int, twin: bool = False) -> None:
+def begin(page: Any, steps: int, baseline: bool = False) -> None:
     custom(page, steps)
-    page.locator("#train-twin input").set_checked(twin)
+    page.locator("#train-baseline input").set_checked(baseline)
     page.locator("#train-start").click()
     page.locator(f"{VIEW} [data-part=fused]").wait_for(timeout=LONG)
 
@@ -80,17 +80,17 @@ def ended(page: Any) -> None:
 def test_a_run_from_start_to_files(trainer: Callable[..., Any], tmp_path: Path) -> None:
     page = trainer()
     assert page.evaluate("typeof Plotly") == "undefined"
-    begin(page, 20, twin=True)
+    begin(page, 20, baseline=True)
     assert "20 of" in page.locator("#train-plan .fl-facts").inner_text()
     page.locator("#train-curves .scatterlayer .trace").first.wait_for(timeout=LONG)
     page.evaluate("window.node = document.querySelector('#train-curves .fl-figure')")
-    part(page, "finished", "twin").wait_for(timeout=LONG)
+    part(page, "finished", "baseline").wait_for(timeout=LONG)
     ended(page)
     assert page.evaluate("window.node.isConnected")
     names = page.evaluate("window.node.data.map(t => t.name)")
-    assert names == ["total", "CLM", "fusion", "twin: CLM"]
+    assert names == ["total", "CLM", "fusion", "baseline: CLM"]
     bits = page.locator("#train-curves .fl-figure").nth(1)
-    assert bits.evaluate("n => n.data.map(t => t.name)") == ["code", "twin: code"]
+    assert bits.evaluate("n => n.data.map(t => t.name)") == ["code", "baseline: code"]
     assert bits.evaluate("n => n.data.map(t => t.x[0])") == [0, 0]
     row = page.locator(f"{VIEW} tbody tr").first.inner_text().split()
     assert row[0] == "code" and row.count("%") == 2
@@ -226,7 +226,7 @@ def test_own_hostile_text_with_keys_alone(trainer: Callable[..., Any]) -> None:
     unfold(page, "#train-own", "#train-text textarea", key="Enter")
     box = page.locator("#train-text textarea")
     box.fill("\n\n".join([HOSTILE] * 12))
-    page.locator("#train-twin input").uncheck()
+    page.locator("#train-baseline input").uncheck()
     start = page.locator("#train-start")
     start.focus()
     page.keyboard.press("Enter")

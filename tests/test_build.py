@@ -48,7 +48,7 @@ def test_a_cache_holds_what_a_person_sees(tiny_models, tmp_path, operator: str) 
     assert len(cache) == len(DOCUMENTS) and len(cache.manifest.shards) > 2
     assert cache.tokens == sum(len(target.tokenizer.encode(d).text_tokens) for d in DOCUMENTS)
     for document, text in zip(cache, DOCUMENTS, strict=True):
-        analysis = pipeline.analyse(target, [source], text, config)
+        analysis = pipeline.analyze(target, [source], text, config)
         expected, got = analysis.fused.rows, document.rows["fused"]
         reading = analysis.target
         assert document.observed.tolist() == reading.ids[reading.text_tokens].tolist()
@@ -69,7 +69,7 @@ def test_sources_are_fused_again_without_a_model(tmp_path) -> None:
         for level in fuse.LEVELS:
             config = FusionConfig(operator=operator, level=level)
             for document, text in zip(cache, texts, strict=True):
-                fused = pipeline.analyse(target, sources, text, config).fused
+                fused = pipeline.analyze(target, sources, text, config).fused
                 again = building.fuse_again(document, operator=operator, level=level)
                 got = again.rows["fused"]
                 assert torch.allclose(got.probs.sum(1) + got.tail, torch.ones(len(got)), atol=1e-5)
@@ -207,7 +207,7 @@ def test_a_killed_build_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills:
 
 def test_processes_know_one_another() -> None:
     code = (
-        "import os; from fusion_core.cache.building import Processes as P; p = P();"
+        "import os; from fusion_core.cache.distributed import Processes as P; p = P();"
         "os.write(1, f'{p.index} of {p.number};'.encode())"  # at once, or lines run together
     )
     ran = launched("-c", code)

@@ -176,12 +176,13 @@ def test_fuse(run, operator: str, level: str) -> None:
     assert report["fused_bits_per_byte"] > 0
 
 
-def test_fuse_says_where_mass_is_from(run) -> None:
+@pytest.mark.parametrize("flag", ["--attribution", "--origins"])
+def test_fuse_says_where_mass_is_from(run, flag: str) -> None:
     sources = [x for name in SPECIALISTS for x in ("--source", name)]
     report = run(
         "fuse",
         *("--target", LLAMA, *sources, "--text", "Mia has 12 apples.", "--operator", "confidence"),
-        *("--with-target", "--chain-rule", "--source-top-p", "0.95", "--origins"),
+        *("--with-target", "--chain-rule", "--source-top-p", "0.95", flag),
     )
     for position in report["positions"]:
         assert set(position["weights"]) == {LLAMA, *SPECIALISTS}
@@ -192,6 +193,47 @@ def test_fuse_says_where_mass_is_from(run) -> None:
                 for s in token["from"].values()
             ]
             assert sum(parts) == pytest.approx(token["p"], abs=1e-5)
+
+
+PROJECTION = {
+    "strategy": "prefix", "corpus": None, "source_top_k": None, "source_top_p": None,
+    "source_samples": None, "chain_rule": False, "temperature": 1.0, "seed": 0, "overlap": 0.25,
+}  # fmt: skip
+FUSION = {
+    "operator": "min_ce", "level": "sequence", "operator_temperature": 1.0, "with_target": False,
+    "top_k": 10,
+}  # fmt: skip
+MODEL = {"device": "cpu", "dtype": None, "start": None, "end": None, "max_gb": 32.0}
+FLAGS = {
+    "align": {"text": None, "text_file": None, "messages_file": None, "method": "bytes"},
+    "map-vocab": {"strategy": None, "out": None, "text_file": None},
+    "transfer": PROJECTION | MODEL | {"text_file": None},
+    "fuse": FUSION | PROJECTION | MODEL | {"text": None, "text_file": None, "attribution": False},
+    "generate": MODEL | {
+        "prompt": None, "operator": "confidence", "with_target": False, "max_new_tokens": 64,
+        "temperature": 0.8, "top_p": 0.95, "seed": 0, "stop": [],
+    },
+    "cache": FUSION | PROJECTION | MODEL | {
+        "data": None, "out": None, "keep": "fused", "shard_bytes": 256_000,
+    },
+    "train": {
+        "config": None, "out": None, "resume": False, "device": None, "dtype": None,
+        "estimate": False,
+    },
+    "evaluate": MODEL | {"model": None, "text_file": None, "suite": None, "overlap": 0.25},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_every_flag_of_the_contract_has_its_default(command: str) -> None:
+    (commands,) = (a for a in cli._parser()._actions if isinstance(a.choices, dict))
+    parser = commands.choices[command]
+    flags = {a.dest: a.default for a in parser._actions if a.dest not in ("help", "json")}
+    pair = {} if command in ("train", "evaluate") else {"target": None, "source": None}
+    assert flags == FLAGS[command] | pair
+    named = {f for a in parser._actions for f in a.option_strings}
+    assert {f"--{name.replace('_', '-')}" for name in FLAGS[command]} <= named
+    assert parser.format_help()
 
 
 def test_cache(run, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app import curves
+from app.tabs.train import curves
+from app.training.downloads import metrics_table
 from fusion_core.runs import Tail
 
 BEFORE = {"code": 1.0, "<b>own</b>": 3.0}
@@ -25,7 +26,7 @@ def evaluation(n: int, code: float, own: float) -> dict[str, Any]:
 
 METRICS = {
     "fused": [step(1), step(2), evaluation(2, 0.5, 2.5)],
-    "twin": [step(1, fusion=0.0), step(2, fusion=0.0), evaluation(2, 0.75, 2.75)],
+    "baseline": [step(1, fusion=0.0), step(2, fusion=0.0), evaluation(2, 0.75, 2.75)],
 }
 
 
@@ -35,30 +36,30 @@ def named(figure: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_losses_have_names_and_dashes() -> None:
     traces = named(curves.loss_figure(METRICS))
-    assert list(traces) == ["total", "CLM", "fusion", "twin: CLM"]
+    assert list(traces) == ["total", "CLM", "fusion", "baseline: CLM"]
     assert traces["total"]["x"] == [1, 2] and traces["total"]["y"] == [2.0, 1.0]
-    assert traces["twin: CLM"]["y"] == [3.0, 1.5] and traces["CLM"]["customdata"] == [100, 200]
+    assert traces["baseline: CLM"]["y"] == [3.0, 1.5] and traces["CLM"]["customdata"] == [100, 200]
     assert len({t["line"]["dash"] for t in traces.values()}) == 4
 
 
 def test_bits_start_with_the_untrained_model() -> None:
     traces = named(curves.bits_figure(METRICS, BEFORE))
     assert list(traces) == [
-        *("mean", "code", "<b>own</b>"), "twin: mean", "twin: code", "twin: <b>own</b>"
+        *("mean", "code", "<b>own</b>"), "baseline: mean", "baseline: code", "baseline: <b>own</b>"
     ]  # fmt: skip
     assert traces["mean"]["x"] == [0, 2] and traces["mean"]["y"] == [2.0, 1.5]
-    assert traces["twin: code"]["y"] == [1.0, 0.75]
-    assert {t["line"]["dash"] for n, t in traces.items() if "twin" in n} == {"dot"}
+    assert traces["baseline: code"]["y"] == [1.0, 0.75]
+    assert {t["line"]["dash"] for n, t in traces.items() if "baseline" in n} == {"dot"}
     assert len({t["marker"]["symbol"] for t in curves.bits_figure(METRICS, {})["traces"]}) == 3
     unknown = named(curves.bits_figure(METRICS, {}))
     assert unknown["mean"]["x"] == [2]
 
 
 def test_nothing_is_measured_yet() -> None:
-    for metrics in ({}, {"fused": []}, {"fused": [], "twin": []}):
+    for metrics in ({}, {"fused": []}, {"fused": [], "baseline": []}):
         figures = curves.figures(metrics)["figures"]
         assert [f["traces"] for f in figures] == [[], []]
-        assert curves.table(metrics)[0][0] == "part"
+        assert metrics_table(metrics)[0][0] == "part"
     assert curves.comparison({}) == [] and curves.comparison({"fused": None}) == []
 
 
@@ -89,17 +90,17 @@ def result(code: float, own: float) -> dict[str, Any]:
 
 
 def test_before_and_after() -> None:
-    rows = curves.comparison({"fused": result(0.5, 2.5), "twin": result(0.75, 2.75)})
+    rows = curves.comparison({"fused": result(0.5, 2.5), "baseline": result(0.75, 2.75)})
     assert rows == [
         ["code", 1.0, 0.75, 0.5], ["<b>own</b>", 3.0, 2.75, 2.5], ["mean", 2.0, 1.75, 1.5]
     ]  # fmt: skip
-    half = curves.comparison({"fused": result(0.5, 2.5), "twin": None})
+    half = curves.comparison({"fused": result(0.5, 2.5), "baseline": None})
     assert half[0] == ["code", 1.0, None, 0.5] and half[2] == ["mean", 2.0, None, 1.5]
-    assert curves.comparison({"twin": result(0.5, 2.5)})[0] == ["code", 1.0, 0.5, None]
+    assert curves.comparison({"baseline": result(0.5, 2.5)})[0] == ["code", 1.0, 0.5, None]
 
 
 def test_table_has_every_line() -> None:
-    heads, *rows = curves.table(METRICS)
+    heads, *rows = metrics_table(METRICS)
     assert len(rows) == 6 and all(len(row) == len(heads) for row in rows)
     assert heads[-2:] == ["bits per byte: code", "bits per byte: <b>own</b>"]
     assert rows[2][-2:] == [0.5, 2.5]

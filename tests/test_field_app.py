@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from app import api, arguments, writing
+from app import api, arguments, requests
 from app.arguments import checked
+from app.compute.generate import in_turn
 from app.limits import Limits
-from app.session import Session
-from app.tabs.answer import sentence
+from app.state import AppState
+from app.tabs.events import sentence
 from fusion_core import cli, pipeline
 from fusion_core.errors import SHORT_OF_MEMORY, FusionError, InputError
 from fusion_core.io import documents
@@ -277,7 +278,7 @@ def test_a_writer_that_runs_out_of_memory_ends_alone() -> None:
         yield Step(1, "a", 0.5, 0.1, (), -1)
         yield Step(2, "b", 0.5, 0.1, (), -1, "length")
 
-    batches = list(writing.in_turn([short(), other()], [str, str], pause=0))
+    batches = list(in_turn([short(), other()], [str, str], pause=0))
     assert [end for batch in batches for end in batch.ends] == [
         (0, "failed", SHORT_OF_MEMORY),
         (1, "length", ""),
@@ -286,42 +287,42 @@ def test_a_writer_that_runs_out_of_memory_ends_alone() -> None:
 
 
 def test_a_text_that_ran_out_of_memory_can_be_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = Session(Limits())
-    request = session.request("zoo:llama", ["zoo:mpt-code"], "def a")
+    state = AppState(Limits())
+    request = requests.analysis_request(state.limits, "zoo:llama", ["zoo:mpt-code"], "def a")
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "analyse", short_of_memory)
         with pytest.raises(RuntimeError):
-            api.last(session.analyse(request))
-    assert api.last(session.analyse(request)).analysis.target.data == b"def a"
+            api.last(state.analyze(request))
+    assert api.last(state.analyze(request)).analysis.target.data == b"def a"
 
 
 # What the page sends --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", [1, True, NAN, [], ["a"], {"a": 1}, 10**400, [[]], [None]])
-def test_the_session_takes_no_other_type(wrong: Any) -> None:
-    session = Session(Limits())
+def test_requests_take_no_other_type(wrong: Any) -> None:
+    limits = Limits()
     good = ("zoo:llama", ["zoo:mpt-code"])
     calls = [
-        lambda: session.names(wrong, good[1]),
-        lambda: session.request(*good, wrong),
-        lambda: session.request(*good, "a", operator=wrong),
-        lambda: session.request(*good, "a", level=wrong),
-        lambda: session.request(*good, "a", strategy=wrong),
-        lambda: writing.request(session, *good, wrong),
-        lambda: writing.request(session, *good, "a", operator=wrong),
+        lambda: requests.model_names(limits, wrong, good[1]),
+        lambda: requests.analysis_request(limits, *good, wrong),
+        lambda: requests.analysis_request(limits, *good, "a", operator=wrong),
+        lambda: requests.analysis_request(limits, *good, "a", level=wrong),
+        lambda: requests.analysis_request(limits, *good, "a", strategy=wrong),
+        lambda: requests.generation_request(limits, *good, wrong),
+        lambda: requests.generation_request(limits, *good, "a", operator=wrong),
     ]
     if wrong not in (["a"], [], 1, True):
-        calls += [lambda: writing.request(session, *good, "a", seed=wrong)]
+        calls += [lambda: requests.generation_request(limits, *good, "a", seed=wrong)]
     if wrong not in (["a"], [], [None]):
-        calls += [lambda: session.names(good[0], wrong)]
+        calls += [lambda: requests.model_names(limits, good[0], wrong)]
     for call in calls:
         with pytest.raises(FusionError) as caught:
             call()
         assert len(str(caught.value)) < 200
     for source in ("zoo:mpt-code", ["zoo:mpt-code", 5]):
         with pytest.raises(InputError, match="sources must be"):
-            session.names("zoo:llama", source)  # type: ignore[arg-type]
+            requests.model_names(limits, "zoo:llama", source)  # type: ignore[arg-type]
 
 
 def test_private_events_answer_any_payload(

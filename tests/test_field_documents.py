@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from app import teaching
-from app.forms import Form
 from app.limits import Limits
+from app.training import data as training_data
+from app.training.form import Form
 from fusion_core import cli
 from fusion_core.config import FusionConfig, RunConfig, may_be_dataset
 from fusion_core.errors import InputError, TooLargeError
@@ -66,8 +66,8 @@ def test_it_is_none_where_a_page_messages_or_settings_bring_it(tmp_path: Path) -
     form = Form("zoo:llama", ("zoo:mpt-code",), domains=(), text=MARK + LONG)
     file = tmp_path / "upload.txt"
     file.write_bytes(codecs.BOM_UTF8 + LONG.encode())
-    pasted = teaching.read(form, Limits()).train
-    uploaded = teaching.read(
+    pasted = training_data.read(form, Limits()).train
+    uploaded = training_data.read(
         Form("zoo:llama", ("zoo:mpt-code",), domains=(), file=str(file)), Limits()
     ).train
     assert pasted == uploaded and pasted[0].startswith("A first")
@@ -243,7 +243,7 @@ def test_a_small_upload_that_unfolds_is_refused(tmp_path: Path) -> None:
         assert file.stat().st_size < 100_000
         form = Form("zoo:llama", ("zoo:mpt-code",), domains=(), file=str(file))
         with pytest.raises(TooLargeError, match="Your file has more than the limit of 100,000"):
-            teaching.read(form, Limits(data_bytes=100_000))
+            training_data.read(form, Limits(data_bytes=100_000))
 
 
 # Settings -------------------------------------------------------------------------------------

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,18 @@ import tiny
 from conftest import TOKENIZERS, byte_level, sentencepiece, tiny_model
 from test_families import spelled
 from test_tokens import lost_bytes, spans_in_order
+from tiny_tokenizers import (
+    SPECIAL,
+    WITH_SPACES,
+    WITHOUT_SPACES,
+    bpe,
+    ctrl,
+    metaspace,
+    named,
+    openai_gpt,
+    replace_start,
+    without_spaces,
+)
 from tokenizers import (
     AddedToken,
     Regex,
@@ -23,164 +33,20 @@ from tokenizers import (
     models,
     normalizers,
     pre_tokenizers,
-    trainers,
 )
 
-from fusion_core import mapping, pipeline, reports, tokens, zoo
+from fusion_core import compare, mapping, pipeline, reports, tokens, zoo
 from fusion_core.align import by_bytes
 from fusion_core.cache.building import build_cache
 from fusion_core.config import FusionConfig
 from fusion_core.errors import ModelFormatError
 from fusion_core.generate import Ensemble
 from fusion_core.generate import text as writing
+from fusion_core.reading import read
 from fusion_core.tokens import TextTokenizer
-from fusion_core.tokens.parts import copy_of, without_prefix
+from fusion_core.tokens.spelling import copy_of, without_prefix
 
 TEXT = "the cat sat on the mat, and then: a small boat"
-SPECIAL = ["<s>", "</s>", "<unk>"]
-
-
-def named(backend: Any, name: str) -> TextTokenizer:
-    """Wrap a backend whose first tokens are `SPECIAL`."""
-    return TextTokenizer(backend, name, start_id=0, eos_id=1)
-
-
-def trained(
-    model: Any, trainer: Any, pre_tokenizer: Any, normalizer: Any = None, decoder: Any = None
-) -> Tokenizer:
-    """Train a tokenizer on the small corpus."""
-    backend = Tokenizer(model)
-    if normalizer is not None:
-        backend.normalizer = normalizer
-    backend.pre_tokenizer = pre_tokenizer
-    backend.train_from_iterator(tiny.CORPUS * 4, trainer)
-    if decoder is not None:
-        backend.decoder = decoder
-    return backend
-
-
-def bpe(pre_tokenizer: Any, size: int = 200, **how: Any) -> Tokenizer:
-    """Train a BPE; ``normalizer`` and ``decoder`` are parts, all else is the trainer's."""
-    parts = {k: how.pop(k) for k in ("normalizer", "decoder") if k in how}
-    model = models.BPE(unk_token="<unk>", **{k: v for k, v in how.items() if "fix" in k})
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, **how)
-    return trained(model, trainer, pre_tokenizer, **parts)
-
-
-def openai_gpt() -> Tokenizer:
-    """Words end in ``</w>``, all of them lower-cased, as the first GPT reads."""
-    return bpe(
-        pre_tokenizers.BertPreTokenizer(),
-        normalizer=normalizers.BertNormalizer(lowercase=True),
-        decoder=decoders.BPEDecoder("</w>"),
-        end_of_word_suffix="</w>",
-    )
-
-
-def clip() -> Tokenizer:
-    """Words end in ``</w>`` and are written in the byte alphabet, as CLIP reads."""
-    words = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"), "removed", invert=True)
-    return bpe(
-        pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)]),
-        size=600,
-        decoder=decoders.ByteLevel(),
-        end_of_word_suffix="</w>",
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-
-
-def wordpiece() -> Tokenizer:
-    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=SPECIAL)
-    model = models.WordPiece(unk_token="<unk>")
-    return trained(model, trainer, pre_tokenizers.BertPreTokenizer(), None, decoders.WordPiece())
-
-
-def word_level() -> Tokenizer:
-    trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL)
-    return trained(models.WordLevel(unk_token="<unk>"), trainer, pre_tokenizers.Whitespace())
-
-
-def continued_bpe() -> Tokenizer:
-    return bpe(pre_tokenizers.WhitespaceSplit(), continuing_subword_prefix="##")
-
-
-def ctrl(folder: Path) -> TextTokenizer:
-    """CTRL's: a tokenizer without a Rust form, in which a word that goes on says so by ``@@``."""
-    from transformers import CTRLTokenizer
-
-    merges = ["t h", "th e</w>", "c a", "ca t</w>", "s a"]
-    letters = "abcdefghijklmnopqrstuvwxyz,:"
-    entries = [*SPECIAL, *letters, *(f"{c}@@" for c in letters), "the", "cat", "ca@@", "sa@@"]
-    folder.mkdir(exist_ok=True)
-    vocabulary = json.dumps({e: i for i, e in enumerate(entries)})
-    (folder / "mapping.json").write_text(vocabulary)
-    (folder / "merges.txt").write_text("\n".join(["#version", *merges, ""]))
-    tokenizer = CTRLTokenizer(str(folder / "mapping.json"), str(folder / "merges.txt"))
-    return replace_start(tokens.from_transformers(tokenizer, "ctrl"))
-
-
-def replace_start(tokenizer: TextTokenizer) -> TextTokenizer:
-    return TextTokenizer(tokenizer._backend, tokenizer.name, start_id=0, eos_id=1)
-
-
-WITHOUT_SPACES: dict[str, Callable[[], Tokenizer]] = {
-    "openai-gpt": openai_gpt,
-    "clip": clip,
-    "wordpiece": wordpiece,
-    "wordlevel": word_level,
-    "continued bpe": continued_bpe,
-    # Trained without its suffix, it keeps none, and joins words: huggingface/tokenizers#1793
-    "words of letters": lambda: bpe(pre_tokenizers.Whitespace()),
-    "a mark in parts": lambda: bpe(
-        pre_tokenizers.Split("<", "isolated"), normalizer=normalizers.Replace(" ", "<sp>")
-    ),
-}
-
-
-@cache
-def without_spaces(name: str) -> TextTokenizer:
-    return named(WITHOUT_SPACES[name](), name)
-
-
-def metaspace(style: Any, mark: str, scheme: str) -> Tokenizer:
-    """Train a BPE or Unigram with a Metaspace of any mark."""
-    part = pre_tokenizers.Metaspace(replacement=mark, prepend_scheme=scheme)
-    decoder = decoders.Metaspace(replacement=mark, prepend_scheme=scheme)
-    if style == "bpe":
-        return bpe(part, decoder=decoder)
-    trainer = trainers.UnigramTrainer(
-        vocab_size=120, special_tokens=SPECIAL, unk_token="<unk>", initial_alphabet=[mark]
-    )
-    return trained(models.Unigram(), trainer, part, decoder=decoder)
-
-
-def characters() -> Tokenizer:
-    """Letters alone; a space is unknown, and shown as such."""
-    entries = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz"]
-    backend = Tokenizer(models.BPE({e: i for i, e in enumerate(entries)}, [], unk_token="<unk>"))
-    backend.normalizer = normalizers.Lowercase()
-    return backend
-
-
-WITH_SPACES: dict[str, Callable[[], Tokenizer]] = {
-    "byte-level": lambda: bpe(pre_tokenizers.ByteLevel(), decoder=decoders.ByteLevel()),
-    "lower-cased bytes": lambda: bpe(
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        normalizer=normalizers.Lowercase(),
-        decoder=decoders.ByteLevel(),
-    ),
-    "sentencepiece": lambda: sentencepiece(list("▁thecatso")),
-    "unigram": lambda: metaspace("unigram", "▁", "always"),
-    "never prefixed": lambda: metaspace("bpe", "▁", "never"),
-    "collapsed spaces": lambda: bpe(
-        pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]),
-        normalizer=normalizers.Replace(Regex(" {2,}"), " "),
-    ),
-    "unknown spaces": characters,
-    "a continued word and a space": lambda: bpe(
-        pre_tokenizers.Metaspace(prepend_scheme="never"), continuing_subword_prefix="##"
-    ),
-}
 
 
 @pytest.mark.parametrize("name", WITHOUT_SPACES)
@@ -236,17 +102,17 @@ def test_rows_are_not_carried_where_bytes_say_too_little(name: str, tmp_path) ->
     other = tiny_model(named(bpe(pre_tokenizers.ByteLevel()), "bytes"), seed=2, extra=0)
     config = FusionConfig()
     tries: list[Callable[[], Any]] = [
-        lambda: pipeline.analyse(other, [one], TEXT, config),
-        lambda: pipeline.analyse(one, [other], TEXT, config),
-        lambda: pipeline.transfer(one, other, [TEXT], config),
-        lambda: pipeline.transfer(other, one, [TEXT], config),
+        lambda: pipeline.analyze(other, [one], TEXT, config),
+        lambda: pipeline.analyze(one, [other], TEXT, config),
+        lambda: compare.transfer(one, other, [TEXT], config),
+        lambda: compare.transfer(other, one, [TEXT], config),
         lambda: build_cache(other, [one], [TEXT], config, tmp_path / "cache"),
         lambda: Ensemble(other, [one]),
         lambda: Ensemble(one, [other]),
-        lambda: pipeline.next_characters([one], TEXT, [3]),
+        lambda: pipeline.next_characters(read(TEXT, one), [3]),
     ]
     tries += [
-        lambda s=s: pipeline.mapping(one.tokenizer, other.tokenizer, s, [TEXT])
+        lambda s=s: mapping.mapping_between(one.tokenizer, other.tokenizer, s, [TEXT])
         for s in mapping.STRATEGIES
     ]
     for attempt in tries:
@@ -261,7 +127,7 @@ def test_one_vocabulary_on_both_sides_is_fused_all_the_same(name: str) -> None:
     tokenizer = without_spaces(name)
     twin = named(Tokenizer.from_str(tokenizer._backend.to_str()), "twin")
     target, source = tiny_model(tokenizer, seed=1, extra=0), tiny_model(twin, seed=2, extra=0)
-    read = pipeline.analyse(target, [source], TEXT, FusionConfig(operator="mean"))
+    read = pipeline.analyze(target, [source], TEXT, FusionConfig(operator="mean"))
     kept = read.sources[0].kept
     assert np.allclose(kept, 1.0), "equal ids mean the same, whatever their bytes"
     assert Ensemble(target, [source])._relations == [None]
@@ -292,7 +158,7 @@ def test_what_a_model_writes_has_its_spaces(name: str, tmp_path, monkeypatch) ->
     monkeypatch.setattr(writing, "_choose", lambda *_: (next(left), 1.0))
     prompt = tokenizer.text_of(ids[:half])
     ensemble = Ensemble(tiny_model(tokenizer, extra=0))
-    steps = writing.stream(ensemble, prompt, writing.Sampling(len(ids) - half))
+    steps = writing.stream(ensemble, prompt, writing.Sampling(max_new_tokens=len(ids) - half))
     assert prompt + "".join(s.text for s in steps) == "the cat sat the cat sat"
 
 

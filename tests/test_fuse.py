@@ -22,7 +22,7 @@ LEVELS = fuse.LEVELS
 @pytest.fixture(autouse=True)
 def keep_sparse_rows_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise rows as few as these are laid out."""
-    monkeypatch.setattr(fuse, "WHOLE_CELLS", 0)
+    monkeypatch.setattr("fusion_core.fuse.rows.DENSE_CELLS", 0)
 
 
 def target(own: torch.Tensor = OWN, observed: torch.Tensor = OBSERVED) -> NextTokenRows:
@@ -40,25 +40,25 @@ def rows(
     m = len(probs)
     carried = probs - share * own
     return ProjectedRows(
-        name, carried, torch.full((m,), share), torch.ones(m), np.full(m, int(kind))
+        name, carried, torch.full((m,), share), torch.ones(m), np.full(m, int(kind)), torch.ones(m)
     )
 
 
 def sparse(p: ProjectedRows, keep: float = 0.0) -> ProjectedRows:
     """Write the same rows as entries, one of which stands in two halves."""
-    where = torch.nonzero(p.carried.abs() > keep).T
-    values = p.carried[where[0], where[1]].clone()
+    where = torch.nonzero(p.mapped.abs() > keep).T
+    values = p.mapped[where[0], where[1]].clone()
     values[0] /= 2
     entries = torch.sparse_coo_tensor(
-        torch.cat([where, where[:, :1]], dim=1), torch.cat([values, values[:1]]), p.carried.shape
+        torch.cat([where, where[:, :1]], dim=1), torch.cat([values, values[:1]]), p.mapped.shape
     )
-    return ProjectedRows(p.source, entries, p.own_share, p.kept, p.kind)
+    return ProjectedRows(p.source, entries, p.target_share, p.kept, p.kind, p.total)
 
 
 def run(operator: str, level: str = "sequence", ce: tuple = (0.5, 0.9), k: int = 3):
     both = [rows(A, "a"), rows(B, "b", share=0.25)]
-    fused = fuse.fuse(both, target(), ce, operator=operator, level=level, top_k=k)
-    other = fuse.fuse(
+    fused = fuse.fuse_rows(both, target(), ce, operator=operator, level=level, top_k=k)
+    other = fuse.fuse_rows(
         [sparse(p) for p in both], target(), ce, operator=operator, level=level, top_k=k
     )
     for name in ("weights", "winner", "entropy", "observed_logprob", "ce"):
@@ -114,10 +114,10 @@ def test_mean_and_what_is_said_of_it() -> None:
 @pytest.mark.parametrize("operator", fuse.OPERATORS)
 @pytest.mark.parametrize("level", fuse.LEVELS)
 def test_order_of_sources_does_not_matter(operator: str, level: str) -> None:
-    one = fuse.fuse(
+    one = fuse.fuse_rows(
         [rows(A, "a"), rows(B, "b")], target(), (0.5, 0.9), operator=operator, level=level
     )
-    other = fuse.fuse(
+    other = fuse.fuse_rows(
         [rows(B, "b"), rows(A, "a")], target(), (0.9, 0.5), operator=operator, level=level
     )
     assert torch.allclose(dense(one), dense(other))
@@ -127,19 +127,22 @@ def test_order_of_sources_does_not_matter(operator: str, level: str) -> None:
 
 
 def test_no_winner_where_the_best_source_has_no_row() -> None:
-    fused = fuse.fuse([rows(A, "a", RowKind.NONE), rows(B, "b")], target(), (0.5, 0.9))
+    fused = fuse.fuse_rows([rows(A, "a", RowKind.NONE), rows(B, "b")], target(), (0.5, 0.9))
     assert fused.winner.tolist() == [-1, -1]
 
 
 def test_equal_weights_have_no_winner() -> None:
     assert run("mean").winner.tolist() == [-1, -1]
-    assert fuse.fuse([rows(A, "a")], target(), (0.5,), operator="mean").winner.tolist() == [0, 0]
+    assert fuse.fuse_rows([rows(A, "a")], target(), (0.5,), operator="mean").winner.tolist() == [
+        0,
+        0,
+    ]
 
 
 def scored(probs: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Score one row of two tokens on the second."""
     own = torch.tensor([[0.5, 0.5]])
-    return fuse.carried_ce(rows(probs, "a", own=own), target(own, torch.tensor([1])))
+    return fuse.projected_ce(rows(probs, "a", own=own), target(own, torch.tensor([1])))
 
 
 def test_only_zeros_are_floored() -> None:
@@ -161,12 +164,12 @@ def test_zeros_are_floored_and_counted() -> None:
 )
 def test_unknown_names_are_refused(options: dict, named: str) -> None:
     with pytest.raises(InputError, match=named):
-        fuse.fuse([rows(A, "a")], target(), (0.5,), **options)
+        fuse.fuse_rows([rows(A, "a")], target(), (0.5,), **options)
 
 
 def test_nothing_to_fuse() -> None:
     with pytest.raises(InputError, match="at least one source"):
-        fuse.fuse([], target(), ())
+        fuse.fuse_rows([], target(), ())
 
 
 def test_confidence_weighs_by_entropy() -> None:
@@ -194,7 +197,7 @@ def test_a_product_of_rows_that_agree_nowhere_is_their_sum() -> None:
     one = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     other = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]])
     for write in (lambda p: p, sparse):
-        fused = fuse.fuse(
+        fused = fuse.fuse_rows(
             [write(rows(one, "a")), write(rows(other, "b"))], target(), (), operator="product"
         )
         assert torch.allclose(dense(fused), torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
@@ -202,7 +205,7 @@ def test_a_product_of_rows_that_agree_nowhere_is_their_sum() -> None:
 
 def test_operator_temperature_divides_the_scores() -> None:
     both = [rows(A, "a"), rows(B, "b")]
-    fused = fuse.fuse(both, target(), (0.5, 0.9), operator="avg_ce", operator_temperature=0.1)
+    fused = fuse.fuse_rows(both, target(), (0.5, 0.9), operator="avg_ce", operator_temperature=0.1)
     a = math.exp(-5) / (math.exp(-5) + math.exp(-9))
     assert fused.weights[0].tolist() == pytest.approx([a, 1 - a], abs=1e-6)
 
@@ -261,7 +264,9 @@ def test_sparse_and_whole_rows_equal_plain_python(operator: str, level: str) -> 
         missing = 1 - (carried + share_now[:, None] * own).sum(1)
         carried[:, 6] += missing
         kind = np.full(m, int(RowKind.SHARED))
-        projected.append(ProjectedRows(name, carried, share_now, torch.ones(m), kind))
+        projected.append(
+            ProjectedRows(name, carried, share_now, torch.ones(m), kind, torch.ones(m))
+        )
         sources.append(
             [
                 ({v: x for v, x in enumerate(carried[i].tolist()) if x}, float(share_now[i]))
@@ -271,7 +276,7 @@ def test_sparse_and_whole_rows_equal_plain_python(operator: str, level: str) -> 
     ce = (0.7, 0.4, 0.9)
     expected = plain_fusion(sources, own.tolist(), observed.tolist(), ce, operator, level)
     for write in (lambda p: p, sparse):
-        fused = fuse.fuse(
+        fused = fuse.fuse_rows(
             [write(p) for p in projected],
             target(own, observed),
             ce,

@@ -41,7 +41,7 @@ def test_winners_are_named_at_each_position() -> None:
     target, *sources = (models.load(zoo.PREFIX + name) for name in zoo.NAMES)
     for domain in corpus.DOMAINS:
         text = next(corpus.documents(domain, "test", seed=benchmark.SEED))
-        analysis = pipeline.analyse(target, sources, text, FusionConfig())
+        analysis = pipeline.analyze(target, sources, text, FusionConfig())
         winners = {analysis.fused.sources[w] for w in analysis.fused.winner.tolist() if w >= 0}
         assert len(winners) == 1
         assert zoo.DOMAIN_OF[winners.pop().removeprefix(zoo.PREFIX)] == domain

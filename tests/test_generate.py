@@ -192,7 +192,7 @@ def test_one_source_with_the_targets_vocabulary_writes_as_by_itself(tiny_models)
     assert [s.probability for s in led] == pytest.approx([s.probability for s in alone], abs=1e-6)
 
 
-@pytest.mark.parametrize("operator", fuse.LABEL_FREE)
+@pytest.mark.parametrize("operator", fuse.label_free())
 def test_seeds_repeat_and_texts_join(zoo, operator: str) -> None:
     target, *sources = zoo.values()
     ensemble = Ensemble(target, sources, operator=operator)
@@ -200,7 +200,7 @@ def test_seeds_repeat_and_texts_join(zoo, operator: str) -> None:
     steps = list(stream(ensemble, "Anna went to the", sampling))
     again = list(stream(ensemble, "Anna went to the", sampling))
     assert steps == again
-    others = [list(stream(ensemble, "Anna went to the", replace(sampling, seed=s))) for s in (4, 5)]
+    others = [list(stream(ensemble, "Anna went to the", sampling.replace(seed=s))) for s in (4, 5)]
     assert any([s.token for s in o] != [s.token for s in steps] for o in others)
     text = "".join(s.text for s in steps)
     own = b"".join(target.tokenizer.bytes_of[s.token] or b"" for s in steps)
@@ -236,12 +236,12 @@ def test_stop_strings_end_the_text_and_are_not_shown(zoo) -> None:
     whole = "".join(s.text for s in stream(ensemble, prompt, sampling))
     cut = len(whole) // 2
     stop = whole[cut : cut + 5]
-    steps = list(stream(ensemble, prompt, replace(sampling, stop=("never there", stop))))
+    steps = list(stream(ensemble, prompt, sampling.replace(stop=("never there", stop))))
     shown = "".join(s.text for s in steps)
     assert shown == whole[: whole.find(stop)] and steps[-1].end == "stop"
     # what might have been the beginning of a stop string is shown in the end
     late = whole[-3:] + "§"
-    steps = list(stream(ensemble, prompt, replace(sampling, stop=(late,))))
+    steps = list(stream(ensemble, prompt, sampling.replace(stop=(late,))))
     assert "".join(s.text for s in steps) == whole
 
 
@@ -262,7 +262,7 @@ def test_sources_of_other_lengths(tiny_models) -> None:
 def test_top_p_leaves_the_improbable_out(tiny_models) -> None:
     ensemble = Ensemble(tiny_models[0])
     narrow = Sampling(max_new_tokens=12, top_p=1e-6, temperature=1.0, seed=1)
-    expected = list(stream(ensemble, "the", replace(GREEDY, max_new_tokens=12)))
+    expected = list(stream(ensemble, "the", GREEDY.replace(max_new_tokens=12)))
     assert [s.token for s in stream(ensemble, "the", narrow)] == [s.token for s in expected]
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from app import courses, downloads, forms, job, jobs, teaching, turns, work_training
-from app.forms import Form
-from app.jobs import Jobs
+from app.compute import train as computing
 from app.limits import Limits
-from app.tabs import train, train_view
+from app.tabs.train import layout, view
+from app.training import data, downloads, job, plan, queue, store
+from app.training import form as forms
+from app.training.form import Form
+from app.training.store import JobStore
 from fusion_core import runs
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError, TooLargeError
@@ -46,12 +48,12 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return RunStatus()
 
     monkeypatch.setattr(runs, "start", start)
-    monkeypatch.setattr(turns.Turns, "wake", lambda self: None)
+    monkeypatch.setattr(queue.JobQueue, "wake", lambda self: None)
     return started
 
 
-def planned(form: Form = FORM, limits: Limits | None = None) -> courses.Plan:
-    return courses.plan(form, limits or Limits(), "cpu", Path(), lambda *_: ONCE)
+def planned(form: Form = FORM, limits: Limits | None = None) -> plan.Plan:
+    return plan.make_plan(form, limits or Limits(), "cpu", Path(), lambda *_: ONCE)
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -61,7 +63,7 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def states(found: Jobs, key: str, id_: str) -> list[str]:
+def states(found: JobStore, key: str, id_: str) -> list[str]:
     return [s.state for s in found.get(key, id_).statuses().values()]
 
 
@@ -106,7 +108,7 @@ def test_a_wrong_value_is_one_sentence(field: str, value: Any, words: str) -> No
 def test_texts_over_the_limit(tmp_path: Path) -> None:
     limits = Limits(data_bytes=2_000)
     with pytest.raises(TooLargeError):
-        teaching.read(replace(FORM, kilobytes=2, text="word " * 300), limits)
+        data.read(replace(FORM, kilobytes=2, text="word " * 300), limits)
     with pytest.raises(InputError, match="KB"):
         planned(replace(FORM, kilobytes=3), limits)
     import pandas as pd
@@ -115,7 +117,7 @@ def test_texts_over_the_limit(tmp_path: Path) -> None:
     pd.DataFrame({"text": ["x" * 1000] * 5000}).to_parquet(bomb)
     assert bomb.stat().st_size < 100_000
     with pytest.raises(TooLargeError, match=r"Your file has more than"):
-        teaching.read(replace(FORM, domains=(), file=str(bomb)), Limits(data_bytes=100_000))
+        data.read(replace(FORM, domains=(), file=str(bomb)), Limits(data_bytes=100_000))
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.jsonl", "x.parquet", "<img onerror=1>.pdf"])
@@ -123,39 +125,39 @@ def test_files_that_are_none_are_refused_without_their_path(tmp_path: Path, name
     file = tmp_path / name
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FusionError) as caught:
-        teaching.read(replace(FORM, file=str(file)), Limits())
+        data.read(replace(FORM, file=str(file)), Limits())
     assert str(tmp_path) not in str(caught.value) and "Your file" in str(caught.value)
 
 
 def test_own_text_is_held_out_in_part() -> None:
     own = [f"document number {i}" for i in range(30)]
-    texts = teaching.read(replace(FORM, domains=(), text="\n\n".join(own)), Limits())
-    held = texts.held[teaching.OWN_TEXT]
+    texts = data.read(replace(FORM, domains=(), text="\n\n".join(own)), Limits())
+    held = texts.held[data.USER_TEXT]
     assert len(held) == 3 and sorted(texts.train + held) == sorted(own)
     one = "word and word again. " * 40
-    learnt, rest = teaching.hold_out([one], 0)
+    learnt, rest = data.hold_out([one], 0)
     assert "".join(learnt + rest) == one and len(rest[0]) < len(one) / 5
 
 
 def test_texts_are_written_whole(tmp_path: Path) -> None:
     hostile = ["<|endoftext|>\n\n a\r\n東京\u2028x", "${alert(1)}"]
-    teaching.write(teaching.Texts(hostile, {"../x": ["y"]}), tmp_path)
-    lines = (tmp_path / teaching.DATA).read_bytes().decode().split("\n")[:-1]
+    data.write(data.Texts(hostile, {"../x": ["y"]}), tmp_path)
+    lines = (tmp_path / data.DATA).read_bytes().decode().split("\n")[:-1]
     assert [json.loads(x)["text"] for x in lines] == hostile
-    assert sorted(f.name for f in tmp_path.iterdir()) == [teaching.DATA, "held-out-0.jsonl"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == [data.DATA, "held-out-0.jsonl"]
 
 
 def test_steps_fit_the_budget() -> None:
     for budget, parts in ((60, 2), (60, 1), (300, 2)):
-        steps = courses.fitting(ONCE, budget, parts)
-        each = courses.PART_SECONDS + steps * 0.1 * courses.STEP_FACTOR
+        steps = plan.fitting_steps(ONCE, budget, parts)
+        each = plan.PART_SECONDS + steps * 0.1 * plan.STEP_FACTOR
         assert budget - 1 < parts * each + 4.0 <= budget
     with pytest.raises(InputError, match="Fewer than"):
-        courses.fitting(replace(ONCE, training_seconds=200), 60, 2)
-    plan = planned(replace(FORM, preset="60 seconds on a CPU"))
-    assert plan.estimate.steps == plan.steps and plan.seconds == pytest.approx(60, abs=1)
+        plan.fitting_steps(replace(ONCE, training_seconds=200), 60, 2)
+    made = planned(replace(FORM, preset="60 seconds on a CPU"))
+    assert made.estimate.steps == made.steps and made.seconds == pytest.approx(60, abs=1)
     assert planned(replace(FORM, preset="5 minutes on a GPU"), Limits(steps=30)).steps == 30
-    assert planned(replace(FORM, twin=False)).parts == ("fused",)
+    assert planned(replace(FORM, baseline=False)).parts == ("fused",)
     assert forms.PRESETS["Custom"].seconds is None
 
 
@@ -163,14 +165,14 @@ def test_steps_fit_the_budget() -> None:
 
 
 def test_two_visitors(begun: list[Path], tmp_path: Path) -> None:
-    found, one, two = Jobs(root=tmp_path), jobs.new_key(), jobs.new_key()
+    found, one, two = JobStore(root=tmp_path), store.new_key(), store.new_key()
     first = found.create(one, planned(), "cpu")
-    second = found.create(one, planned(replace(FORM, twin=False)), "cpu")
+    second = found.create(one, planned(replace(FORM, baseline=False)), "cpu")
     assert [j.id for j in found.list(one)] == [second.id, first.id] and found.list(two) == []
     for action in (found.get, found.stop, found.resume, found.delete):
         with pytest.raises(InputError, match="no such run"):
             action(two, first.id)
-    assert first.parts == ("fused", "twin") and second.parts == ("fused",)
+    assert first.parts == ("fused", "baseline") and second.parts == ("fused",)
     assert states(found, one, first.id) == ["waiting", "waiting"]
     assert second.name.startswith("#2 · llama · code · 4 steps")
     listing = "".join(str(p) for p in tmp_path.rglob("*"))
@@ -179,11 +181,11 @@ def test_two_visitors(begun: list[Path], tmp_path: Path) -> None:
 
 def test_hostile_keys_and_ids(begun: list[Path], tmp_path: Path) -> None:
     root = tmp_path / "runs"
-    found, key = Jobs(root=root), jobs.new_key()
+    found, key = JobStore(root=root), store.new_key()
     job_ = found.create(key, planned(), "cpu")
     (tmp_path / "job.json").write_bytes((job_.folder / "job.json").read_bytes())
     for bad in HOSTILE:
-        assert not jobs.is_key(bad) or bad == "f" * 32
+        assert not store.is_key(bad) or bad == "f" * 32
         assert found.list(bad) == [] and found.trained(bad) == []
         with pytest.raises(InputError):
             found.resolve(bad)
@@ -201,11 +203,11 @@ def test_hostile_keys_and_ids(begun: list[Path], tmp_path: Path) -> None:
 
 
 def test_limits_and_deletion(begun: list[Path], tmp_path: Path) -> None:
-    found, key = Jobs(Limits(trainings=2), tmp_path), jobs.new_key()
+    found, key = JobStore(Limits(trainings=2), tmp_path), store.new_key()
     first, second = (found.create(key, planned(), "cpu") for _ in range(2))
     with pytest.raises(InputError, match="limit"):
         found.create(key, planned(), "cpu")
-    found.create(jobs.new_key(), planned(), "cpu")
+    found.create(store.new_key(), planned(), "cpu")
     with pytest.raises(InputError, match="stop it first"):
         found.delete(key, first.id)
     found.stop(key, first.id)
@@ -224,21 +226,21 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    found, key, plan = Jobs(root=tmp_path), jobs.new_key(), planned()
+    found, key, made = JobStore(root=tmp_path), store.new_key(), planned()
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(InputError, match="No space left"):
-        found.create(key, plan, "cpu")
+        found.create(key, made, "cpu")
     assert found.list(key) == [] and not list(tmp_path.rglob("*.part"))
 
 
 def test_settings_go_through_yaml(begun: list[Path], tmp_path: Path) -> None:
-    found, key = Jobs(root=tmp_path), jobs.new_key()
+    found, key = JobStore(root=tmp_path), store.new_key()
     form = replace(FORM, lora=True, seed=7, lm_weight=0.25, fusion={"level": "token", "top_k": 3})
     made = found.create(key, planned(form), "cpu")
-    fused, twin = made.config("fused"), made.config("twin")
+    fused, baseline = made.config("fused"), made.config("baseline")
     assert fused.lora and fused.seed == 7 and fused.objective.lm_weight == 0.25
     assert fused.fusion.top_k == 3 and fused.max_steps == 4 and fused.eval_every == 1
-    assert twin == fused.twin() and RunConfig.of(fused.to_mapping()) == fused
+    assert baseline == fused.baseline() and RunConfig.of(fused.to_mapping()) == fused
     assert Path(fused.data or "").read_text("utf-8") and list(fused.eval_data) == ["code"]
     kept = downloads.Downloads()
     files = kept.prepare(made)
@@ -246,58 +248,122 @@ def test_settings_go_through_yaml(begun: list[Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(files[0]) as packed:
         packed.extractall(tmp_path / "home")
         assert set(packed.namelist()) == {
-            "run.yaml", "twin.yaml", teaching.DATA, "held-out-0.jsonl"
+            "run.yaml", "baseline.yaml", data.DATA, "held-out-0.jsonl"
         }  # fmt: skip
         assert str(tmp_path) not in packed.read("run.yaml").decode()
     at_home = RunConfig.read(tmp_path / "home" / "run.yaml")
-    assert at_home.data == str(tmp_path / "home" / teaching.DATA)
-    assert replace(at_home, data=fused.data, eval_data=fused.eval_data) == fused
+    assert at_home.data == str(tmp_path / "home" / data.DATA)
+    assert at_home.replace(data=fused.data, eval_data=fused.eval_data) == fused
     compile(downloads.snippet(made, {"fused": 1}, local=False), "snippet", "exec")
 
 
 def test_the_secret_survives_a_restart(tmp_path: Path) -> None:
-    first = train.secret(tmp_path / "runs")
-    assert train.secret(tmp_path / "runs") == first and len(first) == 32
+    first = layout.secret(tmp_path / "runs")
+    assert layout.secret(tmp_path / "runs") == first and len(first) == 32
     assert (tmp_path / "runs" / ".secret").stat().st_mode & 0o777 == 0o600
+
+
+# Trainings whose baseline was called "twin" -----------------------------------------------------
+
+
+def former(made: job.Job) -> None:
+    """Name a training's files as they were named when the baseline was the twin."""
+    for path in made.folder.glob("baseline*"):
+        path.rename(made.folder / path.name.replace("baseline", "twin"))
+    words = json.loads((made.folder / "job.json").read_bytes())
+    words["parts"] = ["fused", "twin"]
+    words["about"]["twin"] = words["about"].pop("baseline")
+    (made.folder / "job.json").write_text(json.dumps(words))
+
+
+def test_former_trainings_are_listed_started_and_deleted(begun: list[Path], tmp_path: Path) -> None:
+    found, key = JobStore(root=tmp_path), store.new_key()
+    made = found.create(key, planned(), "cpu")
+    assert {p.name for p in made.folder.iterdir()} >= {"baseline.yaml", "baseline.wait"}
+    former(made)
+    old = JobStore(root=tmp_path).get(key, made.id)
+    assert found.list(key) == [old] and old.parts == ("fused", "baseline")
+    assert states(found, key, made.id) == ["waiting", "waiting"]
+    assert old.config("baseline") == old.config("fused").baseline()
+    for _ in range(3):
+        found._queue.tick()
+    assert begun == [made.folder / "fused", made.folder / "twin"]
+    kept = downloads.Downloads()
+    with zipfile.ZipFile(kept.prepare(old)[0]) as packed:
+        assert {"run.yaml", "baseline.yaml"} <= set(packed.namelist())
+    view.keep_samples(old, ["a"], [["b", "c"]], ["before", "baseline"])
+    samples = made.folder / view.SAMPLES
+    samples.write_text(samples.read_text().replace('"baseline"', '"twin"'))
+    assert [part for part, *_ in view.samples(old)[0]["texts"]] == ["before", "baseline"]
+    found.delete(key, made.id)
+    assert found.list(key) == [] and not made.folder.exists()
+
+
+def test_former_trainings_stop_go_on_and_can_be_used(tmp_path: Path) -> None:
+    found, key = JobStore(Limits(in_event=True, train_seconds=60), tmp_path), store.new_key()
+    made = found.create(key, planned(replace(FORM, steps=3)), "cpu")
+    former(made)
+    found.stop(key, made.id)
+    assert states(found, key, made.id) == ["stopped", "stopped"]
+    found.resume(key, made.id)
+    assert {p.name for p in made.folder.glob("*.wait")} == {"fused.wait", "twin.wait"}
+    for _ in found.work(key, made.id):
+        pass
+    assert states(found, key, made.id) == ["finished", "finished"]
+    assert (made.folder / "twin" / "model").is_dir() and not (made.folder / "baseline").exists()
+    names = dict(found.trained(key))
+    name = next(n for label, n in names.items() if label.endswith("text alone"))
+    assert found.resolve(name) == made.folder / "twin" / "model"
+    assert found.resolve(name.replace("baseline", "twin")) == found.resolve(name)
+    assert found.label(name) == "#1 text alone"
+    old = found.get(key, made.id)
+    shown = json.loads(view.show(old, view.MetricsReader()).view)
+    assert [p["part"] for p in shown["parts"]] == ["fused", "baseline"]
+    assert None not in shown["table"][0]
+    assert view.writers(old)["baseline"] == str(made.folder / "twin" / "model")
+    files = [Path(f).name for f in downloads.Downloads().prepare(old)]
+    assert files == ["run.zip", "metrics.csv", "fused-model.zip", "baseline-model.zip"]
+    found.delete(key, made.id)
+    assert found.list(key) == []
 
 
 # The queue --------------------------------------------------------------------------------------
 
 
 def test_turns_are_taken_one_at_a_time(begun: list[Path], tmp_path: Path) -> None:
-    found, key = Jobs(root=tmp_path), jobs.new_key()
+    found, key = JobStore(root=tmp_path), store.new_key()
     first = found.create(key, planned(), "cpu")
-    second = found.create(jobs.new_key(), planned(), "cpu")
-    again = turns.Turns(tmp_path, Limits())  # as after a restart
+    second = found.create(store.new_key(), planned(), "cpu")
+    again = queue.JobQueue(tmp_path, Limits())  # as after a restart
     assert again.tick()
     assert begun == [first.folder / "fused"]
     again.tick()  # the run is no more, as far as its folder says
     again.tick()
-    assert begun == [first.folder / "fused", first.folder / "twin", second.folder / "fused"]
+    assert begun == [first.folder / "fused", first.folder / "baseline", second.folder / "fused"]
     again.tick()
     assert not again.tick() and len(begun) == 4
 
 
 def test_a_broken_run_does_not_block_the_queue(begun: list[Path], tmp_path: Path) -> None:
-    found = Jobs(root=tmp_path)
-    first = found.create(jobs.new_key(), planned(), "cpu")
-    second = found.create(jobs.new_key(), planned(), "cpu")
+    found = JobStore(root=tmp_path)
+    first = found.create(store.new_key(), planned(), "cpu")
+    second = found.create(store.new_key(), planned(), "cpu")
     (first.folder / "fused.yaml").write_text("target: [")
     for _ in range(3):
-        found._turns.tick()
-    assert begun == [first.folder / "twin", second.folder / "fused"]
+        found._queue.tick()
+    assert begun == [first.folder / "baseline", second.folder / "fused"]
     (second.folder.parent / "ffffffffffffffff").mkdir()
     (second.folder / "job.json").write_text("no JSON")
-    assert Jobs(root=tmp_path).list(jobs.new_key()) == []
+    assert JobStore(root=tmp_path).list(store.new_key()) == []
 
 
 def test_real_runs_stop_go_on_and_can_be_used(tmp_path: Path) -> None:
     """Also after a restart of the app, which the run outlives."""
-    found, key = Jobs(root=tmp_path), jobs.new_key()
-    form = replace(FORM, steps=60, twin=True)
+    found, key = JobStore(root=tmp_path), store.new_key()
+    form = replace(FORM, steps=60, baseline=True)
     made = found.create(key, planned(form), "cpu")
     until(lambda: states(found, key, made.id)[0] == "training")
-    again = Jobs(root=tmp_path)
+    again = JobStore(root=tmp_path)
     until(lambda: again.get(key, made.id).status("fused").step >= 3)
     assert states(again, key, made.id) == ["training", "waiting"]
     with pytest.raises(InputError, match="stop it first"):
@@ -316,18 +382,18 @@ def test_real_runs_stop_go_on_and_can_be_used(tmp_path: Path) -> None:
     until(lambda: states(again, key, made.id) == ["finished", "finished"])
     label, name = again.trained(key)[0]
     assert label.endswith("fused") and (again.resolve(name) / "model.safetensors").is_file()
-    shown = train_view.show(again.get(key, made.id), train_view.Readings())
+    shown = view.show(again.get(key, made.id), view.MetricsReader())
     assert json.loads(shown.view)["table"][0][0] == "code"
     names = [Path(f).name for f in downloads.Downloads().prepare(made)]
-    assert names == ["run.zip", "metrics.csv", "fused-model.zip", "twin-model.zip"]
+    assert names == ["run.zip", "metrics.csv", "fused-model.zip", "baseline-model.zip"]
     again.delete(key, made.id)
     with pytest.raises(InputError):
         again.resolve(name)
 
 
 def test_a_process_that_starts_is_stopped_at_once(tmp_path: Path) -> None:
-    found, key = Jobs(root=tmp_path), jobs.new_key()
-    made = found.create(key, planned(replace(FORM, twin=False)), "cpu")
+    found, key = JobStore(root=tmp_path), store.new_key()
+    made = found.create(key, planned(replace(FORM, baseline=False)), "cpu")
     until((made.folder / "fused" / ".pid").exists)
     until(lambda: (made.folder / "fused" / ".pid").read_text() not in ("", "0"))
     asked = time.monotonic()
@@ -340,9 +406,9 @@ def test_a_process_that_starts_is_stopped_at_once(tmp_path: Path) -> None:
 
 
 def test_in_event_training(tmp_path: Path) -> None:
-    found, key = Jobs(Limits(in_event=True, train_seconds=60), tmp_path), jobs.new_key()
+    found, key = JobStore(Limits(in_event=True, train_seconds=60), tmp_path), store.new_key()
     made = found.create(key, planned(replace(FORM, steps=3)), "cpu")
-    assert found._turns._scheduler is None
+    assert found._queue._scheduler is None
     seen = [states(found, key, made.id) for _ in found.work(key, made.id)]
     assert states(found, key, made.id) == ["finished", "finished"]
     assert ["finished", "waiting"] in seen or any(s[0] == "finished" for s in seen)
@@ -354,7 +420,7 @@ def test_in_event_training(tmp_path: Path) -> None:
 
 
 def test_closing_the_page_ends_an_event(tmp_path: Path) -> None:
-    found, key = Jobs(Limits(in_event=True), tmp_path), jobs.new_key()
+    found, key = JobStore(Limits(in_event=True), tmp_path), store.new_key()
     made = found.create(key, planned(replace(FORM, steps=500)), "cpu")
     work: Iterator[None] = found.work(key, made.id)
     for _ in work:
@@ -363,12 +429,15 @@ def test_closing_the_page_ends_an_event(tmp_path: Path) -> None:
     asked = time.monotonic()
     work.close()  # type: ignore[attr-defined]
     assert time.monotonic() - asked < 3
-    assert made.status("fused").state == "stopped" and made.status("twin").state == "waiting"
-    assert Jobs(Limits(in_event=True), tmp_path).get(key, made.id).status("twin").state == "stopped"
+    assert made.status("fused").state == "stopped" and made.status("baseline").state == "waiting"
+    assert (
+        JobStore(Limits(in_event=True), tmp_path).get(key, made.id).status("baseline").state
+        == "stopped"
+    )
 
 
 def test_an_event_has_its_time(tmp_path: Path) -> None:
-    made = Jobs(Limits(in_event=True), tmp_path).create(jobs.new_key(), planned(FORM), "cpu")
-    config = replace(made.config("fused"), max_steps=5000).to_yaml()
-    last = list(work_training.train(str(made.folder / "fused"), config, 0.4))[-1]
+    made = JobStore(Limits(in_event=True), tmp_path).create(store.new_key(), planned(FORM), "cpu")
+    config = made.config("fused").replace(max_steps=5000).to_yaml()
+    last = list(computing.train(str(made.folder / "fused"), config, 0.4))[-1]
     assert last.state == "stopped" and job.active({"fused": last}) is False

@@ -60,5 +60,7 @@ def test_what_does_not_fit_changes_nothing(component, given) -> None:
 def test_a_query_is_read_as_the_page_writes_it() -> None:
     found = links.read("?text=a%20b%0Ac&source=x&source=y&empty=&__theme=dark")
     assert found["text"] == ["a b\nc"] and found["source"] == ["x", "y"] and found["empty"] == [""]
+    former = links.read("?train_twin=false&train_seed=3")  # links that people still have
+    assert former == {"train_baseline": ["false"], "train_seed": ["3"]}
     assert links.read(None) == {} and links.read("?") == {}
     assert len(links.read("?text=" + "x" * 10**6)["text"][0]) < links.LONGEST

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,102 +9,26 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from losses_oracle import (
+    SIZE,
+    TEMPERATURES,
+    N,
+    compare,
+    dense,
+    head_inputs,
+    parts,
+    random,
+    some_labels,
+    some_rows,
+)
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from fusion_core import losses
 from fusion_core.config import Objective
 from fusion_core.errors import FusionError, InputError
-from fusion_core.losses import IGNORED, token_losses, token_losses_of_head
+from fusion_core.losses import token_losses, token_losses_of_head
 from fusion_core.records import SparseRows
-
-N, SIZE = 7, 11
-TEMPERATURES = (0.5, 1.0, 2.0)
-
-
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def some_labels(n: int = N, size: int = SIZE, *, seed: int = 0, ignored: int = 2) -> Tensor:
-    labels = torch.randint(size, (n,), generator=torch.Generator().manual_seed(seed))
-    labels[:ignored] = IGNORED
-    return labels
-
-
-def some_rows(
-    n: int = N,
-    size: int = SIZE,
-    k: int = 4,
-    *,
-    seed: int = 0,
-    tail: bool = True,
-    absent: int = 0,
-    temperature: float = 1.0,
-    dtype: torch.dtype = torch.float64,
-) -> SparseRows:
-    """Draw rows; row i lacks ids from the last one on, at most ``absent``."""
-    draw = torch.Generator().manual_seed(seed)
-    ids = torch.rand(n, size, generator=draw).argsort(1)[:, :k]
-    parts = torch.rand(n, k + 1, generator=draw, dtype=torch.float64) + 0.01
-    for i in range(n):
-        missing = min(k, i % (absent + 1))
-        ids[i, k - missing :] = -1
-        parts[i, k - missing : k] = 0
-        if not tail or (missing == 0 and k == size):
-            parts[i, -1] = float(missing == k)
-    parts /= parts.sum(1, keepdim=True)
-    return SparseRows(ids, parts[:, :-1].to(dtype), parts[:, -1].to(dtype), size, temperature)
-
-
-def dense(logits: Tensor, labels: Tensor, rows: SparseRows | None) -> tuple[Tensor, Tensor]:
-    """Lose by whole distributions, one row after the other: every bucket is summed token by token.
-
-    A bucket is a token that a row names, or all that it does not name. Nothing is taken from 1.
-    """
-    clm, fusion = [], []
-    for i, z in enumerate(logits.unbind()):
-        label = int(labels[i])
-        clm.append(z.sum() * 0 if label == IGNORED else -Categorical(logits=z).logits[label])
-        if rows is None:
-            fusion.append(z.sum() * 0)
-            continue
-        pairs = zip(rows.ids[i].tolist(), rows.probs[i].tolist(), strict=True)
-        taught = {v: p for v, p in pairs if v >= 0}
-        others = [v for v in range(len(z)) if v not in taught]
-        scaled = z / rows.temperature
-        buckets, masses = [scaled[v] for v in taught], list(taught.values())
-        if others:
-            buckets.append(scaled[others].logsumexp(0))
-            masses.append(float(rows.tail[i]))
-        target = torch.tensor([masses], dtype=z.dtype)
-        fusion.append(F.cross_entropy(torch.stack(buckets)[None], target))
-    return torch.stack(clm), torch.stack(fusion)
-
-
-def gradients(lost: tuple[Tensor, Tensor], logits: Tensor) -> list[Tensor]:
-    """Differentiate both parts, each position with a factor of its own."""
-    by = [random(len(logits), seed=s).to(lost[0].dtype) for s in (101, 102)]
-    return [
-        torch.autograd.grad((part * w).sum(), logits, retain_graph=True)[0]
-        for part, w in zip(lost, by, strict=True)
-    ]
-
-
-def parts(lost: losses.TokenLosses) -> tuple[Tensor, Tensor]:
-    return lost.clm, lost.fusion
-
-
-def compare(logits: Tensor, labels: Tensor, rows: SparseRows | None, within: float = 1e-10) -> None:
-    logits = logits.detach().requires_grad_()
-    got, expected = parts(token_losses(logits, labels, rows)), dense(logits, labels, rows)
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=within, atol=within)
-    for a, b in zip(gradients(got, logits), gradients(expected, logits), strict=True):
-        torch.testing.assert_close(a, b, rtol=within, atol=within)
-
 
 # Values and gradients -------------------------------------------------------------------------
 
@@ -324,232 +247,6 @@ def test_lambda_1_is_clm_bit_for_bit(temperature: float, dtype: torch.dtype) -> 
     assert found[0][1].any()
 
 
-# A few rows at a time -------------------------------------------------------------------------
-
-
-def run_logits(logits: Tensor, labels: Tensor, rows: SparseRows | None) -> list[Tensor]:
-    logits = logits.detach().requires_grad_()
-    lost = parts(token_losses(logits, labels, rows))
-    return [*lost, *gradients(lost, logits)]
-
-
-def run_head(
-    inputs: tuple[Tensor, Tensor, Tensor | None],
-    labels: Tensor,
-    rows: SparseRows | None,
-    call: Callable[..., losses.TokenLosses] = token_losses_of_head,
-) -> list[Tensor]:
-    given = [None if x is None else x.detach().requires_grad_() for x in inputs]
-    clm, fusion = parts(call(*given, labels, rows))
-    by = [random(len(labels), seed=s).to(clm.dtype) for s in (101, 102)]
-    loss = (clm * by[0]).sum() + (fusion * by[1]).sum()
-    found = torch.autograd.grad(loss, [x for x in given if x is not None])
-    return [clm.detach(), fusion.detach(), *found]
-
-
-def by_logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: SparseRows | None
-) -> losses.TokenLosses:
-    logits = hidden @ weight.T
-    return token_losses(logits if bias is None else logits + bias, labels, rows)
-
-
-def head_inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = (random(N, 5), random(SIZE, 5, seed=1), random(SIZE, seed=2))
-    return tuple(x.to(dtype) for x in inputs)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-@pytest.mark.parametrize("cells", [1, 3 * SIZE, 1 << 30])
-def test_how_many_rows_at_a_time_does_not_matter(
-    cells: int, temperature: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels, rows = some_labels(), some_rows(absent=2, temperature=temperature)
-    logits, head = random(N, SIZE), head_inputs()
-    whole = run_logits(logits, labels, rows) + run_head(head, labels, rows)
-    monkeypatch.setitem(losses.CELLS, "cpu", cells)
-    monkeypatch.setitem(losses.HEAD_CELLS, "cpu", cells)
-    cut = run_logits(logits, labels, rows) + run_head(head, labels, rows)
-    for a, b in zip(whole, cut, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    compare(logits, labels, rows)
-
-
-@pytest.mark.parametrize("with_rows", [True, False])
-@pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_head_equals_its_logits(
-    dtype: torch.dtype,
-    within: float,
-    with_bias: bool,
-    with_rows: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    hidden, weight, bias = head_inputs(dtype)
-    inputs = (hidden, weight, bias if with_bias else None)
-    rows = some_rows(absent=2, temperature=2.0, dtype=dtype) if with_rows else None
-    expected = run_head(inputs, some_labels(), rows, by_logits)
-    for cells in (1 << 22, 2 * SIZE):
-        monkeypatch.setitem(losses.HEAD_CELLS, "cpu", cells)
-        got = run_head(inputs, some_labels(), rows)
-        for a, b in zip(got, expected, strict=True):
-            assert a.dtype == b.dtype == dtype
-            torch.testing.assert_close(a, b, rtol=within, atol=within)
-
-
-@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2), (1, 2)])
-def test_only_some_inputs_are_trained(wanted: tuple[int, ...]) -> None:
-    labels, rows = some_labels(), some_rows()
-    found = []
-    for call in (token_losses_of_head, by_logits):
-        inputs = [x.requires_grad_(i in wanted) for i, x in enumerate(head_inputs())]
-        lost = call(*inputs, labels, rows)
-        (lost.clm.sum() + lost.fusion.sum()).backward()
-        assert [x.grad is not None for x in inputs] == [i in wanted for i in range(3)]
-        found.append([inputs[i].grad for i in wanted])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-
-
-def test_one_part_alone_can_be_differentiated() -> None:
-    for name in ("clm", "fusion"):
-        logits = random(N, SIZE).requires_grad_()
-        getattr(token_losses(logits, some_labels(), some_rows()), name).sum().backward()
-        other = random(N, SIZE).requires_grad_()
-        expected = dense(other, some_labels(), some_rows())[name == "fusion"]
-        expected.sum().backward()
-        torch.testing.assert_close(logits.grad, other.grad, rtol=1e-10, atol=1e-10)
-
-
-# Numbers that are narrow or extreme -----------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_narrow_logits(temperature: float, dtype: torch.dtype) -> None:
-    labels = some_labels()
-    rows = some_rows(absent=2, temperature=temperature, dtype=torch.float32)
-    narrow = (3 * random(N, SIZE)).to(dtype)
-    got, expected = run_logits(narrow, labels, rows), run_logits(narrow.float(), labels, rows)
-    assert [x.dtype for x in got] == [torch.float32, torch.float32, dtype, dtype]
-    for a, b in zip(got[:2], expected[:2], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-    for a, b in zip(got[2:], expected[2:], strict=True):
-        torch.testing.assert_close(a.float(), b, rtol=1e-2, atol=1e-2)
-
-
-def test_narrow_hidden_states() -> None:
-    labels, rows = some_labels(), some_rows(absent=2, dtype=torch.float32)
-    narrow = head_inputs(torch.bfloat16)
-    got = run_head(narrow, labels, rows)
-    expected = run_head(tuple(x.float() for x in narrow), labels, rows)
-    assert [x.dtype for x in got] == [torch.float32] * 2 + [torch.bfloat16] * 3
-    for a, b in zip(got, expected, strict=True):
-        assert torch.isfinite(a).all()
-        assert float((a.float() - b).abs().max()) < 0.03 * float(b.abs().max())
-
-
-def test_hidden_states_narrower_than_the_head() -> None:
-    # as under autocast
-    labels, rows = some_labels(), some_rows(dtype=torch.float32)
-    hidden, weight, bias = head_inputs(torch.float32)
-    got = run_head((hidden.bfloat16(), weight, bias), labels, rows)
-    assert [x.dtype for x in got[2:]] == [torch.bfloat16, torch.float32, torch.float32]
-    expected = run_head((hidden, weight, bias), labels, rows)
-    for a, b in zip(got, expected, strict=True):
-        assert float((a.float() - b).abs().max()) < 0.03 * float(b.abs().max())
-
-
-@pytest.mark.parametrize("above", [12, 20, 60, 1000])
-@pytest.mark.parametrize("where", [0, 3, 9], ids=["first", "named", "not named"])
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_a_target_that_is_too_sure(temperature: float, where: int, above: int) -> None:
-    n, k = 5, 6
-    ids = torch.arange(k).expand(n, k).contiguous()
-    rows = SparseRows(ids, torch.full((n, k), 0.125), torch.full((n,), 0.25), SIZE, temperature)
-    for dtype, widest in ((torch.float32, 1e-4), (torch.bfloat16, 1e-2)):
-        logits = random(n, SIZE, dtype=torch.float32)
-        logits[:, where] = logits.amax(1) + above
-        logits = logits.to(dtype).requires_grad_()
-        lost = token_losses(logits, some_labels(n, ignored=0), rows)
-        (lost.clm + lost.fusion).sum().backward()
-        assert torch.isfinite(lost.clm).all() and torch.isfinite(lost.fusion).all()
-        assert torch.isfinite(logits.grad).all()
-        assert float(logits.grad.abs().max()) <= 1 + 1 / temperature + 1e-5
-        if above >= 60:  # a constant may be added to all logits
-            assert float(logits.grad.float().sum(1).abs().max()) < widest
-        if where == 9:  # what remains is told apart well: nothing is lost
-            wide = logits.detach().double().requires_grad_()
-            clm, fusion = dense(wide, some_labels(n, ignored=0), rows)
-            torch.testing.assert_close(lost.fusion.double(), fusion, rtol=1e-5, atol=1e-5)
-            (clm + fusion).sum().backward()
-            assert float((logits.grad.double() - wide.grad).abs().max()) < widest
-
-
-@pytest.mark.parametrize("above", [4, 6, 8])
-def test_single_precision_where_most_mass_is_named(above: int) -> None:
-    rows = some_rows(64, 200, 10, dtype=torch.float32)
-    logits = random(64, 200, dtype=torch.float32)
-    logits.scatter_add_(1, rows.ids[:, :1], torch.full((64, 1), float(above)))
-    wide = run_logits(logits.double(), some_labels(64), rows)
-    for a, b in zip(run_logits(logits, some_labels(64), rows), wide, strict=True):
-        assert float((a.detach().double() - b.detach()).abs().max()) < 1e-3
-
-
-# Memory ---------------------------------------------------------------------------------------
-
-
-class Made(TorchDispatchMode):
-    """Notes what tensors are made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: set[tuple[torch.dtype, int]] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        self.sizes |= {(x.dtype, x.numel()) for x in tree_leaves(out) if isinstance(x, Tensor)}
-        return out
-
-    def largest(self, *dtypes: torch.dtype) -> int:
-        return max((n for dtype, n in self.sizes if not dtypes or dtype in dtypes), default=0)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_no_wide_copy_of_narrow_logits_is_made(
-    temperature: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    n, size = 96, 4096
-    cells = n * size // 8
-    monkeypatch.setitem(losses.CELLS, "cpu", cells)
-    rows = some_rows(n, size, 10, temperature=temperature, dtype=torch.float32)
-    labels = some_labels(n, size)
-    logits = random(n, size, dtype=torch.float32).bfloat16().requires_grad_()
-    with Made() as made:
-        lost = token_losses(logits, labels, rows)
-        (lost.clm + lost.fusion).sum().backward()
-    assert (torch.bfloat16, n * size) in made.sizes  # the gradient: the backward pass was seen
-    assert made.largest(torch.float32, torch.float64) <= cells
-    with Made() as control:
-        F.cross_entropy(logits.float(), labels).backward()
-    assert control.largest(torch.float32) == n * size
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_logits_of_a_head_are_held(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    n, size, width = 96, 4096, 8
-    cells = n * size // 8
-    monkeypatch.setitem(losses.HEAD_CELLS, "cpu", cells)
-    rows = some_rows(n, size, 10, temperature=2.0, dtype=torch.float32)
-    inputs = [random(*s, dtype=torch.float32) for s in ((n, width), (size, width), (size,))]
-    inputs = [x.to(dtype).requires_grad_() for x in inputs]
-    with Made() as made:
-        lost = token_losses_of_head(*inputs, some_labels(n, size), rows)
-        (lost.clm + lost.fusion).sum().backward()
-    assert (dtype, size * width) in made.sizes
-    assert made.largest() <= max(cells, size * width)
-
-
 # Joining the parts ----------------------------------------------------------------------------
 
 
@@ -587,7 +284,9 @@ def test_ratio_of_nothing_is_finite() -> None:
     "value", [-0.01, 1.01, float("nan"), float("inf"), True, False, "0.5", [0.5]], ids=repr
 )
 def test_lambdas_that_are_none(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"{name} must lie between 0 .* and 1"):
+    with pytest.raises(
+        InputError, match=rf"{name} must be a number between 0 and 1, not .*: choose λ"
+    ):
         Objective(**{name: value})
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-
 import numpy as np
 import pytest
 from conftest import byte_level, sentencepiece
@@ -13,7 +11,7 @@ from rapidfuzz.distance import Levenshtein
 
 from fusion_core import mapping
 from fusion_core.errors import InputError
-from fusion_core.mapping import PrefixRelation, store
+from fusion_core.mapping import PrefixRelation
 from fusion_core.mapping.mined import nearest
 from fusion_core.records import MapReason, VocabMap
 from fusion_core.tokens import TextTokenizer
@@ -77,7 +75,7 @@ def test_prefix_relation_equals_its_definition(
     source, target = tiny_llama_tokenizer, tiny_gpt_tokenizer
     if swap:
         source, target = target, source
-    found = PrefixRelation(source, target).given(known)
+    found = PrefixRelation(source, target).conditioned_on(known)
     pairs = {
         (int(found.candidates[w]), int(v))
         for w, v in zip(found.edge_source, found.edge_target, strict=True)
@@ -94,7 +92,7 @@ def test_prefix_reads_a_target_without_its_dummy_prefix_at_the_start(
     tiny_llama_tokenizer, tiny_gpt_tokenizer
 ) -> None:
     relation = PrefixRelation(tiny_gpt_tokenizer, tiny_llama_tokenizer)
-    found = relation.given(target_start=True)
+    found = relation.conditioned_on(target_start=True)
     pairs = set(zip(found.candidates[found.edge_source], found.edge_target, strict=True))
     the, marked = tiny_gpt_tokenizer.id_of(b"the"), tiny_llama_tokenizer.id_of(b" the")
     assert (the, marked) in pairs
@@ -113,7 +111,8 @@ def test_prefix_as_a_matrix(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
 
 
 def test_mined_without_control_tokens(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
-    pairs = mapping.relate("mined", tiny_llama_tokenizer, tiny_gpt_tokenizer)
+    made = mapping.STRATEGIES["mined"].make(tiny_llama_tokenizer, tiny_gpt_tokenizer, ())
+    pairs = made.vocab_map
     assert not set(pairs.source_ids.tolist()) & tiny_llama_tokenizer.special_ids
     assert not set(pairs.indices.tolist()) & tiny_gpt_tokenizer.special_ids
 
@@ -236,100 +235,3 @@ def test_entries_with_equal_bytes_go_to_the_real_piece_with_the_lowest_id() -> N
 def test_ot_has_no_matrix(tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
     with pytest.raises(InputError, match="every position"):
         mapping.matrix("ot", tiny_llama_tokenizer, tiny_gpt_tokenizer)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("FUSELAB_CACHE", str(tmp_path))
-    return tmp_path / "maps"
-
-
-def equal(one: VocabMap, other: VocabMap) -> bool:
-    first, second = one.arrays(), other.arrays()
-    return first.keys() == second.keys() and all(
-        np.array_equal(a, second[n]) and a.dtype == second[n].dtype for n, a in first.items()
-    )
-
-
-@pytest.mark.parametrize("name", mapping.MATRICES)
-def test_a_map_is_built_once(folder, tiny_llama_tokenizer, tiny_gpt_tokenizer, name: str) -> None:
-    pair = tiny_llama_tokenizer, tiny_gpt_tokenizer
-    built, first = mapping.matrix(name, *pair, ["the cat"])
-    kept, second = mapping.matrix(name, *pair, ["the cat"])
-    assert (first, second) == (False, True) and equal(built, kept)
-    assert not list(folder.glob("*.part"))
-    _, other = mapping.matrix(name, *pair[::-1], ["the cat"])
-    assert not other, "the other direction is another map"
-    _, counted = mapping.matrix(name, *pair, ["sat"])
-    assert counted == (name != "statistical"), "and so is another corpus"
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "foreign", "folder"])
-def test_a_damaged_map_is_built_again(
-    folder, tiny_llama_tokenizer, tiny_gpt_tokenizer, damage: str
-) -> None:
-    pair = tiny_llama_tokenizer, tiny_gpt_tokenizer
-    built, _ = mapping.matrix("mined", *pair)
-    (file,) = folder.iterdir()
-    content = file.read_bytes()
-    if damage == "folder":
-        file.unlink()
-        file.mkdir()
-    else:
-        flipped = bytearray(content)
-        flipped[len(content) // 2] ^= 4
-        changed = {"cut": content[: len(content) // 2], "empty": b"", "foreign": b"x" * 500}
-        file.write_bytes(changed.get(damage, bytes(flipped)))
-    again, from_cache = mapping.matrix("mined", *pair)
-    assert not from_cache and equal(built, again)
-    assert mapping.matrix("mined", *pair)[1] == (damage != "folder")
-
-
-def test_every_flipped_byte_is_noticed(folder, tiny_llama_tokenizer, tiny_gpt_tokenizer) -> None:
-    pair = tiny_llama_tokenizer, tiny_gpt_tokenizer
-    mapping.matrix("exact", *pair)
-    (file,) = folder.iterdir()
-    content = file.read_bytes()
-    shape = (pair[0].size, pair[1].size)
-    for place in range(0, len(content), max(1, len(content) // 200)):
-        changed = bytearray(content)
-        changed[place] ^= 1
-        file.write_bytes(changed)
-        assert store._read(file, "exact", shape) is None
-
-
-def test_without_a_place_to_keep_it_a_map_is_built(
-    tmp_path, monkeypatch, tiny_llama_tokenizer, tiny_gpt_tokenizer
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("FUSELAB_CACHE", str(tmp_path / "file" / "below"))
-    for _ in range(2):
-        pairs, from_cache = mapping.matrix("exact", tiny_llama_tokenizer, tiny_gpt_tokenizer)
-        assert not from_cache and pairs.rows_mapped > 0
-
-
-def _build(path: str, barrier, results) -> None:
-    import os
-
-    from fusion_core import models
-
-    os.environ["FUSELAB_CACHE"] = path
-    source, target = (models.load_tokenizer(f"zoo:{n}") for n in ("mpt-code", "llama"))
-    barrier.wait()
-    results.put([mapping.matrix(n, source, target)[0].rows_mapped for n in ("mined", "prefix")])
-
-
-def test_two_processes_may_build_at_once(tmp_path) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2), context.Queue()
-    workers = [
-        context.Process(target=_build, args=(str(tmp_path), barrier, results)) for _ in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    rows = [results.get(timeout=120) for _ in workers]
-    for worker in workers:
-        worker.join()
-    assert rows[0] == rows[1]
-    files = list((tmp_path / "maps").iterdir())
-    assert len(files) == 2 and all(f.suffix == ".map" for f in files)

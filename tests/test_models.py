@@ -78,13 +78,13 @@ def test_batches_change_no_number(tiny_models, testdata) -> None:
 
 
 def test_large_batches_are_read_in_parts(tiny_models, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusion_core.models import read
+    from fusion_core.models import rows
 
     model = tiny_models[1]
     encodings = model.tokenizer.encode_batch(["the cats sat " * n for n in (1, 3, 2, 1, 3)])
     whole = models.read_rows_batch(model, encodings)
-    monkeypatch.setattr(read, "BATCH_TOKENS", 40)
-    monkeypatch.setattr(read, "CHUNK_CELLS", 5 * model.tokenizer.size)
+    monkeypatch.setattr(rows, "BATCH_TOKENS", 40)
+    monkeypatch.setattr(rows, "CHUNK_CELLS", 5 * model.tokenizer.size)
     for cut in (None, Truncation(top_p=0.8), Truncation(top_k=3)):
         parts = models.read_rows_batch(model, encodings, cut=cut)
         for a, b in zip(whole, parts, strict=True):

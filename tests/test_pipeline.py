@@ -10,11 +10,12 @@ import pytest
 import torch
 from conftest import byte_level, tiny_model
 
-from fusion_core import fuse, mapping, models, pipeline
+from fusion_core import compare, fuse, mapping, models, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError, TooLargeError
 from fusion_core.io import documents
-from fusion_core.reading import JointText
+from fusion_core.reading import read
+from fusion_core.records import TextReading
 from fusion_core.tokens import TextTokenizer
 
 TEXT = "the cats sat, the cat 東京 sat"
@@ -28,7 +29,7 @@ def test_identical_tokenizers_give_back_the_sources_rows(
     target = tiny_model(tiny_llama_tokenizer, seed=1)
     source = replace(tiny_model(tiny_llama_tokenizer, seed=2), name="other")
     config = FusionConfig(operator=operator, top_k=top_k)
-    analysis = pipeline.analyse(target, [source], TEXT, config)
+    analysis = pipeline.analyze(target, [source], TEXT, config)
     own = models.read_rows(source, source.tokenizer.encode(TEXT)).logprobs[:-1].exp()
     k = min(top_k, own.shape[1])
     expected = own.topk(k, dim=1).values
@@ -64,7 +65,7 @@ def test_a_model_without_start_token_leaves_bytes_out_for_all(tiny_models) -> No
     rows = models.read_rows(mute, mute.tokenizer.encode("the cat"))
     expected = -float(rows.observed_logprob[3:7].sum()) / math.log(2) / 4
     assert scores["mute"]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
-    analysis = pipeline.analyse(tiny_models[0], [mute], "the cat", FusionConfig())
+    analysis = pipeline.analyze(tiny_models[0], [mute], "the cat", FusionConfig())
     assert analysis.scored_bytes == 4 and analysis.fused.winner[0] == -1
     assert math.isfinite(analysis.fused_bits_per_byte)
 
@@ -72,7 +73,7 @@ def test_a_model_without_start_token_leaves_bytes_out_for_all(tiny_models) -> No
 def test_a_mute_model_of_one_token_is_refused(tiny_models) -> None:
     mute = tiny_model(TextTokenizer(byte_level(), "mute", start_id=None, eos_id=None))
     with pytest.raises(InputError, match="longer text"):
-        pipeline.analyse(tiny_models[0], [mute], "x", FusionConfig())
+        pipeline.analyze(tiny_models[0], [mute], "x", FusionConfig())
     with pytest.raises(InputError, match="longer text"):
         pipeline.bits_per_byte([mute], ["x"])
 
@@ -82,12 +83,12 @@ def test_a_mute_source_over_several_windows(tiny_models, overlap: float) -> None
     mute = tiny_model(TextTokenizer(byte_level(), "mute", start_id=None, eos_id=None))
     text = "the cat sat, " * 20
     config = FusionConfig(overlap=overlap, operator="avg_ce")
-    analysis = pipeline.analyse(tiny_models[1], [mute], text, config)
+    analysis = pipeline.analyze(tiny_models[1], [mute], text, config)
     assert analysis.details["windows"] > 2
     assert math.isfinite(analysis.sources[0].bits_per_byte)
     assert math.isfinite(analysis.fused_bits_per_byte)
     assert 0 < analysis.scored_bytes < len(text)
-    score = pipeline.transfer(tiny_models[1], mute, [text], config)
+    score = compare.transfer(tiny_models[1], mute, [text], config)["prefix"]
     assert score["native_positions"] > 0 and math.isfinite(score["native_ce"])
 
 
@@ -102,17 +103,17 @@ def test_windows_without_a_shared_boundary_leave_the_same_bytes_out_for_all() ->
     ]
     with pytest.raises(InputError, match="nowhere meet"):
         pipeline.bits_per_byte(pair, ["x" + "ab" * 150 + "a"])
-    read = JointText.of(pair, "x" + "ab" * 150 + "a and so on", FusionConfig())
-    assert len(read.windows) > 2
-    assert 0 < read.scored_bytes < len(read.data) / 2
-    assert [widths(read, j) for j in range(2)] == [read.scored_bytes] * 2
+    reading = read("x" + "ab" * 150 + "a and so on", *pair)
+    assert len(reading.windows) > 2
+    assert 0 < reading.scored_bytes < len(reading.data) / 2
+    assert [widths(reading, j) for j in range(2)] == [reading.scored_bytes] * 2
 
 
-def widths(read: JointText, model: int) -> int:
+def widths(reading: TextReading, model: int) -> int:
     """Sum the bytes of a model's tokens that are scored."""
     total = 0
-    for reading, (low, high) in zip(read.readings(), read.scored, strict=True):
-        row_bytes = reading.row_bytes(model)
+    for window, (low, high) in zip(reading.windows, reading.scored, strict=True):
+        row_bytes = window.row_bytes(model)
         scored = (row_bytes[:-1] >= low) & (row_bytes[:-1] < high)
         total += int((row_bytes[1:] - row_bytes[:-1])[scored].sum())
     return total
@@ -121,16 +122,17 @@ def widths(read: JointText, model: int) -> int:
 def test_every_token_is_scored_once(tiny_models) -> None:
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
     for overlap in (0.0, 0.25, 0.6):
-        read = JointText.of(tiny_models, text, FusionConfig(overlap=overlap))
-        assert read.scored_bytes == len(text.encode())
-        assert [widths(read, j) for j in range(2)] == [read.scored_bytes] * 2
+        target, source = tiny_models
+        reading = read(text, target, source, FusionConfig(overlap=overlap))
+        assert reading.scored_bytes == len(text.encode())
+        assert [widths(reading, j) for j in range(2)] == [reading.scored_bytes] * 2
 
 
 def test_a_source_that_is_the_target_scores_the_same_on_hard_text(tiny_llama_tokenizer) -> None:
     target = tiny_model(tiny_llama_tokenizer, seed=1)
     target.network.lm_head.weight.data *= 6  # probabilities far below 1e-9
-    source = replace(target, name="twin")
-    analysis = pipeline.analyse(target, [source], TEXT, FusionConfig())
+    source = replace(target, name="same")
+    analysis = pipeline.analyze(target, [source], TEXT, FusionConfig())
     assert float(analysis.target_ce.max()) > -math.log(1e-9)
     assert analysis.fused_bits_per_byte == pytest.approx(analysis.target_bits_per_byte, rel=1e-4)
 
@@ -138,19 +140,19 @@ def test_a_source_that_is_the_target_scores_the_same_on_hard_text(tiny_llama_tok
 def test_long_texts_are_read_in_windows(tiny_models) -> None:
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
     target, source = tiny_models
-    analysis = pipeline.analyse(target, [source], text, FusionConfig(operator="mean"))
+    analysis = pipeline.analyze(target, [source], text, FusionConfig(operator="mean"))
     assert analysis.details["windows"] > 2
     rows = analysis.fused.rows
     assert len(rows) == len(analysis.target.text_tokens)
     assert torch.allclose(rows.probs.sum(1) + rows.tail, torch.ones(len(rows)), atol=1e-5)
-    own = analysis.sources[0].own
+    own = analysis.sources[0].native
     assert len(own) == len(analysis.sources[0].encoding.text_tokens) + 1
     assert torch.allclose(own.probs.sum(1) + own.tail, torch.ones(len(own)), atol=1e-5)
     scores = pipeline.bits_per_byte(tiny_models, [text])
     assert scores[target.name]["bytes"] == len(text.encode())
     assert scores[target.name]["bits_per_byte"] == pytest.approx(analysis.target_bits_per_byte)
     # The first window is read as if it stood alone.
-    first = pipeline.analyse(target, [source], text[:40], FusionConfig(operator="mean"))
+    first = pipeline.analyze(target, [source], text[:40], FusionConfig(operator="mean"))
     assert torch.allclose(first.fused.rows.probs[:8], rows.probs[:8], atol=1e-5)
 
 
@@ -159,8 +161,8 @@ def test_sources_may_stand_in_any_order(tiny_models, tiny_llama_tokenizer) -> No
     two = replace(tiny_model(tiny_llama_tokenizer, seed=9), name="two")
     for operator in ("min_ce", "avg_ce", "mean"):
         config = FusionConfig(operator=operator, level="token")
-        a = pipeline.analyse(target, [one, two], TEXT, config)
-        b = pipeline.analyse(target, [two, one], TEXT, config)
+        a = pipeline.analyze(target, [one, two], TEXT, config)
+        b = pipeline.analyze(target, [two, one], TEXT, config)
         assert a.fused_bits_per_byte == pytest.approx(b.fused_bits_per_byte, rel=1e-6)
         assert torch.allclose(a.fused.rows.probs, b.fused.rows.probs, atol=1e-6)
 
@@ -168,15 +170,15 @@ def test_sources_may_stand_in_any_order(tiny_models, tiny_llama_tokenizer) -> No
 def test_bad_input_is_refused(tiny_models) -> None:
     target, source = tiny_models
     with pytest.raises(InputError, match="empty"):
-        pipeline.analyse(target, [source], "", FusionConfig())
+        pipeline.analyze(target, [source], "", FusionConfig())
     with pytest.raises(TooLargeError, match="limit"):
-        pipeline.analyse(target, [source], "x" * 2_000_000, FusionConfig())
+        pipeline.analyze(target, [source], "x" * 2_000_000, FusionConfig())
     with pytest.raises(InputError, match="named twice"):
-        pipeline.analyse(target, [source, source], "x", FusionConfig())
+        pipeline.analyze(target, [source, source], "x", FusionConfig())
     with pytest.raises(InputError, match="at least one"):
-        pipeline.analyse(target, [], "x", FusionConfig())
+        pipeline.analyze(target, [], "x", FusionConfig())
     with pytest.raises(InputError, match="strategy"):
-        pipeline.analyse(target, [source], "x", FusionConfig(strategy="magic"))
+        pipeline.analyze(target, [source], "x", FusionConfig(strategy="magic"))
     with pytest.raises(InputError, match="top_k"):
         FusionConfig(top_k=0)
 
@@ -197,7 +199,7 @@ def test_transfer_between_real_models(testdata, source, target, top_k, expected,
     assert len(texts) == 19
     for strategy, shared in zip(("exact", "mined", "prefix"), expected[:3], strict=True):
         config = FusionConfig(strategy=strategy, source_top_k=top_k)
-        score = pipeline.transfer(loaded[target], loaded[source], texts, config)
+        score = compare.transfer(loaded[target], loaded[source], texts, config)[strategy]
         assert score["transfer_ce"] == pytest.approx(shared, abs=0.02)
         assert score["target_ce"] == pytest.approx(own[0], abs=0.02)
         inside = score["inside"]
@@ -216,7 +218,7 @@ def test_native_ce_is_the_chain_rule(testdata) -> None:
     }
     target, source = loaded["stories260K"], loaded["babyllama-tok105"]
     text = "Once upon a time, Tom had a dog."
-    score = pipeline.transfer(target, source, [text], FusionConfig())
+    score = compare.transfer(target, source, [text], FusionConfig())["prefix"]
     # Every token of the target spans whole characters, so that the sums over the text are equal.
     rows = models.read_rows(source, source.tokenizer.encode(text))
     assert score["native_positions"] == score["positions"]
@@ -229,7 +231,7 @@ def test_progress_is_told_for_every_window(tiny_models, monkeypatch) -> None:
     monkeypatch.setattr("fusion_core.models.rows.BATCH_TOKENS", 1)
     told: list[tuple[str, float]] = []
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
-    analysis = pipeline.analyse(
+    analysis = pipeline.analyze(
         tiny_models[0],
         [tiny_models[1]],
         text,
@@ -265,17 +267,17 @@ def test_every_setting_sums_to_one_and_names_its_origins(
             chain_rule=chain_rule,
             **cut,
         )
-        analysis = pipeline.analyse(target, sources, TEXT, config)
-        fused, rows, origins = analysis.fused, analysis.fused.rows, analysis.origins
+        analysis = pipeline.analyze(target, sources, TEXT, config)
+        fused, rows, origins = analysis.fused, analysis.fused.rows, analysis.attribution
         assert torch.allclose(rows.probs.sum(1) + rows.tail, torch.ones(len(rows)), atol=1e-5)
         assert torch.allclose(fused.weights.sum(1), torch.ones(len(rows)), atol=1e-5)
         assert len(fused.sources) == 2 + with_target
-        given = (origins.mass.sum(3) + origins.other + origins.own).sum(2)
+        given = (origins.mass.sum(3) + origins.other + origins.target).sum(2)
         assert torch.allclose(given, rows.probs, atol=1e-5)
         if not chain_rule:
             assert origins.other.min() > -1e-5
         for s in analysis.sources:
-            whole = s.carried.probs.sum(1) + s.carried.tail
+            whole = s.projected.probs.sum(1) + s.projected.tail
             assert torch.allclose(whole, torch.ones(len(rows)), atol=1e-5)
 
 
@@ -285,20 +287,22 @@ def test_permuting_sources_permutes_results(tiny_models, operator: str, level: s
     target, source = tiny_models
     other = replace(tiny_model(target.tokenizer, seed=9), name="other")
     config = FusionConfig(operator=operator, level=level, with_target=True)
-    one = pipeline.analyse(target, [source, other], TEXT, config)
-    two = pipeline.analyse(target, [other, source], TEXT, config)
+    one = pipeline.analyze(target, [source, other], TEXT, config)
+    two = pipeline.analyze(target, [other, source], TEXT, config)
     order = [two.fused.sources.index(name) for name in one.fused.sources]
     assert torch.equal(one.fused.rows.ids, two.fused.rows.ids)
     assert torch.allclose(one.fused.rows.probs, two.fused.rows.probs, atol=1e-6)
     assert torch.allclose(one.fused.weights, two.fused.weights[:, order], atol=1e-6)
-    assert torch.allclose(one.origins.own, two.origins.own[:, :, order], atol=1e-6)
-    assert torch.allclose(one.origins.mass.sum(3), two.origins.mass.sum(3)[:, :, order], atol=1e-5)
+    assert torch.allclose(one.attribution.target, two.attribution.target[:, :, order], atol=1e-6)
+    assert torch.allclose(
+        one.attribution.mass.sum(3), two.attribution.mass.sum(3)[:, :, order], atol=1e-5
+    )
 
 
 def test_the_target_among_the_sources(tiny_models) -> None:
     target, source = tiny_models
-    alone = pipeline.analyse(target, [source], TEXT, FusionConfig(operator="mean"))
-    both = pipeline.analyse(target, [source], TEXT, FusionConfig(operator="mean", with_target=True))
+    alone = pipeline.analyze(target, [source], TEXT, FusionConfig(operator="mean"))
+    both = pipeline.analyze(target, [source], TEXT, FusionConfig(operator="mean", with_target=True))
     assert both.fused.sources == (source.name, target.name)
     assert torch.allclose(both.fused.kept[:, 1], torch.ones(len(both.fused.kept)))
     own = both.target_ce
@@ -309,20 +313,20 @@ def test_the_target_among_the_sources(tiny_models) -> None:
 
 def test_the_chain_rule_gives_the_sources_own_cross_entropy(tiny_models) -> None:
     target, source = tiny_models
-    plain = pipeline.transfer(target, source, [TEXT], FusionConfig())
-    ruled = pipeline.transfer(target, source, [TEXT], FusionConfig(chain_rule=True))
+    plain = compare.transfer(target, source, [TEXT], FusionConfig())["prefix"]
+    config = FusionConfig(chain_rule=True)
+    ruled = compare.transfer(target, source, [TEXT], config)["prefix"]
     assert ruled["native_positions"] == plain["native_positions"] > 0
     assert ruled["native_ce"] == pytest.approx(plain["native_ce"])
-    everywhere = pipeline.transfer(
-        target, replace(target, name="twin"), [TEXT], FusionConfig(chain_rule=True)
-    )
+    same = replace(target, name="same")
+    everywhere = compare.transfer(target, same, [TEXT], config)["prefix"]
     assert everywhere["transfer_ce"] == pytest.approx(everywhere["native_ce"], abs=1e-5)
 
 
 def test_temperature_softens_rows_but_not_scores(tiny_models) -> None:
     target, source = tiny_models
-    plain = pipeline.analyse(target, [source], TEXT, FusionConfig())
-    warm = pipeline.analyse(target, [source], TEXT, FusionConfig(temperature=3.0))
+    plain = pipeline.analyze(target, [source], TEXT, FusionConfig())
+    warm = pipeline.analyze(target, [source], TEXT, FusionConfig(temperature=3.0))
     assert warm.sources[0].bits_per_byte == pytest.approx(plain.sources[0].bits_per_byte, rel=1e-6)
     assert float(warm.fused.entropy.mean()) > float(plain.fused.entropy.mean())
     assert warm.fused.rows.temperature == 3.0
@@ -332,20 +336,21 @@ def test_next_characters_over_several_windows(tiny_models) -> None:
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
     size = len(text.encode())
     positions = [0, 3, 8, 200, size, 201, 3]
-    found = pipeline.next_characters(tiny_models, text, positions)
+    reading = read(text, tiny_models[0], tiny_models[1])
+    found = pipeline.next_characters(reading, positions)
     for model, got in zip(tiny_models, found, strict=True):
         assert got.model == model.name
         assert got.positions.tolist() == sorted(set(positions))
         total = got.probs.sum(1) + got.partial.sum(1) + got.end + got.unknown
         assert torch.allclose(total, torch.ones(len(total)), atol=1e-5)
-    near = pipeline.next_characters(tiny_models, text[:20], [0, 3, 8])
+    near = pipeline.next_characters(read(text[:20], *tiny_models), [0, 3, 8])
     for got, first in zip(found, near, strict=True):
         for i in range(3):
             whole = dict(zip(got.characters, got.probs[i].tolist(), strict=True))
             for c, p in zip(first.characters, first.probs[i].tolist(), strict=True):
                 assert whole[c] == pytest.approx(p, abs=1e-5)
     with pytest.raises(InputError, match=f"from 0 to {size}"):
-        pipeline.next_characters(tiny_models, text, [size + 1])
+        pipeline.next_characters(reading, [size + 1])
 
 
 @pytest.mark.parametrize("strategy", mapping.STRATEGIES)
@@ -358,7 +363,7 @@ def test_rows_of_real_models_sum_to_one(testdata, strategy: str) -> None:
         for operator, level in itertools.product(fuse.OPERATORS, fuse.LEVELS):
             config = FusionConfig(strategy=strategy, operator=operator, level=level)
             text = "Once upon a time, Mia had 3 cats.\ndef f(x):\n    return x"
-            fused = pipeline.analyse(target, sources, text, config).fused
+            fused = pipeline.analyze(target, sources, text, config).fused
             total = fused.rows.probs.sum(1) + fused.rows.tail
             assert torch.allclose(total, torch.ones(len(total)), atol=1e-5)
             assert bool((fused.rows.probs >= 0).all())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app import plots
-from fusion_core import pipeline
+from fusion_core import pipeline, plots
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
 
@@ -14,7 +13,7 @@ from fusion_core.errors import InputError
 def analysis(tiny_models):
     """An analysis whose text holds what Plotly would draw as markup."""
     target, source = tiny_models
-    return pipeline.analyse(target, [source], "the <b>cat & sat", FusionConfig())
+    return pipeline.analyze(target, [source], "the <b>cat & sat", FusionConfig())
 
 
 @pytest.mark.parametrize("index", [0, 3])

@@ -10,10 +10,11 @@ import torch
 from conftest import tiny_model
 from rapidfuzz.distance import Levenshtein
 
-from fusion_core import evaluate, mapping, models, pipeline, project
+from fusion_core import mapping, models, project
 from fusion_core.align import by_bytes
 from fusion_core.config import Truncation
-from fusion_core.project import transport
+from fusion_core.mapping import transport
+from fusion_core.project import attribution
 from fusion_core.records import RowKind, SparseRows
 
 TEXTS = ["the cat sat", " the the, 東京 cats", "a\nthe cats 東 é", "sat thesat", "Tom"]
@@ -39,10 +40,8 @@ class carried:  # noqa: N801
 
     def __init__(self, rs, rt, es, et, pairs) -> None:
         own = rt.dense.probs[:-1]
-        rows = project.project(
-            rs, rt, by_bytes(et, es), pairs, source_encoding=es, target_encoding=et
-        )
-        assert rows.carried.is_sparse or not isinstance(rs.rows, SparseRows)
+        rows = project.project_rows(rs, rt, by_bytes(et, es), pairs)
+        assert rows.mapped.is_sparse or not isinstance(rs.rows, SparseRows)
         self.rows, self.probs, self.kept, self.kind = rows, rows.probs(own), rows.kept, rows.kind
 
 
@@ -129,8 +128,9 @@ def test_prefix_equals_plain_python(tiny_models, swap: bool, top_k: int | None) 
 @pytest.mark.parametrize("strategy", ["exact", "mined"])
 def test_fixed_maps_equal_plain_python(tiny_models, strategy: str) -> None:
     target, source = tiny_models
-    pairs = mapping.relate(strategy, source.tokenizer, target.tokenizer)
-    goes = dict(zip(pairs.source_ids.tolist(), pairs.indices.tolist(), strict=True))
+    pairs = mapping.STRATEGIES[strategy].make(source.tokenizer, target.tokenizer, ())
+    entries = pairs.vocab_map
+    goes = dict(zip(entries.source_ids.tolist(), entries.indices.tolist(), strict=True))
     et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
     rt, rs = models.read_rows(target, et), models.read_rows(source, es)
     aligned = by_bytes(et, es)
@@ -154,7 +154,7 @@ def test_every_strategy_sums_to_one(tiny_models, top_k: int | None) -> None:
     for (target, source), strategy, text in itertools.product(
         (tiny_models, tiny_models[::-1]), mapping.STRATEGIES, TEXTS
     ):
-        pairs = pipeline.mapping(source.tokenizer, target.tokenizer, strategy, TEXTS)
+        pairs = mapping.mapping_between(source.tokenizer, target.tokenizer, strategy, TEXTS)
         et, es = (m.tokenizer.encode(text) for m in (target, source))
         got = carried(read(source, es, top_k), models.read_rows(target, et), es, et, pairs)
         assert torch.allclose(got.probs.sum(1), torch.ones(len(got.probs)), atol=1e-5)
@@ -167,8 +167,8 @@ def test_identical_vocabularies_are_the_identity(tiny_llama_tokenizer, top_k: in
     encoding = tiny_llama_tokenizer.encode("the cat sat 東")
     rt = models.read_rows(target, encoding)
     rs = read(source, encoding, top_k)
-    pairs = pipeline.mapping(source.tokenizer, target.tokenizer, "prefix")
-    assert pairs is None
+    pairs = mapping.mapping_between(source.tokenizer, target.tokenizer, "prefix")
+    assert pairs.identity and not pairs.inside
     got = carried(rs, rt, encoding, encoding, pairs)
     rows = [row_of(rs, i) for i in range(len(rs.observed) - 1)]
     own = torch.tensor([probs for probs, _ in rows])
@@ -204,7 +204,7 @@ def test_transport_plans_equal_plain_python() -> None:
     generator = torch.Generator().manual_seed(0)
     mass, room = (torch.rand(6, n, generator=generator) + 0.05 for n in (4, 5))
     cost = torch.randint(0, 4, (6, 4, 5), generator=generator)
-    plans = project.transport_plan(mass, room, cost)
+    plans = transport.transport_plan(mass, room, cost)
     assert torch.allclose(plans.sum(1), (room / room.sum(1, keepdim=True)).double(), atol=1e-4)
     assert torch.allclose(plans.sum(2), (mass / mass.sum(1, keepdim=True)).double(), atol=1e-4)
     for plan, *problem in zip(plans, mass.tolist(), room.tolist(), cost.tolist(), strict=True):
@@ -215,7 +215,7 @@ def test_transport_plans_equal_plain_python() -> None:
 def test_transport_survives_zeros_and_far_costs() -> None:
     mass = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
     room = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    plan = project.transport_plan(mass, room, torch.full((2, 2, 2), 90))
+    plan = transport.transport_plan(mass, room, torch.full((2, 2, 2), 90))
     assert bool(torch.isfinite(plan).all()) and bool((plan >= 0).all())
 
 
@@ -248,13 +248,13 @@ def test_ot_sends_each_token_where_most_of_it_goes(tiny_models) -> None:
 @pytest.mark.parametrize("strategy", ["prefix", "exact", "retokenise"])
 def test_the_chain_rule_equals_plain_python(tiny_models, strategy: str, top_k: int | None) -> None:
     target, source = tiny_models
-    pairs = mapping.relate(strategy, source.tokenizer, target.tokenizer)
+    pairs = mapping.STRATEGIES[strategy].make(source.tokenizer, target.tokenizer, ())
     applied = 0
     for text in ("the cats sat", "a 東 thesat"):
         et, es = (m.tokenizer.encode(text) for m in (target, source))
         rt, rs = models.read_rows(target, et), read(source, es, top_k)
         before = carried(rs, rt, es, et, pairs)
-        native = evaluate.native_ce(et, es, rs)
+        native = project.native_ce(et, es, rs)
         own, observed = rt.dense.probs[:-1], rt.observed[:-1]
         ruled = project.chain_rule(
             before.rows, rt.dense, observed, native, et, target.tokenizer.ids_of
@@ -281,22 +281,21 @@ def test_the_chain_rule_equals_plain_python(tiny_models, strategy: str, top_k: i
 
 @pytest.mark.parametrize("top_k", [None, 5])
 @pytest.mark.parametrize("strategy", mapping.STRATEGIES)
-def test_origins_name_the_tokens_that_the_mass_came_from(
+def test_attribution_names_the_tokens_that_the_mass_came_from(
     tiny_models, strategy: str, top_k: int | None
 ) -> None:
     """Take one source token out of the row at a time, and see what is missing at the target."""
     target, source = tiny_models
-    pairs = pipeline.mapping(source.tokenizer, target.tokenizer, strategy, TEXTS)
+    pairs = mapping.mapping_between(source.tokenizer, target.tokenizer, strategy, TEXTS)
     et, es = (m.tokenizer.encode("the cats sat 東") for m in (target, source))
     rt, rs = models.read_rows(target, et), read(source, es, top_k)
-    carrier = project.Carrier(
-        rs, rt, by_bytes(et, es), pairs, source_encoding=es, target_encoding=et
-    )
-    carried_over = carrier.rows.carried.to_dense()
+    aligned = by_bytes(et, es)
+    rows, route = (f(rs, rt, aligned, pairs) for f in (project.project_rows, project.Route.of))
+    carried_over = rows.mapped.to_dense()
     ids = carried_over.topk(4, dim=1).indices
-    token, share = carrier.origins(ids, n=50)
-    relation = pairs.given() if isinstance(pairs, mapping.PrefixRelation) else None
-    for i, kind in enumerate(carrier.rows.kind):
+    token, share = attribution._named(route, rows.total, ids, 50)
+    relation = pairs.conditioned_on() if isinstance(pairs, mapping.PrefixRelation) else None
+    for i, kind in enumerate(rows.kind):
         if kind == RowKind.NONE:
             assert bool((token[i] < 0).all())
             continue

@@ -10,21 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import launched
+from run_workers import checkpoint_model, timeless, until, watched, weights, worker_of
 
 from fusion_core import cli, corpus, models, runs
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.runs import folder as folders
-
-WAIT = 120
 
 
 @pytest.fixture(scope="module")
@@ -59,38 +56,6 @@ def undisturbed(config, tmp_path_factory) -> tuple[Path, list[tuple[str, str]], 
     began = time.monotonic()
     said = [(s.state, s.stage) for s in watched(runs.start(config, folder), folder)]
     return folder, said, time.monotonic() - began
-
-
-def watched(first: runs.RunStatus, folder: Path) -> list[runs.RunStatus]:
-    """Look at a run until it ends."""
-    seen, end = [first], time.monotonic() + WAIT
-    while seen[-1].live and time.monotonic() < end:
-        time.sleep(0.02)
-        seen.append(runs.status(folder))
-    return seen
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model" / "model.safetensors").read_bytes()
-
-
-def timeless(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics but for the time that they took."""
-    return [
-        {k: v for k, v in line.items() if not k.startswith("seconds")}
-        for line in runs.metrics(folder)
-    ]
-
-
-def worker_of(folder: Path) -> int:
-    return int((folder / folders.PID).read_text())
 
 
 def test_a_worker_goes_through_its_stages(undisturbed, config) -> None:
@@ -187,7 +152,7 @@ def test_what_is_half_written_is_not_taken_for_whole(undisturbed, config, tmp_pa
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_a_run_killed_after_its_last_step(config, tmp_path, keep: str) -> None:
     folder = tmp_path / "run"
-    one = replace(config, keep=keep, max_steps=7, eval_every=2)  # ends within an epoch
+    one = config.replace(keep=keep, max_steps=7, eval_every=2)  # ends within an epoch
     runs.run(one, folder)
     expected = weights(folder)
     subprocess.run(["rm", "-r", str(folder / "model")], check=True)
@@ -221,7 +186,7 @@ def test_a_stop_asked_at_once_is_heard(config, tmp_path) -> None:
 
 def test_sigterm_writes_a_checkpoint(config, tmp_path) -> None:
     folder = tmp_path / "run"
-    runs.start(replace(config, checkpoint_seconds=3600), folder)
+    runs.start(config.replace(checkpoint_seconds=3600), folder)
     until(lambda: runs.status(folder).step >= 2)
     os.kill(worker_of(folder), signal.SIGTERM)
     now = watched(runs.status(folder), folder)[-1]
@@ -230,7 +195,7 @@ def test_sigterm_writes_a_checkpoint(config, tmp_path) -> None:
 
 
 def test_a_live_run_is_left_alone(config, tmp_path, capsys) -> None:
-    folder, config = tmp_path / "run", replace(config, max_steps=2000, eval_every=500)
+    folder, config = tmp_path / "run", config.replace(max_steps=2000, eval_every=500)
     runs.start(config, folder)
     until(lambda: runs.status(folder).state == "training")
     arguments = ["--config", str(folder / "config.yaml"), "--out", str(folder), "--resume"]
@@ -257,15 +222,15 @@ def test_a_live_run_is_left_alone(config, tmp_path, capsys) -> None:
 
 
 def test_a_finished_or_failed_folder_shows_why(config, tmp_path, capsys) -> None:
-    bad = replace(config, data=str(tmp_path / "none.txt"))
+    bad = config.replace(data=str(tmp_path / "none.txt"))
     runs.start(bad, tmp_path / "a")
     now = watched(runs.status(tmp_path / "a"), tmp_path / "a")[-1]
     assert now.state == "failed" and "none.txt" in now.message
     # nothing was made, so that the folder can be used with better settings
     (tmp_path / "none.txt").write_text("def add(a, b):\n    return a + b\n")
-    assert runs.run(replace(bad, max_steps=1), tmp_path / "a")["steps"] == 1
+    assert runs.run(bad.replace(max_steps=1), tmp_path / "a")["steps"] == 1
     with pytest.raises(InputError, match=r"other settings \(max_steps: 1, not 2\)"):
-        runs.run(replace(bad, max_steps=2), tmp_path / "a", resume=True)
+        runs.run(bad.replace(max_steps=2), tmp_path / "a", resume=True)
     with pytest.raises(InputError, match="no run at"):
         runs.status(tmp_path / "b")
     (tmp_path / "c").mkdir()
@@ -314,8 +279,7 @@ def test_a_full_disk_ends_in_one_sentence(config, tmp_path, limit: int, said: st
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(config, tmp_path) -> None:
     folder = tmp_path / "run"
-    bad = replace(
-        config,
+    bad = config.replace(
         learning_rate=3e18,
         warmup=1.0,
         max_grad_norm=1e30,
@@ -333,24 +297,12 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(config, tmp_pat
         assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
-def checkpoint_model(checkpoint: Path, scratch: Path) -> Path:
-    """Put a checkpoint's weights beside a tokenizer, so that it can be loaded."""
-    from fusion_core import zoo
-
-    folder = scratch / checkpoint.name
-    folder.mkdir()
-    for file in [*zoo.path("llama").glob("tokenizer*"), *checkpoint.glob("*.safetensors")]:
-        (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
-    return folder
-
-
 def test_two_processes_are_one_run(config, tmp_path) -> None:
     """Half the batch in each of two: the same curve, and the same rows."""
-    config = replace(config, eval_every=None, keep="last", max_steps=8)
+    config = config.replace(eval_every=None, keep="last", max_steps=8)
     alone, together = tmp_path / "alone", tmp_path / "together"
     runs.run(config, alone)
-    half = replace(config, batch_size=1)
+    half = config.replace(batch_size=1)
     (tmp_path / "run.yaml").write_text(half.to_yaml())
     command = ["-m", "fusion_core", "train", "--json", "--config"]
     ran = launched(*command, str(tmp_path / "run.yaml"), "--out", str(together))
@@ -362,7 +314,7 @@ def test_two_processes_are_one_run(config, tmp_path) -> None:
     assert [x["tokens"] for x in two] == [x["tokens"] for x in one]
     # the same cache, read by both
     (tmp_path / "cached.yaml").write_text(
-        replace(half, cache=str(alone / "cache"), data=None).to_yaml()
+        half.replace(cache=str(alone / "cache"), data=None).to_yaml()
     )
     launched(*command, str(tmp_path / "cached.yaml"), "--out", str(tmp_path / "cached"))
     three = runs.metrics(tmp_path / "cached")

@@ -11,9 +11,9 @@ from typing import Any
 import load
 import pytest
 
-from app import work
-from app.shelf import Shelf
-from app.work import Request
+from app.compute import analyze
+from app.compute.model_cache import ModelCache
+from app.requests import AnalysisRequest as Request
 from fusion_core.config import FusionConfig
 from fusion_core.records import Analysis
 
@@ -38,7 +38,7 @@ def test_a_space_starts_with_the_limits_of_visitors(tmp_path: Path) -> None:
         assert answer["fused_bits_per_byte"] > 0
         # The device is lent to one call: the training is over when it answers.
         example = {"target": "zoo:llama", "sources": ["zoo:mpt-code"], "domains": ["Code"]}
-        run = client.predict(**example, kilobytes=4, steps=2, twin=False, api_name="/train")
+        run = client.predict(**example, kilobytes=4, steps=2, baseline=False, api_name="/train")
         now = client.predict(run["key"], run["run"], api_name="/run_status")
         assert now["parts"]["fused"]["state"] == "finished"
         with pytest.raises(AppError, match="from 1 to 400"):
@@ -54,25 +54,25 @@ def test_a_space_starts_with_the_limits_of_visitors(tmp_path: Path) -> None:
 
 def test_what_is_given_to_a_device_and_taken_back_pickles(tiny_models) -> None:
     by_name = {m.name: m for m in tiny_models}
-    shelf = Shelf(1 << 30, lambda name: by_name[name])
+    cache = ModelCache(1 << 30, lambda name: by_name[name])
     first, second = by_name
     request = Request(first, (second,), "The cat sat.", FusionConfig())
-    again = passed((shelf.key, request))
-    assert again == (shelf.key, request)
-    *_, analysis = work.analyse(*again)
+    again = passed((cache.key, request))
+    assert again == (cache.key, request)
+    *_, analysis = analyze.analyze(*again)
     analysis = passed(analysis)
     assert isinstance(analysis, Analysis) and "".join(analysis.target.pieces).strip()
-    *_, study = work.study(*again)
+    *_, study = analyze.compare(*again)
     assert passed(study) == study
     arguments = passed((*again, analysis, [0, 3]))
-    readers = passed(work.characters(*arguments))
+    readers = passed(analyze.characters(*arguments))
     assert [r.model for r in readers] == [first, second, "fused"]
 
 
 def test_seconds_asked_for_are_a_short_whole_number() -> None:
     request = Request("a", ("b", "c"), "x" * 20_000, FusionConfig())
-    assert 20 <= work._seconds("shelf", request) <= 120
-    assert isinstance(work._seconds("shelf", request), int)
+    assert 20 <= analyze._seconds("cache", request) <= 120
+    assert isinstance(analyze._seconds("cache", request), int)
 
 
 def test_the_decorator_of_spaces_leaves_functions_alone_here() -> None:
@@ -82,8 +82,8 @@ def test_the_decorator_of_spaces_leaves_functions_alone_here() -> None:
         "def f(x): return x\n"
         "def g(x):\n    yield x\n"
         "assert GPU(duration=lambda x: 60)(f) is f and GPU(duration=lambda x: 60)(g) is g\n"
-        "from app import gpu, work\n"
-        "assert gpu.on_device(lambda x: 60)(f) is f and not gpu.LENT\n"
+        "from app.compute import analyze, device\n"
+        "assert device.on_device(lambda x: 60)(f) is f and not device.LENT\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
 

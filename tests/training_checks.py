@@ -10,15 +10,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fusion_core.config import RunConfig
-from fusion_core.train import Observer, teach
+from fusion_core.train import Callbacks, train
 
 STEPS = 3
 PROBE = 12
 """Tokens on which logits are compared."""
 
 
-class Watcher(Observer):
-    """An observer that notes the losses, and asks to stop after a step."""
+class Watcher(Callbacks):
+    """Callbacks that note the losses, and ask to stop after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         """Note nothing yet; None never stops."""
@@ -57,7 +57,7 @@ def run(config: RunConfig, folder: Path, stop_after: int | None = None) -> tuple
     """Train, or go on: the result and what was seen."""
     folder.mkdir(exist_ok=True)
     watcher = Watcher(stop_after)
-    return teach(config, folder, watcher), watcher
+    return train(config, folder, watcher), watcher
 
 
 def loaded(folder: Path) -> Any:

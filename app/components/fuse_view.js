@@ -16,7 +16,7 @@ function titled(title, note, ...more) {
 }
 
 function winnerName(winner) {
-  return winner < 0 ? "no single winner" : state.view.names[winner];
+  return winner === -2 ? "the target's own row" : winner < 0 ? "no single winner" : state.view.names[winner];
 }
 
 function drawText() {
@@ -29,8 +29,10 @@ function drawText() {
     sign.style.setProperty("--fl-hue", hue(i));
     add(legend, add(make("li"), sign, make("span", "", name + " " + percent(share) + " %")));
   });
-  const none = tokens.filter((t) => t[1] < 0).length / tokens.length;
-  if (none) add(legend, add(make("li"), make("i", "fl-dot"), make("span", "", "no single winner " + percent(none) + " %")));
+  for (const none of [-1, -2]) {
+    const share = tokens.filter((t) => t[1] === none).length / tokens.length;
+    if (share) add(legend, add(make("li"), make("i", "fl-dot"), make("span", "", winnerName(none) + " " + percent(share) + " %")));
+  }
   const line = make("div", "fl-spoken", null, { role: "listbox", "aria-label": "tokens of the target", tabindex: "-1" });
   tokens.slice(state.page * PAGE, (state.page + 1) * PAGE).forEach(([text, winner], i) => {
     const token = make("span", winner < 0 ? "fl-open" : "fl-won fl-line-" + (winner % 6), null, { role: "option", tabindex: "-1", "data-at": state.page * PAGE + i });
@@ -169,7 +171,7 @@ function showTip(event) {
     const weight = i < names.length ? ", weight " + figure(weights[i], 2) : "";
     add(list, add(make("li"), dot, make("span", "", name + ": " + figure(nats[i], 2) + " nats" + weight)));
   });
-  ui.tip.replaceChildren(make("b", "", text || "part of a character"), make("span", "", winner < 0 ? "no single winner" : "winner: " + names[winner]), list);
+  ui.tip.replaceChildren(make("b", "", text || "part of a character"), make("span", "", winner < 0 ? winnerName(winner) : "winner: " + names[winner]), list);
   hang(ui.tip, node, root);
 }
 

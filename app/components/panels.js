@@ -1,5 +1,7 @@
 // What stands around the score: the winner strip, the table, the tip of a token.
 
+const NO_WINNER = { "-1": "all alike", "-2": "the target's own row" };
+
 function drawStrip() {
   const score = state.score;
   const strip = make("div", "fl-strip", null, { role: "img", "aria-label": "winner of each target token" });
@@ -18,8 +20,10 @@ function drawStrip() {
     dot.style.background = hue(i);
     add(key, add(make("li", "", null, { title: lane.name }), dot, make("span", "", lane.short + " " + count)));
   });
-  const none = score.winners.filter((w) => w < 0).length;
-  if (none) add(key, add(make("li"), make("i", "fl-dot"), make("span", "", (score.operator === "mean" ? "all alike " : "the target's own row ") + none)));
+  for (const none of [-1, -2]) {
+    const count = score.winners.filter((w) => w === none).length;
+    if (count) add(key, add(make("li"), make("i", "fl-dot"), make("span", "", NO_WINNER[none] + " " + count)));
+  }
   const title = "who teaches each target token" + (score.starts.length > 1 ? " (this page)" : "");
   const head = add(make("div", "fl-strip-head"), make("span", "", title), key, saveButtons("winners", { picture: () => ui.strip }));
   ui.strip.replaceChildren(head, strip);
@@ -45,7 +49,7 @@ function twinRows() {
       token[4],
       ...overlaps.map((over) => over.map((t) => t[6] || "▪").join(" | ")),
       names.filter((_, n) => kinds[i] & (2 << n)).join(", ") + (kinds[i] & 1 ? ", inside" : ""),
-      winners[i] < 0 ? "target" : lanes[winners[i]].short,
+      winners[i] < 0 ? NO_WINNER[winners[i]] : lanes[winners[i]].short,
     ];
   });
 }

@@ -6,7 +6,7 @@ const ui = { status: noticeLine() };
 for (const name of ["head", "parts", "facts", "table", "samples"]) ui[name] = make("section", "", null, { hidden: "" });
 add(root, ui.status, ui.head, ui.facts, ui.parts, ui.table, ui.samples);
 
-const HUES = { fused: "var(--fl-fused)", twin: "var(--fl-quiet)", before: "var(--fl-none)" };
+const HUES = { fused: "var(--fl-fused)", baseline: "var(--fl-quiet)", before: "var(--fl-none)" };
 
 function minutes(seconds) {
   if (seconds === null || seconds === undefined) return "";
@@ -59,7 +59,7 @@ function drawTable(rows) {
   const table = makeTable(heads, rows.map(([text, before, alone, fused]) => {
     const best = Math.min(...[before, alone, fused].filter((v) => v !== null));
     const first = make("td", before === best ? "fl-best" : "", figure(before, 3));
-    return [text, first, ...(twin ? [afterCell(before, alone, best, HUES.twin)] : []), afterCell(before, fused, best, HUES.fused)];
+    return [text, first, ...(twin ? [afterCell(before, alone, best, HUES.baseline)] : []), afterCell(before, fused, best, HUES.fused)];
   }));
   if (rows.length > 1) table.tBodies[0].lastChild.className = "fl-mean";
   const box = add(make("div", "fl-scroll", null, { tabindex: "0", role: "region", "aria-label": "before and after" }), table);

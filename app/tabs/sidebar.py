@@ -9,11 +9,12 @@ from typing import Any
 import gradio as gr
 
 from fusion_core import fuse, mapping, zoo
+from fusion_core.config import FusionConfig
 
-from ..limits import GIB
-from ..session import Session
-from ..work import Request
-from .answer import whole
+from ..limits import GIB, Limits
+from ..requests import AnalysisRequest, analysis_request
+from ..state import AppState
+from .events import whole_number
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Settings:
 
     @property
     def all(self) -> list[Any]:
-        """Return the components in the order in which `analyse` takes them."""
+        """Return the components in the order in which events take them."""
         return [
             self.target, self.sources, self.strategy, self.operator, self.level, self.top_k
         ]  # fmt: skip
@@ -48,18 +49,18 @@ class Settings:
             "strategy": strategy,
             "operator": operator,
             "level": level,
-            "top_k": whole(top_k),
+            "top_k": whole_number(top_k),
         }
 
     @classmethod
-    def request(cls, session: Session, text: str, values: Sequence[Any]) -> Request:
+    def request(cls, limits: Limits, text: str, values: Sequence[Any]) -> AnalysisRequest:
         """Check what is asked for a text with the values of `all`.
 
         Raises:
             FusionError: one sentence that says what to change.
         """
         target, sources, *fusion = values
-        return session.request(target, sources, text, **cls.options(fusion))
+        return analysis_request(limits, target, sources, text, **cls.options(fusion))
 
 
 def zoo_names() -> list[str]:
@@ -67,14 +68,14 @@ def zoo_names() -> list[str]:
     return [f"zoo:{name}" for name in zoo.NAMES]
 
 
-def build(session: Session) -> Settings:
+def build(state: AppState) -> Settings:
     """Lay out the models, the way of fusing, and what is allowed here."""
-    names = zoo_names()
+    names, usual = zoo_names(), FusionConfig()
     target = "zoo:llama" if "zoo:llama" in names else (names or [""])[0]
     gr.Markdown("### Models", elem_classes="fl-side")
     where = (
         "a zoo model, a folder or a hub id"
-        if session.limits.local_folders
+        if state.limits.local_folders
         else ("a zoo model or a hub id")
     )
     settings = Settings(
@@ -88,25 +89,26 @@ def build(session: Session) -> Settings:
             allow_custom_value=True, elem_id="sources",
         ),
         strategy=gr.Dropdown(
-            list(mapping.STRATEGIES), value="prefix", label="Vocabulary mapping",
+            list(mapping.STRATEGIES), value=usual.strategy, label="Vocabulary mapping",
             info="how a source's mass reaches the target's tokens", elem_id="strategy",
         ),
         operator=gr.Dropdown(
-            list(fuse.OPERATORS), value="min_ce", label="Fusion operator", elem_id="operator",
+            list(fuse.OPERATORS), value=usual.operator, label="Fusion operator",
+            elem_id="operator",
         ),
         level=gr.Radio(
-            list(fuse.LEVELS), value="token", label="Level",
+            list(fuse.LEVELS), value=usual.level, label="Level",
             info="one choice for the whole text, or one for each token", elem_id="level",
         ),
         top_k=gr.Number(
-            10, label="Top-k of the fused row", precision=0, elem_id="top-k",
+            usual.top_k, label="Top-k of the fused row", precision=0, elem_id="top-k",
         ),
     )  # fmt: skip
-    limits = session.limits
+    limits = state.limits
     download = f", {limits.model_bytes // GIB} GB a model" if limits.model_bytes else ""
     gr.Markdown(
         f"Texts up to {limits.text_bytes:,} bytes, {limits.sources} sources, "
-        f"{limits.memory_bytes // GIB} GB of models in memory{download}. Runs on {session.device}. "
+        f"{limits.memory_bytes // GIB} GB of models in memory{download}. Runs on {state.device}. "
         "What a model reads before and after documents is measured; `NAME?start=TOKEN&end=TOKEN` "
         "names others.",
         elem_classes="fl-limits",

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +15,11 @@ from fusion_core import __version__, fuse, mapping, models, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
-from fusion_core.project import Progress, project
+from fusion_core.project import project
 from fusion_core.reading import read_documents
 from fusion_core.records import (
     FusedRows,
+    Progress,
     ProjectedRows,
     ProjectedWindow,
     SparseRows,
@@ -29,15 +27,13 @@ from fusion_core.records import (
     scattered,
 )
 
+from .distributed import Processes
 from .manifest import Manifest, plan
 from .shards import StoredDocument
 from .store import Cache, CacheWriter
 
 SHARD_BYTES = 256_000
 """Text of one shard: what a kill can cost."""
-
-WAIT_HOURS = 12
-"""How long a process waits for another one that reads, writes or fuses."""
 
 KEPT_STEPS = 255
 """In how many steps a cache counts kept mass."""
@@ -64,7 +60,7 @@ def settings(
     return {
         "target": {"name": target.name, **models.identity(target)},
         "sources": [{"name": s.name, **models.identity(s)} for s in sources],
-        "config": asdict(config),
+        "config": config.model_dump(),
         "corpus": mapping.corpus_key(corpus) if counts else None,
         "versions": versions(),
     }
@@ -111,7 +107,9 @@ def build_cache(
     """
     if kind not in KINDS:
         raise InputError(f"There is no kind of cache {kind!r}: choose one of {', '.join(KINDS)}.")
-    maps = pipeline.mappings(target, sources, config, corpus or documents, progress)
+    maps = pipeline.mappings(
+        target, sources, config, corpus or documents, progress, keep=bool(corpus)
+    )
     sizes = [len(d.encode()) for d in documents]
     manifest = Manifest(
         kind,
@@ -122,7 +120,7 @@ def build_cache(
     writer = CacheWriter(folder, manifest)
     group = Processes()
     if group.first:
-        writer.prepare()
+        writer.prepare(documents)
     group.wait()
     began, missing = time.monotonic(), writer.missing(group.index, group.number)
     for done, number in enumerate(missing):
@@ -280,37 +278,3 @@ def fuse_again(
             "weights": weights.mean(0).numpy().astype(np.float16),
         },
     )
-
-
-class Processes:
-    """The processes that `accelerate launch` started, or this one alone."""
-
-    def __init__(self) -> None:
-        self._state: Any = None
-        self.index, self.number = 0, 1
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import PartialState
-
-            on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-            self._state = PartialState(
-                cpu=on_cpu or not torch.cuda.is_available(), timeout=timedelta(hours=WAIT_HOURS)
-            )
-            self.index, self.number = self._state.process_index, self._state.num_processes
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that speaks for all."""
-        return self.index == 0
-
-    def told(self, value: Any = None) -> Any:
-        """Return what the first process says, once every process asks."""
-        if self._state is None:
-            return value
-        from accelerate.utils import broadcast_object_list
-
-        return broadcast_object_list([value])[0]
-
-    def wait(self) -> None:
-        """Wait until every process is here."""
-        if self._state is not None:
-            self._state.wait_for_everyone()

@@ -1,23 +1,41 @@
-"""A cache is a folder: a manifest, and shards that are there whole or not at all."""
+"""Reader and writer of a cache: a folder of files that are there whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fusion_core.errors import FusionError, InputError
+from fusion_core.io.documents import read_documents
 from fusion_core.io.files import write_whole
 
 from .manifest import FILE, Manifest, at_most_3, differences, read_manifest, unexpected
 from .shards import Shard, StoredDocument, check_digest, pack
 
+TEXTS = "texts.jsonl"
+TEXTS_BYTES = 60_000
+"""Text of the first documents, which a cache keeps beside rows to measure models on."""
+
 _SHARD = re.compile(r"(\d{5,})-[0-9a-f]{16}\.safetensors")
-_PART = re.compile(rf"\.({re.escape(FILE)}|{_SHARD.pattern})\..+\.part")
+_PART = re.compile(rf"\.({re.escape(FILE)}|{re.escape(TEXTS)}|{_SHARD.pattern})\..+\.part")
+
+
+def first_texts(texts: Iterable[str]) -> list[str]:
+    """Take the first documents, at least one, of at most `TEXTS_BYTES`."""
+    taken: list[str] = []
+    room = TEXTS_BYTES
+    for text in texts:
+        room -= len(text.encode())
+        if taken and room < 0:
+            break
+        taken.append(text)
+    return taken
 
 
 def sweep(folder: str | Path) -> None:
@@ -48,8 +66,11 @@ class CacheWriter:
         self.folder = Path(folder)
         self.manifest = manifest
 
-    def prepare(self) -> None:
+    def prepare(self, texts: Sequence[str] = ()) -> None:
         """Make the folder ready: write the manifest, remove what interrupted writers left.
+
+        Args:
+            texts: the documents, of which the first are kept.
 
         Raises:
             InputError: the folder holds a cache with other settings, or anything but a cache, or
@@ -61,7 +82,9 @@ class CacheWriter:
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         foreign = [
-            n for n in names if n != FILE and not _SHARD.fullmatch(n) and not _PART.fullmatch(n)
+            n
+            for n in names
+            if n not in (FILE, TEXTS) and not _SHARD.fullmatch(n) and not _PART.fullmatch(n)
         ]
         if foreign:
             raise InputError(
@@ -76,6 +99,9 @@ class CacheWriter:
                 )
             self._write(FILE, self.manifest.to_bytes())
         self._compare()
+        if texts and TEXTS not in names:
+            lines = (json.dumps({"text": t}, ensure_ascii=False) for t in first_texts(texts))
+            self._write(TEXTS, "".join(f"{line}\n" for line in lines).encode())
         sweep(self.folder)
 
     def missing(self, process: int = 0, processes: int = 1) -> list[int]:
@@ -140,7 +166,7 @@ class Cache:
         manifest: what it is of.
         lengths: (documents,) int64, rows of each document.
         tokens: rows of all documents.
-        bytes: bytes on disk.
+        bytes: bytes of manifest and rows on disk.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, shards: Sequence[Shard]) -> None:
@@ -197,6 +223,15 @@ class Cache:
                 raise InputError(f"{paths[0]} has rows of another kind: delete this file.")
             shards.append(shard)
         return cls(folder, manifest, shards)
+
+    def texts(self) -> list[str] | None:
+        """Read the first documents' texts; None where an earlier version has not kept them.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        file = self.folder / TEXTS
+        return read_documents(file) if file.is_file() else None
 
     def __len__(self) -> int:
         """Return the number of documents."""

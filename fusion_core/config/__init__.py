@@ -1,8 +1,21 @@
 """The settings of a fusion and of a training run, checked once where they enter."""
 
-from .fusion import FusionConfig, Truncation, check_temperature
-from .parts import Lora, Objective
-from .run import RunConfig, may_be_dataset
+from .paths import may_be_dataset
+from .run import Lora, Objective, RunConfig
+from .settings import (
+    FusionConfig,
+    Sampling,
+    Setting,
+    Settings,
+    Truncation,
+    add_flags,
+    check_temperature,
+    describe,
+    is_number,
+    is_whole,
+    one_of,
+    read_flags,
+)
 from .text import BYTE_ORDER_MARK, MAX_TEXT_BYTES, decoded, utf8
 
 __all__ = [
@@ -12,9 +25,18 @@ __all__ = [
     "Lora",
     "Objective",
     "RunConfig",
+    "Sampling",
+    "Setting",
+    "Settings",
     "Truncation",
+    "add_flags",
     "check_temperature",
     "decoded",
+    "describe",
+    "is_number",
+    "is_whole",
     "may_be_dataset",
+    "one_of",
+    "read_flags",
     "utf8",
 ]

@@ -2,130 +2,197 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
+from pydantic import Field, model_validator
 
-from fusion_core.errors import InputError
+from fusion_core.errors import InputError, shown
 
-from .fusion import FusionConfig
-from .parts import Lora, Objective, is_number, is_whole, one_of
+from .paths import eval_files, file_path, model_path
+from .settings import Count, FusionConfig, Names, Positive, Seed, Settings, describe, is_whole
 from .text import BYTE_ORDER_MARK, decoded
 
-MODES = {
-    "fusion": "the fused rows of all sources beside the text",
-    "clm": "the text alone",
-    "kd": "the rows of the one source that reads the data best, beside the text",
-}
-MERGES = ("sce", "linear", "ties")
-SCHEDULERS = ("cosine", "linear", "constant")
-DOCUMENT_FILES = (".txt", ".md", ".jsonl", ".parquet")
-OTHER_FILES = (".csv", ".tsv", ".json", ".arrow", ".gz", ".zst", ".zip")
-"""Endings that no dataset's id has, beside `DOCUMENT_FILES`."""
 MAX_YAML_BYTES = 1_000_000
-_DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_NOTES = "made_with"
+_PARTS = ("fusion", "objective")
+"""Fields of a run whose own fields are keys of its YAML."""
+
+Text = Annotated[str, Field(min_length=1)]
 
 
-@dataclass(frozen=True)
-class RunConfig:
+class Objective(Settings):
+    """The loss of a training run."""
+
+    lm_weight: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="λ of the first step, where 0 is the fused rows alone and 1 plain training",
+    )
+    lm_weight_end: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="λ of the last step, with a straight line in between; λ stays by default",
+    )
+    divergence: Literal["ce", "kl"] = Field(
+        default="ce",
+        description="the distance to the fused rows; cross-entropy and KL divergence differ in a "
+        "constant, so that the gradient is the same",
+    )
+    balance: Literal["lambda", "ratio"] = Field(
+        default="lambda",
+        description="how both parts are added, as λ·CLM + (1 - λ)·fusion (lambda) or as CLM + "
+        "r·fusion (ratio), where r makes both equally large and is taken as given",
+    )
+    weigh_by_kept: bool = Field(
+        default=False,
+        description="whether a position's fusion loss is weighed by the mass that the mapping kept",
+    )
+
+    def weight_at(self, progress: float) -> float:
+        """Return λ after a share of the training, from 0 to 1."""
+        if self.lm_weight_end is None:
+            return self.lm_weight
+        return self.lm_weight + (self.lm_weight_end - self.lm_weight) * min(max(progress, 0.0), 1.0)
+
+
+class Lora(Settings):
+    """Low-rank adapters in place of full fine-tuning (arXiv 2106.09685)."""
+
+    prefix: ClassVar[str] = "lora."
+
+    r: Count = Field(default=16, description="the rank of the adapters")
+    alpha: Positive = Field(default=32.0, description="what their product is scaled by, over r")
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="the share of their inputs that is left out"
+    )
+    target_modules: str | Names = Field(
+        default="all-linear",
+        description="the names of the layers that have one, or all-linear for all but the last",
+    )
+
+
+class RunConfig(Settings):
     """A training run.
 
-    Attributes:
-        target: name of the model that is taught.
-        sources: names of the models that teach; none are needed for mode "clm".
-        data: documents: a .txt, .jsonl or .parquet file, or a hub dataset's id; None where the
-            sources write all of the text.
-        eval_data: such files by name, on which bits per byte are measured.
-        start: token that the target reads before a document, as its vocabulary writes it, or
-            "none"; None finds it. Of a source its name tells: ``NAME?start=TOKEN&end=TOKEN``.
-        end: the same of the token that ends a document, which is taught there.
-        mode: name in `MODES`.
-        cache: a folder of rows that were made beforehand; None makes them first.
-        pairwise: teach the target by each source separately and merge the results by this method
-            of `MERGES` (FuseChat); None fuses.
-        prompt_end: what the prompts in the documents end with; the text up to it is read, but not
-            taught. None teaches all of it.
-        generate_bytes: text that the sources write, beside the data.
-        generate_temperature: what the logits of the writing sources are divided by.
-        fusion: how rows are carried over and fused.
-        objective: the loss.
-        max_steps: optimiser steps; None goes by epochs.
-        epochs: how often the data is read.
-        learning_rate: its peak.
-        scheduler: its course after warming up, one of `SCHEDULERS`.
-        warmup: share of the steps in which it rises.
-        weight_decay: of AdamW (0.9, 0.95), on matrices.
-        max_grad_norm: length to which longer gradients are cut.
-        batch_size: blocks a step on each device.
-        gradient_accumulation: batches a step.
-        block_size: tokens of a block, documents packed; None takes the model's context, 2,048 at
-            most.
-        lora: adapters; None trains all weights.
-        eval_every: steps between two evaluations; None evaluates at the ends only.
-        keep: which weights are the result, "last" or "best" on eval_data.
-        checkpoint_steps: steps between two checkpoints, at least.
-        checkpoint_seconds: seconds between two checkpoints, at least.
-        seed: of everything that is drawn.
-        device: as in `models.load`.
-        dtype: what the models are loaded in; None for float32 on a CPU.
-        arguments: further `transformers.TrainingArguments`, such as deepspeed or report_to.
-
-    Raises:
-        InputError: a value cannot be used.
+    `of` and `read` take the fields of `fusion` and `objective` as keys of their own.
     """
 
-    target: str
-    sources: tuple[str, ...] = ()
-    data: str | None = None
-    eval_data: dict[str, str] = field(default_factory=dict)
-    start: str | None = None
-    end: str | None = None
-    mode: str = "fusion"
-    cache: str | None = None
-    pairwise: str | None = None
-    prompt_end: str | None = None
-    generate_bytes: int = 0
-    generate_temperature: float = 1.0
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    objective: Objective = field(default_factory=Objective)
-    max_steps: int | None = None
-    epochs: float = 1.0
-    learning_rate: float = 1e-5
-    scheduler: str = "cosine"
-    warmup: float = 0.03
-    weight_decay: float = 0.1
-    max_grad_norm: float = 1.0
-    batch_size: int = 4
-    gradient_accumulation: int = 1
-    block_size: int | None = None
-    lora: Lora | None = None
-    eval_every: int | None = None
-    keep: str = "last"
-    checkpoint_steps: int = 20
-    checkpoint_seconds: float = 30.0
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    target: Text = Field(description="the model that is trained, as zoo:NAME, a folder or a hub id")
+    sources: Names = Field(
+        default=(), description="the names of the models that are fused; mode clm needs none"
+    )
+    data: str | None = Field(
+        default=None,
+        description="documents, as a .txt, .jsonl or .parquet file or a hub dataset's id; none "
+        "where the sources write all of the text",
+    )
+    eval_data: dict[str, str] = Field(
+        default_factory=dict,
+        description="such files by name, on which bits per byte are measured",
+    )
+    start: Text | None = Field(
+        default=None,
+        description="the token read before a document, as the vocabulary writes it, or none; found "
+        "by default, and named for any other model in its name, NAME?start=TOKEN",
+    )
+    end: Text | None = Field(
+        default=None,
+        description="the token that ends a document, as the vocabulary writes it, or none; found "
+        "by default, and named for any other model in its name, NAME?end=TOKEN",
+    )
+    mode: Literal["fusion", "clm", "kd"] = Field(
+        default="fusion",
+        description="what is learnt from, the fused rows of all sources beside the text (fusion), "
+        "the text alone (clm) or beside it the rows of the source that reads it best (kd)",
+    )
+    cache: str | None = Field(
+        default=None,
+        description="a folder of rows that were made beforehand; they are made first by default",
+    )
+    pairwise: Literal["sce", "linear", "ties"] | None = Field(
+        default=None,
+        description="how targets that were trained on each source separately are merged "
+        "(FuseChat); the sources are fused by default",
+    )
+    prompt_end: Text | None = Field(
+        default=None,
+        description="what the prompts in the documents end with; the text up to it is read, but "
+        "not trained on",
+    )
+    generate_bytes: int = Field(
+        default=0, ge=0, description="how much text the sources write, beside the data"
+    )
+    generate_temperature: Positive = Field(
+        default=1.0, description="what the logits of the writing sources are divided by"
+    )
+    fusion: FusionConfig = Field(
+        default_factory=FusionConfig, description="how rows are projected and fused"
+    )
+    objective: Objective = Field(default_factory=Objective, description="the loss")
+    max_steps: Count | None = Field(
+        default=None, description="the number of optimizer steps; epochs decide by default"
+    )
+    epochs: Positive = Field(default=1.0, description="how often the data is read")
+    learning_rate: Positive = Field(default=1e-5, description="the peak of the learning rate")
+    scheduler: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="how the learning rate goes on after warming up"
+    )
+    warmup: float = Field(
+        default=0.03,
+        ge=0,
+        le=1,
+        description="the share of the steps in which the learning rate rises",
+    )
+    weight_decay: float = Field(
+        default=0.1, ge=0, description="the weight decay of AdamW (0.9, 0.95), on matrices"
+    )
+    max_grad_norm: Positive = Field(
+        default=1.0, description="the norm to which longer gradients are clipped"
+    )
+    batch_size: Count = Field(default=4, description="how many blocks a step reads on each device")
+    gradient_accumulation: Count = Field(default=1, description="how many batches make a step")
+    block_size: int | None = Field(
+        default=None,
+        ge=8,
+        description="how many tokens a block of packed documents has; by default the model's "
+        "context, at most 2,048",
+    )
+    lora: Lora | None = Field(
+        default=None, description="low-rank adapters; all weights are trained by default"
+    )
+    eval_every: Count | None = Field(
+        default=None,
+        description="how many steps lie between two evaluations; at the ends only by default",
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="which weights are the result, the last or the best on eval_data",
+    )
+    checkpoint_steps: Count = Field(
+        default=20, description="how many steps lie between two checkpoints, at least"
+    )
+    checkpoint_seconds: float = Field(
+        default=30.0, ge=0, description="how many seconds lie between two checkpoints, at least"
+    )
+    seed: Seed = 0
+    device: Text = Field(default="cpu", description="cpu, cuda, cuda:N, mps, auto or spread")
+    dtype: Text | None = Field(
+        default=None,
+        description="what the weights are loaded in; on a CPU float32 by default",
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further transformers.TrainingArguments, such as deepspeed or report_to",
+    )
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         """Check what can be checked without opening anything."""
-        one_of("mode", self.mode, tuple(MODES))
-        one_of("keep", self.keep, ("last", "best"))
-        one_of("scheduler", self.scheduler, SCHEDULERS)
-        if self.pairwise is not None:
-            one_of("pairwise", self.pairwise, MERGES)
-        for name in ("device", "prompt_end", "dtype", "start", "end"):
-            value = getattr(self, name)
-            if not (isinstance(value, str) and value) and (name == "device" or value is not None):
-                raise InputError(f"{name} must be text, not {value!r}.")
-        if not isinstance(self.target, str) or not self.target:
-            raise InputError("target must name a model: give zoo:NAME, a folder or a hub id.")
         if self.mode != "clm" and not self.sources and not self.cache:
             raise InputError(f"Mode {self.mode} needs sources: name at least one.")
         if self.data is None and not (self.generate_bytes and self.sources) and not self.cache:
@@ -140,35 +207,7 @@ class RunConfig:
                 "pairwise trains on rows of its own for each source: use it with mode fusion, with "
                 "sources and without a cache."
             )
-        self._check_numbers()
-
-    def _check_numbers(self) -> None:
-        least: dict[str, tuple[float, bool, bool]] = {  # least value, whole, may be None
-            "max_steps": (1, True, True),
-            "batch_size": (1, True, False),
-            "gradient_accumulation": (1, True, False),
-            "block_size": (8, True, True),
-            "eval_every": (1, True, True),
-            "checkpoint_steps": (1, True, False),
-            "checkpoint_seconds": (0, False, False),
-            "generate_bytes": (0, True, False),
-            "warmup": (0, False, False),
-            "weight_decay": (0, False, False),
-            "seed": (0, True, False),
-        }
-        for name, (low, whole, optional) in least.items():
-            value = getattr(self, name)
-            if value is None and optional:
-                continue
-            if not (is_whole(value) if whole else is_number(value)) or value < low:
-                kind = "a whole number" if whole else "a number"
-                raise InputError(f"{name} must be {kind} of at least {low}, not {value!r}.")
-        for name in ("learning_rate", "epochs", "max_grad_norm", "generate_temperature"):
-            value = getattr(self, name)
-            if not is_number(value) or not value > 0:
-                raise InputError(f"{name} must be a number above 0, not {value!r}.")
-        if self.warmup > 1:
-            raise InputError(f"warmup must be a share from 0 to 1, not {self.warmup!r}.")
+        return self
 
     @staticmethod
     def read(path: str | Path) -> RunConfig:
@@ -205,37 +244,31 @@ class RunConfig:
         Raises:
             InputError: a key is missing or unknown, or a value cannot be used.
         """
-        given = {k: v for k, v in values.items() if k not in _NOTES}
-        known = _keys()
-        unknown = [str(k) for k in given if k not in known]
-        if unknown:
+        given = {str(k): v for k, v in values.items() if k != _NOTES}
+        models = (FusionConfig, Objective, RunConfig)
+        known = {name for model in models for name in model.model_fields}.difference(_PARTS)
+        if unknown := [key for key in given if key not in known]:
             raise InputError(
                 f"There is no setting called {unknown[0]!r}: choose from "
                 f"{', '.join(sorted(known))}."
             )
-        if "target" not in given:
-            raise InputError("The setting target is missing: name the model that is taught.")
-        given = {k: _typed(k, v, known[k]) for k, v in given.items()}
-        if isinstance(given.get("sources"), str):
-            given["sources"] = [given["sources"]]
-        sources = given.get("sources") or []
-        if not isinstance(sources, list | tuple) or not all(isinstance(s, str) for s in sources):
-            raise InputError("sources must be a list of model names.")
-        given["sources"] = tuple(_model(s, base) for s in sources)
-        given["target"] = _model(given["target"], base)
-        given["eval_data"] = _eval_data(given.get("eval_data"), base)
+        sources = given.get("sources") or ()
+        sources = [sources] if isinstance(sources, str) else sources
+        if isinstance(sources, list | tuple):
+            sources = [model_path(s, base) for s in sources]
+        files = eval_files(given.get("eval_data"), base)
+        arguments = given.get("arguments") or {}
+        given |= {"sources": sources, "eval_data": files, "arguments": arguments}
+        if "target" in given:
+            given["target"] = model_path(given["target"], base)
         for name in ("data", "cache"):
             if given.get(name) is not None:
-                given[name] = _path(name, given[name], base)
+                given[name] = file_path(name, given[name], base)
         if given.get("lora") is not None:
             given["lora"] = _lora(given["lora"])
-        if not isinstance(given.setdefault("arguments", {}) or {}, dict):
-            raise InputError("arguments must be a mapping of transformers.TrainingArguments.")
-        given["arguments"] = given["arguments"] or {}
-        fusion = {f.name: given[f.name] for f in fields(FusionConfig) if f.name in given}
-        objective = {f.name: given[f.name] for f in fields(Objective) if f.name in given}
-        own = {f.name: given[f.name] for f in fields(RunConfig) if f.name in given}
-        return RunConfig(fusion=FusionConfig(**fusion), objective=Objective(**objective), **own)
+        fusion = FusionConfig(**_fields(FusionConfig, given))
+        objective = Objective(**_fields(Objective, given))
+        return RunConfig(fusion=fusion, objective=objective, **_fields(RunConfig, given))
 
     @property
     def readers(self) -> tuple[str, ...]:
@@ -243,15 +276,16 @@ class RunConfig:
         needed = self.cache is None and (self.mode != "clm" or self.generate_bytes > 0)
         return self.sources if needed else ()
 
-    def twin(self) -> RunConfig:
+    def baseline(self) -> RunConfig:
         """Return plain training with all else equal: what fusion is held against."""
-        return replace(self, mode="clm", pairwise=None)
+        return self.replace(mode="clm", pairwise=None)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the keys and values that `of` takes."""
-        values = asdict(self)
-        values |= values.pop("fusion") | values.pop("objective") | {"seed": self.seed}
-        values["sources"] = list(self.sources)
+        values = self.model_dump()
+        for part in _PARTS:
+            values |= values.pop(part)
+        values |= {"seed": self.seed, "sources": list(self.sources)}
         if self.lora and not isinstance(self.lora.target_modules, str):
             values["lora"]["target_modules"] = list(self.lora.target_modules)
         return values
@@ -262,78 +296,24 @@ class RunConfig:
         Args:
             notes: what is kept beside the settings, under the key ``made_with``.
         """
-        values = self.to_mapping() | ({"made_with": dict(notes)} if notes else {})
+        values = self.to_mapping() | ({_NOTES: dict(notes)} if notes else {})
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-_NOTES = ("made_with",)
+def _fields(model: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the values of a model's fields; 1e-4, which YAML takes for a word, becomes a number."""
+    kinds = {s.name: s.type for s in describe(model) if s.name in values}
+    return {name: _number(values[name], kind) for name, kind in kinds.items()}
 
 
-def _keys() -> dict[str, str]:
-    """Name the keys of a run's YAML, with their types."""
-    keys = {
-        f.name: str(f.type) for kind in (FusionConfig, Objective, RunConfig) for f in fields(kind)
-    }
-    return {k: v for k, v in keys.items() if k not in ("fusion", "objective")}
-
-
-def _typed(name: str, value: Any, kind: str) -> Any:
-    """Read 1e-4, which YAML takes for a word, as the number that it is."""
-    if isinstance(value, str) and "str" not in kind and ("float" in kind or "int" in kind):
-        try:
-            number = float(value)
-        except ValueError:
-            raise InputError(f"{name} must be a number, not {value!r}.") from None
-        return int(number) if "float" not in kind and number.is_integer() else number
-    if "bool" in kind and not isinstance(value, bool):
-        raise InputError(f"{name} must be true or false, not {value!r}.")
-    return value
-
-
-def _model(name: Any, base: str | Path) -> str:
-    """Make a model's name independent of the current folder where it names a folder."""
-    if not isinstance(name, str):
-        raise InputError(f"A model's name must be text, not {name!r}.")
-    plain, mark, asked = name.partition("?")  # the tokens around documents that it asks for
-    if mark and "\0" not in name and Path(base, os.path.expanduser(name)).is_dir():
-        plain, mark, asked = name, "", ""
-    folder = Path(base, os.path.expanduser(plain))
-    local = bool(plain) and ":" not in plain and "\0" not in plain and folder.is_dir()
-    return f"{folder.resolve()}{mark}{asked}" if local else name
-
-
-def may_be_dataset(name: str, base: str | Path = ".") -> bool:
-    """Tell an id of a hub dataset from the name of a file or folder, which may be missing.
-
-    Args:
-        name: what a person typed.
-        base: folder that relative paths start from.
-    """
-    path = Path(base, name)
-    file = path.suffix.lower() in (*DOCUMENT_FILES, *OTHER_FILES)
-    return bool(_DATASET_ID.fullmatch(name)) and not file and not path.parent.is_dir()
-
-
-def _path(key: str, value: Any, base: str | Path) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise InputError(f"{key} must be the name of a file or folder, not {value!r}.")
-    hub = key == "data" and may_be_dataset(value, base)
-    return value if hub else str(Path(base, os.path.expanduser(value)).resolve())
-
-
-def _eval_data(value: Any, base: str | Path) -> dict[str, str]:
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        value = {Path(value).stem: value}
-    if isinstance(value, list):
-        stems = [Path(str(v)).stem for v in value]
-        if len(set(stems)) < len(stems):
-            raise InputError("Two files of eval_data have one name: give them names of their own.")
-        value = dict(zip(stems, value, strict=True))
-    if not isinstance(value, dict):
-        raise InputError("eval_data must be a file, a list of files, or files by name.")
-    return {str(name): _path("eval_data", path, base) for name, path in value.items()}
+def _number(value: Any, kind: str) -> Any:
+    if not isinstance(value, str) or kind not in ("integer", "number"):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return int(number) if kind == "integer" and number.is_integer() else number
 
 
 def _lora(value: Any) -> Lora:
@@ -342,10 +322,11 @@ def _lora(value: Any) -> Lora:
     if is_whole(value):
         return Lora(r=value)
     if not isinstance(value, dict):
-        raise InputError("lora must be a rank, or a mapping of r, alpha, dropout, target_modules.")
-    unknown = set(value) - {f.name for f in fields(Lora)}
-    if unknown:
-        raise InputError(f"There is no setting called lora.{sorted(map(str, unknown))[0]}.")
-    if isinstance(value.get("target_modules"), list):
-        value = value | {"target_modules": tuple(map(str, value["target_modules"]))}
-    return Lora(**value)
+        raise InputError(
+            "lora must be a rank, or a mapping of r, alpha, dropout and target_modules, not "
+            f"{shown(value)}."
+        )
+    values = {str(k): v for k, v in value.items()}
+    if isinstance(values.get("target_modules"), list):
+        values["target_modules"] = tuple(map(str, values["target_modules"]))
+    return Lora(**values | _fields(Lora, values))

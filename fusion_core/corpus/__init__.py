@@ -46,7 +46,7 @@ _ASKERS: dict[str, Callable[[Draw], tuple[str, str, list[str]]]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """A multiple-choice question in a domain's own format.
+    """A multiple-choice question in its domain's format.
 
     Attributes:
         prompt: the beginning of a document.

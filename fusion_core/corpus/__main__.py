@@ -9,7 +9,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Reads the command line and writes the file.
 
     Args:
-        arguments: the command line without the program's name; None for the process's own.
+        arguments: the command line without the program's name; None for those of the process.
     """
     parser = argparse.ArgumentParser(prog="python -m fusion_core.corpus", description=__doc__)
     parser.add_argument("--domain", choices=(*DOMAINS, "mixed"), required=True)

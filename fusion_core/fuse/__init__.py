@@ -19,7 +19,7 @@ from .operators import (
     label_free,
     operator_of,
 )
-from .rows import FLOOR, entropies, fuse, fuse_rows, projected_ce, top_rows
+from .rows import FLOOR, entropies, fuse, fuse_rows, projected_ce, target_rows, top_rows
 from .truncated import fuse_truncated
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "label_free",
     "operator_of",
     "projected_ce",
+    "target_rows",
     "top_rows",
 ]

@@ -79,7 +79,7 @@ class ScoreInputs:
     @cached_property
     def alike(self) -> torch.Tensor:
         """Zeros: no source is better than another."""
-        return torch.zeros_like(self._measures.sequence_ce())
+        return torch.zeros_like(self._measures.token_ce())
 
 
 @dataclass(frozen=True)

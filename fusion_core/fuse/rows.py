@@ -10,11 +10,11 @@ import torch
 
 from fusion_core.errors import InputError
 from fusion_core.numerics import index_sum
-from fusion_core.project import Progress, target_rows
 from fusion_core.records import (
     FusedRows,
     FusedText,
     NextTokenRows,
+    Progress,
     ProjectedRows,
     ProjectedWindow,
     Projection,
@@ -270,3 +270,13 @@ def top_rows(projected: ProjectedRows, target: NextTokenRows, k: int) -> SparseR
             for some, rows in _parts([projected], target)
         ]
     )
+
+
+def target_rows(target: NextTokenRows) -> ProjectedRows:
+    """Let the target's native rows stand beside those of the sources: m rows of m + 1."""
+    m, size = len(target.rows) - 1, target.rows.vocab_size
+    ones = target.dense.logprobs.new_ones(m)
+    nothing = torch.zeros((2, 0), dtype=torch.int64, device=ones.device)
+    mapped = torch.sparse_coo_tensor(nothing, ones[:0], (m, size), check_invariants=False)
+    kind = np.full(m, int(RowKind.SHARED))
+    return ProjectedRows(target.model, mapped, ones, ones, kind, ones)

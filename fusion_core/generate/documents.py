@@ -13,7 +13,7 @@ import torch
 
 from fusion_core.errors import InputError, ModelFormatError
 from fusion_core.models import LoadedModel
-from fusion_core.project import Progress
+from fusion_core.records import Progress
 
 AT_ONCE = 64
 """Documents that are written together."""

@@ -25,7 +25,7 @@ from fusion_core.errors import InputError
 from fusion_core.mapping import VocabMapping, mapping_between
 from fusion_core.models import LoadedModel
 from fusion_core.models.incremental import BACK, Reader
-from fusion_core.project import project_row, target_rows
+from fusion_core.project import project_row
 from fusion_core.reading import check_names
 from fusion_core.records import (
     DenseRows,
@@ -118,7 +118,7 @@ class Ensemble:
             for reader, mapping in zip(self.sources, self._mappings, strict=True)
         ]
         if self._with_target:
-            projected.append(target_rows(target))
+            projected.append(fuse.target_rows(target))
         return fuse.fuse_rows(
             projected,
             target,

@@ -9,53 +9,12 @@ from typing import Any
 import torch
 
 from fusion_core import fuse
-from fusion_core.config import MAX_TEXT_BYTES, utf8
+from fusion_core.config import MAX_TEXT_BYTES, Sampling, utf8
 from fusion_core.errors import InputError, ModelFormatError
 from fusion_core.models import LoadedModel
-from fusion_core.project import Progress
-from fusion_core.records import FusedRows
+from fusion_core.records import FusedRows, Progress
 
 from .ensemble import Ensemble
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen.
-
-    Attributes:
-        max_new_tokens: most tokens of the target that are generated.
-        temperature: what the log-probabilities are divided by; 0 takes the most probable token.
-        top_p: the fewest tokens whose probabilities reach it are chosen from.
-        seed: of the draws.
-        stop: strings at which the text ends; they are not part of it.
-
-    Raises:
-        InputError: a number is outside its range.
-    """
-
-    max_new_tokens: int = 64
-    temperature: float = 0.8
-    top_p: float = 0.95
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if not 1 <= self.max_new_tokens <= 100_000:
-            raise InputError(
-                f"max_new_tokens must lie between 1 and 100,000, not {self.max_new_tokens!r}."
-            )
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(
-                f"temperature must be 0 or more, not {self.temperature!r}: 0 takes the most "
-                "probable token."
-            )
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p must lie above 0 and be at most 1, not {self.top_p!r}.")
-        if not all(self.stop):
-            raise InputError(
-                "A stop string is empty: give at least one character, or leave it out."
-            )
 
 
 @dataclass(frozen=True)

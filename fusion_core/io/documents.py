@@ -1,4 +1,4 @@
-"""Read texts and documents from files, as they are."""
+"""Documents: texts read from files and the hub, as they are; arrays written."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def _parquet(path: str | Path, limit: int) -> Iterator[str]:
         raise
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}: give an existing one.") from error
-    except Exception as error:  # pyarrow raises its own types for broken files
+    except Exception as error:  # pyarrow has exceptions of many types for broken files
         if is_out_of_memory(error):
             raise
         raise InputError(

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files and folders: whoever looks finds all of one, or what was before."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ __all__ = [
 KEPT_MAPPINGS = 24
 """Mappings of pairs of vocabularies that are kept in memory."""
 
-Make = Callable[[TextTokenizer, TextTokenizer, Sequence[str]], VocabMapping]
+Make = Callable[..., VocabMapping]
 Matrix = Callable[[TextTokenizer, TextTokenizer, Sequence[str]], tuple[VocabMap, bool]]
 
 
@@ -66,12 +66,14 @@ class Strategy:
 
     Attributes:
         reference: where it was published.
-        make: source, target and corpus -> the mapping; nothing of a text goes to control tokens.
+        make: source, target, corpus, and whether what is counted in it is kept on disk -> the
+            mapping; nothing of a text goes to control tokens.
         matrix: the same -> the whole map, control tokens included where the strategy has something
             to say about them, and whether it came from disk; None where there is none apart from a
             position.
         inside: it says something inside a source's token.
         counts: it is counted in a corpus.
+        version: of its map, raised whenever that changes, so that none from disk is out of date.
     """
 
     reference: str
@@ -79,6 +81,7 @@ class Strategy:
     matrix: Matrix | None = None
     inside: bool = False
     counts: bool = False
+    version: int = 1
 
 
 def _fixed(
@@ -86,6 +89,7 @@ def _fixed(
     reference: str,
     build: Callable[..., VocabMap],
     *,
+    version: int,
     of_text: Callable[..., VocabMap] | None = None,
     counts: bool = False,
 ) -> Strategy:
@@ -95,6 +99,7 @@ def _fixed(
         name: of the strategy.
         reference: where it was published.
         build: makes the whole map of two vocabularies, and of a corpus where one is counted.
+        version: of what it makes.
         of_text: makes the map of text alone, where ``build`` has control tokens, too.
         counts: it is counted in a corpus.
     """
@@ -105,37 +110,43 @@ def _fixed(
         source: TextTokenizer,
         target: TextTokenizer,
         texts: Sequence[str],
+        keep: bool = True,
     ) -> tuple[VocabMap, bool]:
-        given = (source, target, texts) if counts else (source, target)
-        return cached(label, source, target, texts if counts else (), partial(function, *given))
+        texts = texts if counts else ()
+        make_map = partial(function, source, target, *([texts] if counts else []))
+        keep = keep or not counts
+        return cached(label, source, target, texts, make_map, version=version, keep=keep)
 
-    def make(source: TextTokenizer, target: TextTokenizer, texts: Sequence[str]) -> VocabMapping:
+    def make(
+        source: TextTokenizer, target: TextTokenizer, texts: Sequence[str], keep: bool = False
+    ) -> VocabMapping:
         named = (f"{name} text", of_text) if of_text else (name, build)
-        return FixedMapping(kept(*named, source, target, texts)[0])
+        return FixedMapping(kept(*named, source, target, texts, keep)[0])
 
-    return Strategy(reference, make, partial(kept, name, build), counts=counts)
+    return Strategy(reference, make, partial(kept, name, build), counts=counts, version=version)
 
 
 STRATEGIES: dict[str, Strategy] = {
     "prefix": Strategy(
         "FuseLab",
-        lambda source, target, _: PrefixRelation(source, target),
+        lambda source, target, *_: PrefixRelation(source, target),
         lambda source, target, _: PrefixRelation(source, target).matrix(),
         inside=True,
     ),
-    "exact": _fixed("exact", "EM of FuseLLM, arXiv 2401.10491", exact),
+    "exact": _fixed("exact", "EM of FuseLLM, arXiv 2401.10491", exact, version=1),
     "mined": _fixed(
         "mined",
         "EM and MinED of FuseLLM, arXiv 2401.10491",
         mined,
+        version=1,
         of_text=partial(mined, text_only=True),
     ),
     "statistical": _fixed(
-        "statistical", "MS of FuseChat, arXiv 2408.07990", statistical, counts=True
+        "statistical", "MS of FuseChat, arXiv 2408.07990", statistical, version=1, counts=True
     ),
-    "retokenise": _fixed("retokenise", "W of X-Token, arXiv 2605.21699", retokenise),
+    "retokenise": _fixed("retokenise", "W of X-Token, arXiv 2605.21699", retokenise, version=1),
     "ot": Strategy(
-        "PTA-LLM, arXiv 2509.17276", lambda source, target, _: Transport(source, target)
+        "PTA-LLM, arXiv 2509.17276", lambda source, target, *_: Transport(source, target)
     ),
 }
 """Vocab mapping strategies by name."""
@@ -189,7 +200,12 @@ _lock = threading.Lock()
 
 
 def mapping_between(
-    source: TextTokenizer, target: TextTokenizer, name: str, corpus: Sequence[str] = ()
+    source: TextTokenizer,
+    target: TextTokenizer,
+    name: str,
+    corpus: Sequence[str] = (),
+    *,
+    keep: bool = False,
 ) -> VocabMapping:
     """Return the mapping of a pair of vocabularies, kept in memory.
 
@@ -201,6 +217,7 @@ def mapping_between(
         target: the target's vocabulary.
         name: a strategy.
         corpus: texts for strategies that count.
+        keep: keep what is counted in them on disk, because they will be named again.
 
     Raises:
         InputError: there is no such strategy.
@@ -214,12 +231,12 @@ def mapping_between(
             return IdentityMapping() if ends else FixedMapping(by_ids(source, target))
     else:
         check_spaces(source, target)
-    pair = (source.key, source.end_ids, target.key, target.end_ids)
+    pair = [x for t in (source, target) for x in (t.key, t.end_ids, t.special_ids)]
     key = (*pair, name, corpus_key(corpus) if entry.counts else "")
     with _lock:
         found = _kept.get(key)
     if found is None:
-        found = entry.make(source, target, corpus)  # outside the lock: it may take long
+        found = entry.make(source, target, corpus, keep)  # outside the lock: it may take long
     with _lock:
         return _kept.setdefault(key, found)
 

@@ -22,6 +22,9 @@ from .edges import Edges, VocabMapping
 from .maps import csr, respelling, same_ids
 from .store import cached
 
+VERSION = 1
+"""Of the map at shared boundaries; raised whenever it changes."""
+
 KEPT_RELATIONS = 2000
 """Beginnings of a source token whose pairs a relation remembers."""
 
@@ -163,7 +166,7 @@ class PrefixRelation(VocabMapping):
         is none but these, they share alike. A row's confidence is the share of the source token's
         bytes that its first target token spells, or of the shortest extension's that it does.
         """
-        return cached("prefix", self.source, self.target, (), self._build)
+        return cached("prefix", self.source, self.target, (), self._build, version=VERSION)
 
     def _build(self) -> VocabMap:
         pairs = self._find(b"", False)

@@ -1,4 +1,4 @@
-"""Is a loaded network what it is taken for: all weights there, causal, of which context and cache?
+"""Checks of a loaded network: complete weights, causality, context and cache.
 
 Whatever is wrong here would give a number, a cache or a trained model that looks right.
 """
@@ -225,7 +225,7 @@ def _probe_ids(network: Any, tokenizer: TextTokenizer) -> torch.Tensor:
     """(2, n) ordinary tokens: two texts that begin alike and go on differently."""
     length = min(PROBE_TOKENS, max(4, (context_of(network.config) or PROBE_TOKENS) // 2))
     rows = network.get_input_embeddings().weight.shape[0]
-    known = [i for i, own in enumerate(tokenizer.bytes_of[:rows]) if own]
+    known = [i for i, text in enumerate(tokenizer.bytes_of[:rows]) if text]
     if len(known) < 2:
         raise ModelFormatError(
             f"The tokenizer of {tokenizer.name} has no text tokens that its network knows: check "
@@ -237,7 +237,7 @@ def _probe_ids(network: Any, tokenizer: TextTokenizer) -> torch.Tensor:
 
 
 class _Positions(TorchDispatchMode):
-    """Watches look-ups for a table that is asked for consecutive rows: that of positions.
+    """Look-ups, searched for a table that is asked for consecutive rows: that of positions.
 
     Attributes:
         usable: rows of the smallest such table, from the first that was asked for; None without.

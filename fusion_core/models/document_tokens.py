@@ -1,4 +1,4 @@
-"""Which tokens a model reads before a document, and which end it.
+"""Document tokens: which a model reads before a document, and which end it.
 
 What a tokenizer calls BOS need not be what documents began with: a chat model's may open a turn.
 The candidates are tried on short documents, and the one that its tokenizer names is taken unless
@@ -45,15 +45,15 @@ PROBE = (
 )
 """Short documents on which candidates are tried."""
 
-LONGEST = 48
+PROBE_TOKENS = 48
 """Most tokens of them that are read."""
 
-CLEARLY = 0.03
+MARGIN = 0.03
 """Share of its cross-entropy by which another candidate must be better than the stated one. With
 SmolLM2-135M-Instruct, whose BOS opens a turn of a chat, the separator is better by 0.14; with
 Gemma-3-270M every other candidate is worse by more than half."""
 
-KNOWS = 0.5
+KNOWN_LANGUAGE = 0.5
 """Share of an even guess's cross-entropy below which a model knows the language of the documents.
 Models that do not (toys, such as those embedded here, reach 0.7 to 1.1) say nothing by it: they
 read best what disturbs them least."""
@@ -108,8 +108,8 @@ def choose(
     elif kept is not None:
         begins, how = kept.start, kept.how
     else:
-        nats = _tried(network, tokenizer, _candidates(tokenizer, ends), context or LONGEST)
-        if nats and min(x for _, x in nats) > KNOWS * math.log(tokenizer.size):
+        nats = _measure(network, tokenizer, _candidates(tokenizer, ends), context or PROBE_TOKENS)
+        if nats and min(x for _, x in nats) > KNOWN_LANGUAGE * math.log(tokenizer.size):
             nats = ()
         begins, how = _best(tokenizer.start_id, nats), "measured" if nats else "stated"
     if end is not None:
@@ -128,7 +128,7 @@ def token_of(tokenizer: TextTokenizer, name: str) -> int | None:
     """Find a token that a person named; None for `NONE`.
 
     Raises:
-        InputError: the vocabulary has no such token, or it stands for text.
+        InputError: the vocabulary has no such token, or it is text.
     """
     if name == NONE:  # which is a word of every large vocabulary, too
         return None
@@ -167,13 +167,13 @@ def _candidates(tokenizer: TextTokenizer, ends: Sequence[int]) -> list[int | Non
 
 
 @torch.inference_mode()
-def _tried(
+def _measure(
     network: Any, tokenizer: TextTokenizer, candidates: Sequence[int | None], context: int
 ) -> tuple[tuple[int | None, float], ...]:
     """Measure each candidate: nats a token after the first of every document, which all predict."""
     texts = [e.ids[e.text_tokens] for e in tokenizer.encode_batch(list(PROBE))]
     rows = network.get_input_embeddings().weight.shape[0]
-    texts = [t[: min(LONGEST, context - 1)] for t in texts]
+    texts = [t[: min(PROBE_TOKENS, context - 1)] for t in texts]
     texts = [t for t in texts if len(t) > 1 and (t < rows).all()]
     usable = [c for c in candidates if c is None or c < rows]
     if not texts or len(usable) < 2:
@@ -183,8 +183,8 @@ def _tried(
         head = [] if start is None else [start]
         lines = [np.concatenate([head, t]).astype(np.int64) for t in texts]
         padded = np.zeros((len(lines), max(map(len, lines))), np.int64)
-        for line, own in zip(padded, lines, strict=True):
-            line[: len(own)] = own
+        for row, line in zip(padded, lines, strict=True):
+            row[: len(line)] = line
         ids = torch.as_tensor(padded, device=next(network.parameters()).device)
         logprobs = network(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
         nats = [
@@ -202,7 +202,7 @@ def _best(stated: int | None, nats: Sequence[tuple[int | None, float]]) -> int |
     if stated not in known:
         return stated if not known else min(known, key=lambda s: known[s])
     best = min(known, key=lambda s: known[s])
-    return best if known[best] < (1 - CLEARLY) * known[stated] else stated
+    return best if known[best] < (1 - MARGIN) * known[stated] else stated
 
 
 # What a model was trained with -----------------------------------------------------------------

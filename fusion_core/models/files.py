@@ -1,4 +1,4 @@
-"""Which files of a model `transformers` would load, and how large they are; nothing is loaded."""
+"""Files of a named model: which `transformers` would load, and their size; nothing is loaded."""
 
 from __future__ import annotations
 
@@ -219,9 +219,9 @@ def hub_bytes(name: str) -> int:
 
 def loaded_of(files: Iterable[str]) -> list[str]:
     """Choose the weights among the paths of a hub's repository that would be loaded."""
-    own = [n for n in files if n.endswith(".safetensors") and "/" not in n]
-    shards = [n for n in own if _SHARD.fullmatch(n)]
-    return [WEIGHTS] if WEIGHTS in own else shards or own  # an index may name any of them
+    weights = [n for n in files if n.endswith(".safetensors") and "/" not in n]
+    shards = [n for n in weights if _SHARD.fullmatch(n)]
+    return [WEIGHTS] if WEIGHTS in weights else shards or weights  # an index may name any of them
 
 
 def _cached_bytes(name: str) -> int | None:

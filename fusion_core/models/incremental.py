@@ -1,4 +1,4 @@
-"""One model reads a text that grows."""
+"""Incremental reading: one model's rows on a text that grows, with its KV cache."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def load(
         device: "cpu", "cuda", "cuda:1", "mps", "auto" (CUDA, else MPS, else CPU), or "spread" (over
             all devices and the CPU's memory, for models larger than one device).
         dtype: "float32", "bfloat16" or "float16"; by default float32 on the CPU, whatever the file
-            holds, and the file's own elsewhere.
+            holds, and that of the file elsewhere.
         max_bytes: largest size of the weights that is accepted, checked before they are read or
             downloaded; None for no limit.
         start: token that is read before a document, as the vocabulary writes it, or "none"; by
@@ -134,29 +134,16 @@ def load(
     where = find_device("auto" if spread else device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
-    source, size = find(name), weights_bytes(name)
-    if max_bytes is not None and size > max_bytes:
-        shown = size_of(size), size_of(max_bytes)
-        if shown[0] == shown[1]:
-            shown = f"{size:,} bytes", f"{max_bytes:,} bytes"
-        raise TooLargeError(
-            f"{name} has {shown[0]} of weights, more than the limit of {shown[1]}: choose a "
-            "smaller model or raise the limit."
-        )
+    source = find(name)
+    _check_size(name, max_bytes)
     read_config(source)
     tokenizer = tokens.load(source.location, name)
     wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
     try:
         network = _network(source, wanted, None if spread else where)
         context = context_of(network.config, check_causal(name, network, tokenizer))
-        chosen = choose(
-            network,
-            tokenizer,
-            context=context,
-            folder=source.path,
-            start=start or source.start,
-            end=end or source.end,
-        )
+        named = {"start": start or source.start, "end": end or source.end}
+        chosen = choose(network, tokenizer, context=context, folder=source.path, **named)
     except FusionError:
         raise
     except Exception as error:  # transformers, safetensors and the hub raise many types here
@@ -168,6 +155,19 @@ def load(
         context=context,
         size_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
         document_tokens=chosen,
+    )
+
+
+def _check_size(name: str, limit: int | None) -> None:
+    size = weights_bytes(name)
+    if limit is None or size <= limit:
+        return
+    shown = size_of(size), size_of(limit)
+    if shown[0] == shown[1]:
+        shown = f"{size:,} bytes", f"{limit:,} bytes"
+    raise TooLargeError(
+        f"{name} has {shown[0]} of weights, more than the limit of {shown[1]}: choose a "
+        "smaller model or raise the limit."
     )
 
 
@@ -196,7 +196,7 @@ def read_config(source: ModelSource) -> Any:
         raise
     except Exception as error:  # transformers and the hub raise many types here
         raise ModelFormatError(
-            f"The configuration of {source.name} cannot be read ({_said(error)}): check "
+            f"The configuration of {source.name} cannot be read ({_reason(error)}): check "
             "config.json."
         ) from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -234,16 +234,16 @@ def _fault(name: str, error: Exception, where: torch.device) -> FusionError:
         )
     if isinstance(error, ImportError):
         return ModelFormatError(
-            f"{name} needs a library that is not installed ({_said(error)}): install it, or name "
-            "another model."
+            f"{name} needs a library that is not installed ({_reason(error)}): install it, or "
+            "name another model."
         )
     return ModelFormatError(
-        f"{name} cannot be loaded as a causal language model ({_said(error)}): check config.json "
-        "and the safetensors files."
+        f"{name} cannot be loaded as a causal language model ({_reason(error)}): check "
+        "config.json and the safetensors files."
     )
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 

@@ -47,14 +47,14 @@ def read_rows_batch(
 ) -> list[NextTokenRows]:
     """Read texts that fit the model's context, and return their next-token rows.
 
-    The model reads its start token (see `document_tokens`) and then the text's own tokens; those
+    The model reads its start token (see `document_tokens`) and then the text's tokens; those
     that a post-processor inserted are left out. Texts of like length are read together, padded at
-    their ends, which a causal model does not see. Logits are the model's own, cut to the ids that
+    their ends, which a causal model does not see. Logits are the model's, cut to the ids that
     its tokenizer has.
 
     Args:
         model: the model.
-        encodings: the texts in the model's own tokens, n of them not special.
+        encodings: the texts in the model's tokens, n of them not special.
         temperature: what the logits are divided by.
         cut: what to keep of each row; everything by default.
 
@@ -81,9 +81,9 @@ def read_rows_batch(
     for batch in _batches([len(r) for r in read], batch_tokens(model)):
         logits = forward(model, [read[i] for i in batch])
         for place, i in enumerate(batch):
-            own = logits[place, : len(read[i])]
+            native = logits[place, : len(read[i])]
             with reading(model, len(read[i])):
-                out[i] = _rows(model, encodings[i], ids[i], own, temperature, cut)
+                out[i] = _rows(model, encodings[i], ids[i], native, temperature, cut)
     return [r for r in out if r is not None]
 
 
@@ -113,8 +113,8 @@ def forward(model: LoadedModel, read: Sequence[np.ndarray]) -> torch.Tensor:
     """
     longest = max(map(len, read))
     padded = np.zeros((len(read), longest), np.int64)
-    for place, own in enumerate(read):
-        padded[place, : len(own)] = own
+    for line, tokens in zip(padded, read, strict=True):
+        line[: len(tokens)] = tokens
     batch = torch.as_tensor(padded, device=model.device)
     with reading(model, padded.size):
         return model.network(input_ids=batch, use_cache=False).logits
@@ -122,7 +122,7 @@ def forward(model: LoadedModel, read: Sequence[np.ndarray]) -> torch.Tensor:
 
 @contextmanager
 def reading(model: LoadedModel, n_tokens: int) -> Iterator[None]:
-    """Say what really happened where a network fails.
+    """Name the real cause where a network fails.
 
     Raises:
         TooLargeError: memory is short.
@@ -154,7 +154,7 @@ def _rows(
     cut: Truncation | None,
 ) -> NextTokenRows:
     """Turn the logits (n or n + 1, head) of one text into its rows."""
-    mute = int(model.tokenizer.start_id is None)
+    lacks_start = int(model.tokenizer.start_id is None)
     observed = torch.as_tensor(np.append(ids, -1), device=logits.device)
     picked = logits.new_full((len(ids) + 1,), torch.nan, dtype=torch.float32)
     step = max(1, CHUNK_CELLS // model.tokenizer.size)
@@ -167,13 +167,14 @@ def _rows(
     parts: list[SparseRows] = []
     for first in range(0, len(logits), step):
         logprobs = log_softmax(model, logits[first : first + step])
-        own = observed[first + mute : first + mute + len(logprobs)]
-        picked[first + mute : first + mute + len(own)] = logprobs.gather(
-            1, own.clamp(min=0)[:, None]
-        )[:, 0]
+        place = first + lacks_start
+        follows = observed[place : place + len(logprobs)]
+        picked[place : place + len(follows)] = logprobs.gather(1, follows.clamp(min=0)[:, None])[
+            :, 0
+        ]
         if temperature != 1:
             logprobs = numerics.log_softmax(logprobs / temperature)
-        if mute and first == 0:
+        if lacks_start and first == 0:
             nothing = log_softmax(model, torch.zeros_like(logprobs[:1]))
             logprobs = torch.cat([nothing, logprobs])
         if cut is None:

@@ -9,10 +9,9 @@ attribution  which source tokens the mass of fused tokens came from
 from .attribution import attribute, probs_at
 from .chain_rule import chain_rule, native_ce
 from .rows import Route, project_row, project_rows
-from .text import Progress, aligned, mappings_of, project, routes_of, target_rows
+from .text import aligned, mappings_of, project, routes_of
 
 __all__ = [
-    "Progress",
     "Route",
     "aligned",
     "attribute",
@@ -24,5 +23,4 @@ __all__ = [
     "project_row",
     "project_rows",
     "routes_of",
-    "target_rows",
 ]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
-import torch
+from collections.abc import Sequence
 
 from fusion_core.align import by_bytes
 from fusion_core.mapping import VocabMapping, mapping_between
 from fusion_core.records import (
     Alignment,
-    NextTokenRows,
+    Progress,
     ProjectedRows,
     ProjectedWindow,
     Projection,
-    RowKind,
     TextReading,
     WindowReading,
     Windows,
@@ -25,9 +21,6 @@ from fusion_core.tokens import TextTokenizer
 from .chain_rule import chain_rule as with_chain_rule
 from .chain_rule import native_ce
 from .rows import Route, project_rows
-
-Progress = Callable[[str, float], None]
-"""Told what is being done, and the share of it that is behind."""
 
 
 def project(
@@ -49,13 +42,16 @@ def project(
             probability of the token that followed, where it is known.
         corpus: texts for strategies that count; the text itself by default.
         progress: told of every vocabulary.
+        keep: keep what is counted in them on disk, because they will be named again.
 
     Raises:
         InputError: there is no such strategy.
         ModelFormatError: vocabularies differ, and one spells no spaces.
     """
     texts = corpus or [reading.data.decode()]
-    maps = tuple(mappings or mappings_of(reading.tokenizers, strategy, texts, progress))
+    maps = tuple(
+        mappings or mappings_of(reading.tokenizers, strategy, texts, progress, keep=bool(corpus))
+    )
 
     def make(at: int) -> list[ProjectedWindow]:
         return [
@@ -72,6 +68,8 @@ def mappings_of(
     strategy: str,
     corpus: Sequence[str],
     progress: Progress | None = None,
+    *,
+    keep: bool = False,
 ) -> list[VocabMapping]:
     """Return the mapping of every source's vocabulary to the target's.
 
@@ -80,6 +78,7 @@ def mappings_of(
         strategy: name in `mapping.STRATEGIES`.
         corpus: texts for strategies that count.
         progress: told of every vocabulary.
+        keep: keep what is counted in them on disk, because they will be named again.
 
     Raises:
         InputError: there is no such strategy.
@@ -90,7 +89,7 @@ def mappings_of(
     for j, source in enumerate(sources):
         if progress:
             progress(f"mapping the vocabulary of {source.name}", j / len(sources))
-        mappings.append(mapping_between(source, target, strategy, corpus))
+        mappings.append(mapping_between(source, target, strategy, corpus, keep=keep))
     return mappings
 
 
@@ -128,13 +127,3 @@ def routes_of(projection: Projection, window: WindowReading) -> list[Route]:
         Route.of(window.rows[j], window.rows[0], aligned(projection.reading, window, j), mapping)
         for j, mapping in enumerate(projection.mappings, start=1)
     ]
-
-
-def target_rows(target: NextTokenRows) -> ProjectedRows:
-    """Let the target's native rows stand beside those of the sources: m rows of m + 1."""
-    m, size = len(target.rows) - 1, target.rows.vocab_size
-    ones = target.dense.logprobs.new_ones(m)
-    nothing = torch.zeros((2, 0), dtype=torch.int64, device=ones.device)
-    mapped = torch.sparse_coo_tensor(nothing, ones[:0], (m, size), check_invariants=False)
-    kind = np.full(m, int(RowKind.SHARED))
-    return ProjectedRows(target.model, mapped, ones, ones, kind, ones)

@@ -11,7 +11,15 @@ probabilities.
 """
 
 from .analysis import Analysis, Attribution, FusedRows, SourceAnalysis
-from .reading import FusedText, ProjectedWindow, Projection, TextReading, WindowReading, Windows
+from .reading import (
+    FusedText,
+    Progress,
+    ProjectedWindow,
+    Projection,
+    TextReading,
+    WindowReading,
+    Windows,
+)
 from .rows import DenseRows, NextTokenRows, ProjectedRows, SparseRows, scattered
 from .text import Alignment, Encoding, MapReason, Record, RowKind, VocabMap, Window
 
@@ -25,6 +33,7 @@ __all__ = [
     "FusedText",
     "MapReason",
     "NextTokenRows",
+    "Progress",
     "ProjectedRows",
     "ProjectedWindow",
     "Projection",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fusion_core.errors import InputError
+from fusion_core.numerics import bits
 
 from .analysis import FusedRows
 from .rows import NextTokenRows, ProjectedRows, scattered
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from fusion_core.tokens import TextTokenizer
 
 T = TypeVar("T")
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share of it that is behind."""
 
 KEPT_BYTES = 1 << 28
 """Memory of the windows of one text that are kept; others are worked out again when asked for."""
@@ -161,8 +165,6 @@ class TextReading(Record):
     @property
     def bits_per_byte(self) -> dict[str, float]:
         """Bits per byte of each model's own predictions, by name."""
-        from fusion_core.evaluate import bits
-
         return {m: bits(n, self.scored_bytes) for m, n in zip(self.models, self.nats, strict=True)}
 
     def to_frame(self) -> pd.DataFrame:
@@ -283,8 +285,6 @@ class FusedText(Record):
     @property
     def bits_per_byte(self) -> float:
         """Bits per byte of the whole fused rows."""
-        from fusion_core.evaluate import bits
-
         return bits(self.nats, self.projection.reading.scored_bytes)
 
     def to_frame(self) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""A run's folder: who may write it, where it row_bytes, what it has measured."""
+"""Folder of a run: its lock, its status, its metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GLANCE = 0.05
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands.
+    """Status of a run.
 
     Attributes:
         state: "starting", "preparing" (reading, writing and fusing the text), "training",
@@ -61,7 +61,7 @@ class RunStatus:
 
 
 def status(folder: str | Path) -> RunStatus:
-    """Say where a run row_bytes, whoever started it.
+    """Return the status of a run, whoever started it.
 
     Raises:
         InputError: there is no run in the folder, or its status cannot be read.
@@ -268,7 +268,7 @@ def read_status(folder: Path) -> RunStatus | None:
 
 
 def write_status(folder: Path, now: RunStatus) -> None:
-    """Write where the run row_bytes."""
+    """Write the status of a run."""
     write_whole(folder / STATUS, json.dumps(asdict(replace(now, updated=time.time()))).encode())
 
 

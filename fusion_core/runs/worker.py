@@ -1,4 +1,4 @@
-"""The work of a run, in this process."""
+"""Worker of a run: trains in this process, and writes metrics and status as it goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_core import train
-from fusion_core.cache import building
+from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError, TooLargeError, is_out_of_memory
 from fusion_core.io.files import write_whole
@@ -32,7 +32,7 @@ from .folder import (
     write_status,
 )
 
-TOLD_EVERY = 0.3
+STATUS_SECONDS = 0.3
 """Seconds between two writings of the status, where nothing but its numbers changes."""
 
 
@@ -48,9 +48,9 @@ def run(
     Args:
         config: the settings.
         folder: new or empty, or with ``resume`` that of a run with these settings.
-        resume: go on from the last whole checkpoint, if there is one; give the result of a run that
-            is finished.
-        progress: told what is being done.
+        resume: go on from the last complete checkpoint, if there is one; give the result of a run
+            that is finished.
+        progress: called with what is being done.
 
     Returns:
         The last step's metrics and what the run came to.
@@ -59,12 +59,12 @@ def run(
         FusionError: something that was given cannot be used, the run is live elsewhere, the disk is
             full, or the loss is no number. The status says so, too.
     """
-    folder, group = Path(folder), building.Processes()
+    folder, group = Path(folder), Processes()
     if not group.first:
-        if not group.told():
+        if not group.broadcast():
             return {}
         with _signals(threading.Event()):  # the first process is asked, and tells
-            return _course(config)(config, folder, train.Observer())
+            return _train_by(config)(config, folder, train.Callbacks())
     goes = False
     try:
         with locked(folder):
@@ -77,11 +77,11 @@ def run(
                 claim(folder, config, fresh=not resume)
             if now.state != "starting":  # else it is meant for this worker
                 (folder / STOP).unlink(missing_ok=True)
-            goes = group.told(True)
+            goes = group.broadcast(True)
             return _Worker(folder, progress).work(config)
     finally:
         if not goes:
-            group.told(False)
+            group.broadcast(False)
 
 
 class _Worker:
@@ -90,22 +90,22 @@ class _Worker:
     def __init__(self, folder: Path, progress: Callable[[str, float], None] | None) -> None:
         self._folder, self._progress = folder, progress
         self._status = RunStatus(state="preparing")
-        self._told = 0.0
+        self._written = 0.0
         self._asked = threading.Event()
         self._last: dict[str, Any] = {}
 
     def work(self, config: RunConfig) -> dict[str, Any]:
-        observer = train.Observer(stage=self._stage, metrics=self._metrics, stop=self._stop)
+        callbacks = train.Callbacks(stage=self._stage, metrics=self._metrics, stop=self._stop)
         try:
             self._forget_later_steps()
-            self._tell(state="preparing", stage="starting", now=True)
+            self._update(state="preparing", stage="starting", now=True)
             with _signals(self._asked):
-                result = _course(config)(config, self._folder, observer)
+                result = _train_by(config)(config, self._folder, callbacks)
             result = self._last | result
         except train.StoppedError:
             result = {"stopped": True}
         except KeyboardInterrupt:
-            self._tell(state="stopped", stage="", message="It was interrupted.", now=True)
+            self._update(state="stopped", stage="", message="It was interrupted.", now=True)
             raise
         except FusionError as error:
             raise self._failed(error) from None
@@ -113,12 +113,12 @@ class _Worker:
             if known := self._known(error):
                 raise self._failed(known) from error
             kind = type(error).__name__
-            self._tell(state="failed", message=f"An internal fault ({kind}: {error}).", now=True)
+            self._update(state="failed", message=f"An internal fault ({kind}: {error}).", now=True)
             raise
         if result["stopped"]:
-            self._tell(state="stopped", stage="", seconds_left=None, result=result, now=True)
+            self._update(state="stopped", stage="", seconds_left=None, result=result, now=True)
         else:
-            self._tell(
+            self._update(
                 state="finished", stage="", share=1.0, seconds_left=0.0, result=result, now=True
             )
         return result
@@ -139,7 +139,7 @@ class _Worker:
         return None
 
     def _failed(self, error: FusionError) -> FusionError:
-        self._tell(state="failed", message=str(error), now=True)
+        self._update(state="failed", message=str(error), now=True)
         return error
 
     def _forget_later_steps(self) -> None:
@@ -156,7 +156,7 @@ class _Worker:
     def _stage(self, stage: str, share: float) -> None:
         trains = stage.endswith(("training", "writing the model", "merging the models"))
         state = "training" if trains else "preparing"
-        self._tell(state=state, stage=stage, share=share, now=stage != self._status.stage)
+        self._update(state=state, stage=stage, share=share, now=stage != self._status.stage)
         if self._progress:
             self._progress(stage, share)
 
@@ -167,7 +167,7 @@ class _Worker:
             return
         self._last = values
         step, steps, left = values["step"], values["max_steps"], values["seconds_left"]
-        self._tell(
+        self._update(
             state="training",
             stage="training",
             share=step / steps,
@@ -176,13 +176,13 @@ class _Worker:
             seconds_left=left,
         )
         if self._progress:
-            told = f"step {step} of {steps}, loss {values['loss']:.3f}, about {left:.0f} s left"
-            self._progress(told, step / steps)
+            shown = f"step {step} of {steps}, loss {values['loss']:.3f}, about {left:.0f} s left"
+            self._progress(shown, step / steps)
 
-    def _tell(self, *, now: bool = False, **changes: Any) -> None:
+    def _update(self, *, now: bool = False, **changes: Any) -> None:
         self._status = replace(self._status, **changes)
-        if now or time.monotonic() - self._told > TOLD_EVERY:
-            self._told = time.monotonic()
+        if now or time.monotonic() - self._written > STATUS_SECONDS:
+            self._written = time.monotonic()
             with suppress(OSError):  # a full disk must not hide what is to be said
                 write_status(self._folder, self._status)
 
@@ -207,5 +207,5 @@ def _signals(asked: threading.Event) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def _course(config: RunConfig) -> Callable[..., dict[str, Any]]:
-    return train.train_pairwise if config.pairwise else train.teach
+def _train_by(config: RunConfig) -> Callable[..., dict[str, Any]]:
+    return train.train_pairwise if config.pairwise else train.train

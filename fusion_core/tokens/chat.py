@@ -1,4 +1,4 @@
-"""Messages, in a model's own chat template -> an `Encoding` of the bytes of their contents.
+"""Messages, in a model's chat template -> an `Encoding` of the bytes of their contents.
 
 Models of different makers wrap the same messages in different control tokens and role names. What
 they share is what was said: the contents, one after the other, are the text that is aligned.
@@ -15,12 +15,12 @@ import numpy as np
 from fusion_core.config import MAX_TEXT_BYTES, utf8
 from fusion_core.errors import InputError
 from fusion_core.records import Encoding
-from fusion_core.tokens.spans import ranges
 
+from .spans import ranges
 from .tokenizer import TextTokenizer
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
-"""Around the number that stands for a message's content while a template is traced."""
+"""Around the number that replaces a message's content while a template is traced."""
 
 
 def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) -> Encoding:
@@ -32,7 +32,7 @@ def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) ->
 
     Returns:
         An encoding of the contents' bytes, joined. Tokens of the template have no width, are
-        `special` and stand where they come between the contents; a token that reaches from the
+        `special` and lie where they come between the contents; a token that reaches from the
         template into a content is cut to the content's bytes. What the template trims is `lost`.
 
     Raises:
@@ -63,13 +63,7 @@ def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) ->
     special = ~(within | reaches)
     start, end = place(read.start), place(read.end)
     end[special] = start[special]
-    control = tokenizer.special_ids - {tokenizer.unknown_id}
-    for token in np.flatnonzero(within).tolist():
-        if int(read.ids[token]) in control:
-            raise InputError(
-                f"A message holds {read.pieces[token]!r}, a control token of {tokenizer.name}: "
-                "take it out of the text."
-            )
+    _check_control(tokenizer, read, within)
     lost = np.ones(len(data), bool)
     for b, e, s in zip(begins, ends, starts, strict=True):
         lost[s : s + e - b] = False
@@ -87,6 +81,17 @@ def encode_chat(tokenizer: TextTokenizer, messages: Sequence[dict[str, str]]) ->
     )
 
 
+def _check_control(tokenizer: TextTokenizer, read: Encoding, within: np.ndarray) -> None:
+    """Refuse contents that hold control tokens; ``within`` says which tokens are a content's."""
+    control = tokenizer.special_ids - {tokenizer.unknown_id}
+    for token in np.flatnonzero(within).tolist():
+        if int(read.ids[token]) in control:
+            raise InputError(
+                f"A message holds {read.pieces[token]!r}, a control token of {tokenizer.name}: "
+                "take it out of the text."
+            )
+
+
 def _content(message: Any) -> str:
     if isinstance(message, dict) and isinstance(message.get("role"), str):
         content = message.get("content")
@@ -102,7 +107,7 @@ def _rendered(
 ) -> tuple[str, list[tuple[int, int, int]]]:
     """Render the messages and find the contents in them.
 
-    The template is first rendered with marks in place of the contents, which tells what it puts
+    The template is first rendered with marks in place of the contents, which shows what it puts
     around them, however short or common a content is.
 
     Returns:

@@ -75,9 +75,9 @@ class CharacterTable:
         self._end = [i for i in tokenizer.end_ids if i < tokenizer.size]
         silent = (i for i, b in enumerate(tokenizer.bytes_of) if not b)
         self._silent = [i for i in silent if i not in self._end]
-        self.given = lru_cache(KEPT_BEGINNINGS)(self._given)
+        self.continuations = lru_cache(KEPT_BEGINNINGS)(self._continuations)
 
-    def _given(self, known: bytes, head: bytes) -> Continuations:
+    def _continuations(self, known: bytes, head: bytes) -> Continuations:
         """Find the continuations after known bytes.
 
         Args:

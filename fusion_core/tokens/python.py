@@ -1,9 +1,9 @@
 """Tokenizers of `transformers` that have no Rust form, behind the calls that `TextTokenizer` makes.
 
-What they are is told in the parts of a `tokenizers` file, so that one reading serves both kinds.
-Byte vocabularies (ByT5), SentencePiece models, WordPiece and the byte alphabet of GPT-2 are known;
-an entry of any other kind stands for its own characters, and what that does not reproduce is lost
-text, named as such.
+They are described in the parts of a `tokenizers` file, so that one reading serves both kinds. Byte
+vocabularies (ByT5), SentencePiece models, WordPiece and the byte alphabet of GPT-2 are known; an
+entry of any other kind means its characters, and what that does not reproduce is lost text, named
+as such.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .spelling import BYTE_OF, CHAR_OF, MARKER, RAW_BYTES
+from .vocabulary import BYTE_OF, CHAR_OF, MARKER, RAW_BYTES
 
 _PROBE = "é1"
 _SEPARATORS = ("\n", "(", "0", ".", "“", "a")
@@ -39,10 +39,10 @@ class PythonBackend:
         self.encode_special_tokens = True
 
     def no_truncation(self) -> None:
-        """Do nothing: a call truncates only where it is told to."""
+        """Do nothing: a call truncates only on request."""
 
     def no_padding(self) -> None:
-        """Do nothing: a call pads only where it is told to."""
+        """Do nothing: a call pads only on request."""
 
     def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
         """Return entry -> id, added tokens included."""
@@ -54,16 +54,16 @@ class PythonBackend:
 
     def parts(self) -> dict[str, Any]:
         """Describe the tokenizer in the parts of a `tokenizers` file."""
-        own = self._tokenizer
-        model: dict[str, Any] = {"type": "Python", "unk_token": own.unk_token}
+        native = self._tokenizer
+        model: dict[str, Any] = {"type": "Python", "unk_token": native.unk_token}
         decoder: dict[str, Any] | None = None
-        pieces = own.convert_ids_to_tokens(self._ids(_PROBE, False))
+        pieces = native.convert_ids_to_tokens(self._ids(_PROBE, False))
         if pieces == [chr(b) for b in _PROBE.encode()]:
             decoder = {"type": RAW_BYTES}
-        elif hasattr(own, "sp_model"):
+        elif hasattr(native, "sp_model"):
             marks = {"type": "Replace", "pattern": {"String": MARKER}, "content": " "}
             decoder = {"type": "Sequence", "decoders": [marks, {"type": "ByteFallback"}]}
-        elif hasattr(own, "wordpiece_tokenizer"):
+        elif hasattr(native, "wordpiece_tokenizer"):
             model |= {"type": "WordPiece", "continuing_subword_prefix": "##"}
         elif "".join(pieces) == "".join(CHAR_OF[b] for b in _PROBE.encode()) and set(
             "".join(pieces)
@@ -83,20 +83,20 @@ class PythonBackend:
 
     def to_str(self) -> str:
         """Describe the tokenizer as a file would, its vocabulary by its hash."""
-        own = self._tokenizer
+        native = self._tokenizer
         added = [
             (i, str(t), getattr(t, "special", False))
             for i, t in self.get_added_tokens_decoder().items()
         ]
         content = json.dumps(sorted(self.get_vocab().items()))
-        if hasattr(own, "sp_model"):
-            content += own.sp_model.serialized_model_proto().hex()
-        told = {
+        if hasattr(native, "sp_model"):
+            content += native.sp_model.serialized_model_proto().hex()
+        described = {
             "added_tokens": added,
-            "class": type(own).__name__,
+            "class": type(native).__name__,
             "content": hashlib.sha256(content.encode()).hexdigest(),
         }
-        return json.dumps(self.parts() | told, sort_keys=True)
+        return json.dumps(self.parts() | described, sort_keys=True)
 
     def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
         return self._tokenizer(
@@ -108,13 +108,13 @@ class PythonBackend:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> PythonReading:
         """Encode a text; of the ids, those are special that are not there without specials."""
-        own = self._ids(text, False)
+        plain = self._ids(text, False)
         if not add_special_tokens:
-            return PythonReading(own, [0] * len(own))
+            return PythonReading(plain, [0] * len(plain))
         ids = self._ids(text, True)
-        more = len(ids) - len(own)
-        before = next((n for n in range(more + 1) if ids[n : n + len(own)] == own), 0)
-        mask = [1] * before + [0] * len(own) + [1] * (more - before)
+        more = len(ids) - len(plain)
+        before = next((n for n in range(more + 1) if ids[n : n + len(plain)] == plain), 0)
+        mask = [1] * before + [0] * len(plain) + [1] * (more - before)
         return PythonReading(ids, mask)
 
     def encode_batch_fast(
@@ -137,7 +137,7 @@ class PythonBackend:
 
 
 class _WithinText:
-    """Spells texts after a separator that stays a token of its own."""
+    """Spells texts after a separator that remains a token by itself."""
 
     def __init__(self, backend: PythonBackend) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""Where tokens stand in a text that they do not reproduce byte for byte.
+"""Byte spans of tokens in a text that they do not reproduce byte for byte.
 
 Most tokenizers give back the text's bytes, and spans are running sums. Normalisers (NFC,
 lower-casing, collapsed spaces), `[UNK]` and vocabularies with missing bytes do not; here the
@@ -19,11 +19,11 @@ WINDOW = 2000
 def locate(
     text: str, pieces: Sequence[bytes | None], offsets: Sequence[tuple[int, int]] | None
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]], bool]:
-    """Find the bytes of a text that each token stands for.
+    """Find the span of each token in the bytes of a text.
 
     Args:
         text: the text that was encoded, m characters.
-        pieces: the n tokens' own bytes, dummy prefixes removed; None for unknown tokens.
+        pieces: the n tokens' bytes, dummy prefixes removed; None for unknown tokens.
         offsets: the tokenizer's character offsets of the n tokens, to say which characters a *run*
             of overlapping tokens came from; None where unknown characters leave no token, because
             `tokenizers` then gives offsets that are short of them.
@@ -63,13 +63,13 @@ def _locate(
             start[first + 1 : last] = byte_at[stop]
             done = stop
             continue
-        own = b"".join(p or b"" for p in run)
+        spelled = b"".join(p or b"" for p in run)
         begin = max(done, min(s for s, _ in offsets[first:last]))
         # Offsets may have leading spaces trimmed; what else lies before them is no one's.
-        done = max(done, begin - len(own))
-        while not own.startswith(text[done:begin].encode()):
+        done = max(done, begin - len(spelled))
+        while not spelled.startswith(text[done:begin].encode()):
             done += 1
-        begins, ends, same, more = _match(own, text[done:stop])
+        begins, ends, same, more = _match(spelled, text[done:stop])
         cuts = np.cumsum([0] + [len(p or b"") for p in run])
         base = byte_at[done]
         starts, stops = begins[cuts[:-1]], np.maximum(ends[cuts[1:]], begins[cuts[:-1]])
@@ -92,10 +92,10 @@ def _fill_gaps(
     starts: np.ndarray,
     stops: np.ndarray,
 ) -> None:
-    """Give what the text has between two tokens to the unknown token that stands there.
+    """Give what the text has between two tokens to the unknown token at that place.
 
     ``starts`` and ``stops`` are changed in place: the first unknown token at a place covers the
-    gap, tokens without bytes before it stand at the gap's begin.
+    gap, tokens without bytes before it have the gap's begin.
     """
     opened = filled = -1
     for n, piece in enumerate(run):
@@ -120,25 +120,25 @@ def _runs(offsets: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield first, len(offsets)
 
 
-def _match(own: bytes, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+def _match(spelled: bytes, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """Map every byte position of the tokens' bytes to the text's.
 
     Returns:
-        begins: (len(own) + 1,) byte in the text where a token that starts there starts.
-        ends: (len(own) + 1,) byte in the text where a token that ends there ends.
+        begins: (len(spelled) + 1,) byte in the text where a token that starts there starts.
+        ends: (len(spelled) + 1,) byte in the text where a token that ends there ends.
         same: (bytes of text,) bool, reproduced by the tokens.
-        extra: whether some bytes of the tokens stand for nothing in the text.
+        extra: whether some bytes of the tokens are not in the text.
     """
     data = text.encode()
-    n, m = len(own), len(data)
-    if own == data:
+    n, m = len(spelled), len(data)
+    if spelled == data:
         identity = np.arange(n + 1)
         return identity, identity, np.ones(m, bool), False
     begins, ends = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
     same = np.zeros(m, bool)
     extra = False
     a = b = 0
-    for a1, b1, size in _equal_blocks(own, text, data):
+    for a1, b1, size in _equal_blocks(spelled, text, data):
         gap = np.arange(a1 - a + 1) * (b1 - b) // max(a1 - a, 1)
         begins[a : a1 + 1] = b + gap
         ends[a + 1 : a1 + 1] = b + gap[1:]
@@ -153,15 +153,15 @@ def _match(own: bytes, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, b
     return begins, ends, same, extra
 
 
-def _equal_blocks(own: bytes, text: str, data: bytes) -> list[tuple[int, int, int]]:
-    """List equal stretches as (byte in own, byte in text, bytes), closed by an empty one."""
-    chars = own.decode("utf-8", "surrogateescape")
-    own_at = np.cumsum([0] + [len(c.encode("utf-8", "surrogateescape")) for c in chars])
+def _equal_blocks(spelled: bytes, text: str, data: bytes) -> list[tuple[int, int, int]]:
+    """List equal stretches as (byte in spelled, byte in text, bytes), closed by an empty one."""
+    chars = spelled.decode("utf-8", "surrogateescape")
+    spelled_at = np.cumsum([0] + [len(c.encode("utf-8", "surrogateescape")) for c in chars])
     text_at = np.cumsum([0] + [len(c.encode()) for c in text])
     return [
-        (int(own_at[a]), int(text_at[b]), int(own_at[a + size] - own_at[a]))
+        (int(spelled_at[a]), int(text_at[b]), int(spelled_at[a + size] - spelled_at[a]))
         for a, b, size in _common(chars, text)
-    ] + [(len(own), len(data), 0)]
+    ] + [(len(spelled), len(data), 0)]
 
 
 def _common(one: str, other: str) -> Iterator[tuple[int, int, int]]:

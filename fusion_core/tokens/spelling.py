@@ -1,92 +1,138 @@
-"""How vocabularies spell bytes: vocabulary entries -> what they stand for."""
+"""`Speller`: byte strings -> the tokens with which a tokenizer spells them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
-from .parts import holds, space_mark
+import numpy as np
+from tokenizers import Tokenizer
 
-MARKER = "▁"
-"""What SentencePiece vocabularies write for a space, and published code where it knows no other."""
+from .python import PythonBackend
+from .vocabulary import CHAR_OF, Vocabulary, is_text
 
+MAX_SPELLINGS = 2_000_000
+"""Spellings of byte strings that a tokenizer remembers before it starts afresh."""
 
-def _byte_alphabet() -> dict[str, int]:
-    """Return the printable stand-ins of byte-level vocabularies (GPT-2): character -> byte."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
-BYTE_OF = _byte_alphabet()
-CHAR_OF = {b: c for c, b in BYTE_OF.items()}
-
-_NO_BYTE = 0x100
-_BYTES_AS_LATIN = dict.fromkeys(range(256), _NO_BYTE) | {ord(c): b for c, b in BYTE_OF.items()}
-"""Translates entries in the byte alphabet to the characters 0 to 255."""
-
-_HEX = "0123456789abcdefABCDEF"
-_BYTE_PIECES = {f"<0x{a}{b}>": int(a + b, 16) for a, b in product(_HEX, _HEX)}
-
-RAW_BYTES = "Latin1"
-"""Decoder type of vocabularies whose entries are single bytes, written as the characters 0 to 255;
-`tokenizers` has none of its own."""
+_SHELL = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
 
 
-class Spelling:
-    """The rule by which one vocabulary's entries stand for bytes.
+class Speller(Vocabulary):
+    """A vocabulary that spells byte strings in its tokens, as the tokenizer itself would."""
 
-    Attributes:
-        byte_level: entries are written in the byte alphabet of GPT-2.
-        byte_pieces: entries such as ``<0xE6>``, where there are any, and their bytes.
-        mark: what entries have for a space.
-    """
+    @cached_property
+    def _first(self) -> dict[tuple[bytes, bool, bool], int]:
+        """The first tokens of the spellings that have been asked for."""
+        return {}
 
-    def __init__(self, parts: dict[str, Any]) -> None:
-        """Read the rule from a tokenizer's parts."""
-        model, decoder = parts["model"], parts["decoder"]
-        self.byte_level = holds(decoder, "ByteLevel") or holds(parts["pre_tokenizer"], "ByteLevel")
-        spelled = model.get("byte_fallback") or holds(decoder, "ByteFallback")
-        self.byte_pieces = _BYTE_PIECES if spelled else {}
-        self.mark = space_mark(parts)
-        self._raw = holds(decoder, RAW_BYTES)
-        self._continues = model.get("continuing_subword_prefix") or ""
-        self._suffixes = [
-            model[k] for k in ("end_of_word_suffix", "continuing_suffix") if model.get(k)
-        ]
+    def first_tokens(
+        self, strings: Sequence[bytes], *, at_start: bool = False, before_word: bool = False
+    ) -> np.ndarray:
+        """Find the first token of the tokenizer's spelling of each byte string.
 
-    def literals(self, strings: Sequence[str]) -> list[bytes]:
-        """Return the bytes of vocabulary entries that are neither added tokens nor byte pieces."""
-        if self._continues:
-            strings = [s.removeprefix(self._continues) for s in strings]
-        for suffix in self._suffixes:
-            strings = [s.removesuffix(suffix) for s in strings]
-        if self._raw:
-            return [s.encode("latin-1", "ignore") for s in strings]
-        own = list(map(_of_byte_alphabet if self.byte_level else _utf8, strings))
-        mark = self.mark.encode()
-        return own if mark == b" " else [b.replace(mark, b" ") for b in own]
+        Args:
+            strings: n byte strings; they need not be whole characters.
+            at_start: spell them as the beginning of a text (with a dummy prefix, where the
+                tokenizer has one); otherwise as they are spelled within a text.
+            before_word: spell white space as it is spelled before a word, which many tokenizers
+                cut differently than at a text's end. Other strings are not spelled then.
 
+        Returns:
+            (n,) int64 ids; -1 where the string is empty or where the token is not made of the
+            string's first bytes (a normaliser changed them, or they are unknown).
+        """
+        how = at_start and self.dummy_prefix, before_word
+        found = {s: self._first.get((s, *how)) for s in set(strings)}
+        missing = [s for s, token in found.items() if token is None]
+        if missing:
+            spelled = [ids[0] if ids else -1 for ids in self.spellings(missing, *how)]
+            found.update(zip(missing, spelled, strict=True))
+            if len(self._first) > MAX_SPELLINGS:
+                self._first.clear()
+            self._first.update(((s, *how), t) for s, t in zip(missing, spelled, strict=True))
+        return np.asarray([found[s] for s in strings], np.int64)
 
-def _of_byte_alphabet(string: str) -> bytes:
-    try:
-        return string.translate(_BYTES_AS_LATIN).encode("latin-1")
-    except UnicodeEncodeError:  # a character that is not of the alphabet
-        return _utf8(string)
+    def spellings(
+        self, strings: Sequence[bytes], at_start: bool = False, before_word: bool = False
+    ) -> list[list[int]]:
+        """Spell byte strings in tokens, as the tokenizer itself would.
 
+        Args:
+            strings: n byte strings; they need not be whole characters.
+            at_start: as for `first_tokens`.
+            before_word: as for `first_tokens`.
 
-def _utf8(string: str) -> bytes:
-    return string.encode("utf-8", "surrogatepass")
+        Returns:
+            n lists of ids; each ends where its tokens cease to be made of the string's bytes.
+        """
+        if before_word:
+            strings = [s if s.isspace() else b"" for s in strings]
+        at_start = at_start and self.dummy_prefix
+        spelled: list[Sequence[int]] = [()] * len(strings)
+        queues: dict[bool, list[tuple[int, str, bytes]]] = {True: [], False: []}
+        word = "a" if before_word else ""
+        for i, string in enumerate(strings):
+            text = text_prefix(string)
+            head = text.encode()
+            if self._spelling.byte_level and not is_text(string):
+                spelled[i] = self._spell_bytes(string)
+            elif not self.spells_spaces:
+                queues[False].append((i, text.lstrip(" "), head))
+            elif self.dummy_prefix and not self._spelling.byte_level and text[:1] == " ":
+                # A dummy prefix is the same piece as a space: spelling the rest with one also
+                # survives normalisers that strip leading spaces.
+                queues[True].append((i, text if at_start else text[1:], head))
+            else:
+                queues[at_start].append((i, text, head))
+        for prefixed, queue in queues.items():
+            backend = self._backend if prefixed else self._within_text
+            readings = backend.encode_batch_fast(
+                [t + word if t else t for _, t, _ in queue], add_special_tokens=False
+            )
+            for (i, text, head), reading in zip(queue, readings, strict=True):
+                ids = reading.ids if text or not head else [self.id_of(head)]
+                rest = strings[i][len(head) :]
+                spelled[i] = [*ids, *(self.id_of(bytes([b])) for b in rest)] if rest else ids
+        shown = b" " if at_start else b""
+        return [self._agreeing(ids, shown + s) for ids, s in zip(spelled, strings, strict=True)]
 
+    def _agreeing(self, ids: Sequence[int], string: bytes) -> list[int]:
+        """Return the tokens up to the first that is not made of the string's next bytes."""
+        if not self.spells_spaces:
+            string = string.lstrip(b" ")
+        place = 0
+        for n, i in enumerate(ids):
+            spelled = self.bytes_of[i] if i >= 0 else None
+            if not spelled or not string.startswith(spelled, place):
+                return list(ids[:n])
+            place += len(spelled)
+        return list(ids)
 
-def is_text(string: bytes) -> bool:
-    """Tell whether bytes are whole characters."""
-    try:
-        string.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+    def _spell_bytes(self, string: bytes) -> list[int]:
+        """Spell bytes that are no text with the model of a byte-level vocabulary."""
+        try:
+            tokens = self._backend.model.tokenize("".join(CHAR_OF[b] for b in string))
+        except Exception:  # the Rust side knows one exception type only; slow ones have no model
+            return [self.id_of(string[n : n + 1]) for n in range(len(string))]
+        return [t.id for t in tokens]
+
+    @cached_property
+    def _within_text(self) -> Any:
+        """The tokenizer as it works within a text: without dummy prefixes."""
+        if not self.dummy_prefix:
+            return self._backend
+        if isinstance(self._backend, PythonBackend):
+            return self._backend.within_text()
+        changed = ("normalizer", "pre_tokenizer")
+        return self._copy(**{p: without_prefix(self._parts[p]) for p in changed})
+
+    def _copy(self, **changed: Any) -> Any:
+        if isinstance(self._backend, PythonBackend):
+            return self._backend.copy()
+        return copy_of(self._backend, **changed)
 
 
 def text_prefix(string: bytes) -> str:
@@ -95,3 +141,37 @@ def text_prefix(string: bytes) -> str:
         return string.decode("utf-8")
     except UnicodeDecodeError as error:
         return string[: error.start].decode("utf-8")
+
+
+def copy_of(backend: Tokenizer, **changed: Any) -> Tokenizer:
+    """Copy a tokenizer; the model, which holds the entries, is shared.
+
+    Args:
+        backend: what is copied.
+        **changed: a ``normalizer`` or ``pre_tokenizer`` in the words of a file, in its place.
+    """
+    copy = Tokenizer.from_str(json.dumps(_SHELL | changed))
+    copy.model = backend.model
+    for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
+        if part not in changed:
+            setattr(copy, part, getattr(backend, part))
+    added = (t for _, t in sorted(backend.get_added_tokens_decoder().items()))
+    for special, some in groupby(added, key=lambda t: t.special):
+        (copy.add_special_tokens if special else copy.add_tokens)(list(some))
+    copy.encode_special_tokens = True
+    return copy
+
+
+def without_prefix(part: Any) -> Any:
+    """Return a normaliser or pre-tokenizer that adds no space before the text."""
+    if not isinstance(part, dict):
+        return part
+    changed: dict[str, Callable[[], Any]] = {
+        "Prepend": lambda: None,
+        "Metaspace": lambda: part | {"prepend_scheme": "never"},
+        "ByteLevel": lambda: part | {"add_prefix_space": False},
+    }
+    if part["type"] == "Sequence":
+        key = "normalizers" if "normalizers" in part else "pretokenizers"
+        return part | {key: [p for p in map(without_prefix, part[key]) if p is not None]}
+    return changed.get(part["type"], lambda: part)()

@@ -1,4 +1,4 @@
-"""A run's settings -> what the trainer and the model are told."""
+"""Training arguments: a run's settings -> those of the trainer and of the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from transformers.integrations import is_deepspeed_available
 
 from fusion_core import models
-from fusion_core.cache import building
+from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError, is_out_of_memory
 from fusion_core.models import LoadedModel
@@ -23,7 +23,7 @@ from .trainer import FusionTrainer
 CHECKPOINTS = "checkpoints"
 DEFAULT_BLOCK = 2048
 
-OWN_ARGUMENTS = {
+RUN_ARGUMENTS = {
     "output_dir",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -71,7 +71,7 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
     Raises:
         InputError: an argument is unknown, or has a setting of its own.
     """
-    taken = OWN_ARGUMENTS & set(config.arguments)
+    taken = RUN_ARGUMENTS & set(config.arguments)
     if taken:
         raise InputError(
             f"arguments must not hold {sorted(taken)[0]}: a run sets it itself, or has a setting "
@@ -209,7 +209,7 @@ def check_device(config: RunConfig) -> torch.device:
 
 def group_size() -> int:
     """Return the number of processes that train together."""
-    return building.Processes().number
+    return Processes().number
 
 
 def load_target(config: RunConfig) -> LoadedModel:

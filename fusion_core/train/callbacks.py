@@ -1,38 +1,46 @@
-"""What happens between two steps: metrics, checkpoints, the best weights, stopping."""
+"""Callback between two steps: metrics, complete checkpoints, the best weights, stopping."""
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import deepspeed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fusion_core.config import RunConfig
+from fusion_core.errors import InputError, is_out_of_memory
+from fusion_core.io.files import write_whole
 
-from .trainer import FusionTrainer
+if TYPE_CHECKING:
+    from .trainer import FusionTrainer
 
 BEST = "best"
+COMPLETE = "complete.json"
+COMPLETE_BEFORE = "whole.json"
+"""What that file is called in the checkpoints of older runs."""
+
+ADAPTERS = "adapter_model.safetensors"
 Metrics = dict[str, Any]
 
 
-def best_folder(folder: Path, step: int | None) -> Path:
-    """Say where a run keeps the weights of a step that was the best so far."""
-    return folder / f"{BEST}-{step}"
-
-
 class RunCallback(TrainerCallback):
-    """Reports every step, and decides when to write a checkpoint and when to stop.
+    """Trainer callback that reports every step, writes checkpoints and stops.
 
     Args:
         trainer: whose steps these are.
         config: how often checkpoints are written, and which weights are kept.
         folder: of the run.
-        report: told the metrics of every step and evaluation.
+        report: called with the metrics of every step and evaluation.
         stop: asked after every step whether to stop.
     """
 
@@ -71,13 +79,21 @@ class RunCallback(TrainerCallback):
             control.should_save = True
             self._saved_step = step
         control.should_training_stop |= self.stopped
+        # A step is logged first, and there refused where its loss is no number.
+        control.should_log |= control.should_save or control.should_evaluate
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Start the wait for the next checkpoint, and drop what only older ones refer to."""
+        """Mark the checkpoint, start the wait for the next, drop what only older ones refer to."""
+        trainer = self._trainer
+        trainer.accelerator.wait_for_everyone()
         self._saved = time.monotonic()
-        for folder in self._folder.glob(f"{BEST}-*") if args.should_save else ():
+        if not args.should_save:
+            return
+        folder = checkpoint_folder(args, state)
+        mark_complete(folder, trainer.tokens, time.monotonic() - trainer.began)
+        for folder in self._folder.glob(f"{BEST}-*"):
             if folder != best_folder(self._folder, state.best_global_step):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -131,11 +147,15 @@ class RunCallback(TrainerCallback):
         if trainer.args.should_save:
             shutil.rmtree(part, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
-        with trainer.writing(part):
-            trainer.save_model(str(part), _internal_call=True)
+        try:
+            trainer.save_model(str(part))
             if trainer.args.should_save:
                 shutil.rmtree(folder, ignore_errors=True)
                 part.rename(folder)
+        except _UNWRITABLE as error:
+            if is_out_of_memory(error):
+                raise
+            raise _unwritable(trainer, part, error) from error
 
     def _agreed(self, *flags: bool) -> tuple[bool, ...]:
         """Let all processes do what the first one has decided."""
@@ -145,3 +165,161 @@ class RunCallback(TrainerCallback):
 
         sent = torch.tensor(flags, device=self._trainer.accelerator.device, dtype=torch.int32)
         return tuple(bool(x) for x in broadcast(sent).tolist())
+
+
+def best_folder(folder: Path, step: int | None) -> Path:
+    """Return where a run keeps the weights of a step that was the best so far."""
+    return folder / f"{BEST}-{step}"
+
+
+# Checkpoints ----------------------------------------------------------------------------------
+
+_UNWRITABLE = (OSError, RuntimeError, SafetensorError)
+
+
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Return where the library writes the checkpoint of the present step."""
+    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+@contextmanager
+def writing_checkpoint(trainer: FusionTrainer) -> Iterator[None]:
+    """Leave nothing of a checkpoint that cannot be written, and say what to do.
+
+    Raises:
+        InputError: the disk is full, or the like.
+    """
+    try:
+        yield
+    except _UNWRITABLE as error:
+        folder = checkpoint_folder(trainer.args, trainer.state)
+        if is_out_of_memory(error) or not folder.is_dir() or is_complete(folder):
+            raise  # it is no fault of the disk
+        raise _unwritable(trainer, folder, error) from error
+
+
+def _unwritable(trainer: FusionTrainer, folder: Path, error: Exception) -> InputError:
+    """Remove a folder that is written in part, and return what is to be raised of it."""
+    with suppress(OSError):
+        shutil.rmtree(folder)
+    last = last_checkpoint(Path(str(trainer.args.output_dir)))
+    kept = f", that of step {step_of(last)} is kept" if last else ""
+    return InputError(
+        f"The checkpoint of step {trainer.state.global_step} cannot be written ({error}){kept}"
+        ": make room and resume the run."
+    )
+
+
+def mark_complete(folder: Path, tokens: int, seconds: float) -> None:
+    """Mark a checkpoint of which all has been written.
+
+    Args:
+        folder: of the checkpoint.
+        tokens: that had been taught by then.
+        seconds: that the run had taken by then.
+    """
+    values = {"tokens": tokens, "seconds": seconds}
+    write_whole(folder / COMPLETE, json.dumps(values).encode())
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Tell whether all of a checkpoint has been written."""
+    return _mark(checkpoint).is_file()
+
+
+def read_complete(checkpoint: Path) -> tuple[int, float]:
+    """Return the tokens and seconds with which a checkpoint was marked."""
+    values = json.loads(_mark(checkpoint).read_bytes())
+    return values["tokens"], values["seconds"]
+
+
+def _mark(checkpoint: Path) -> Path:
+    file = checkpoint / COMPLETE
+    return file if file.is_file() else checkpoint / COMPLETE_BEFORE
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Find the newest complete checkpoint."""
+    found = [
+        path
+        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if path.name.rpartition("-")[2].isdecimal() and is_complete(path)
+    ]
+    return max(found, key=step_of, default=None)
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Remove checkpoints of which not all has been written."""
+    for path in folder.glob("*"):
+        if path.is_dir() and not is_complete(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def read_weights(network: Any, folder: Path) -> None:
+    """Put the weights of a checkpoint, or those that were kept, into a network.
+
+    Models are read the library's way, which undoes what it does in writing: the experts of a
+    mixture, say, are one tensor in memory and one each on disk.
+
+    Args:
+        network: whose weights are replaced, all of them, or those of its adapters.
+        folder: that `transformers` or `peft` has written for such a network.
+
+    Raises:
+        InputError: they are gone, broken, incomplete or of another model.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"The weights in {folder} are gone: start the run again in another folder."
+        )
+    try:
+        odd = (_read_adapters if (folder / ADAPTERS).is_file() else _read_model)(network, folder)
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"The weights in {folder} cannot be read ({str(error)[:300]}): start the run again in "
+            "another folder."
+        ) from error
+    if odd:
+        raise InputError(
+            f"{folder} is of another model, or not all of it is there (see {sorted(odd)[0]}): "
+            "start the run again in another folder."
+        )
+
+
+def _read_adapters(network: Any, folder: Path) -> set[str]:
+    """Read adapters, and name what is missing or too much."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    read: Any = set_peft_model_state_dict(network, load_peft_weights(str(folder), device="cpu"))
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    return trained & set(read.missing_keys) | set(read.unexpected_keys)
+
+
+def _read_model(network: Any, folder: Path) -> set[str]:
+    """Read a whole model, and name what is missing or too much."""
+    with unsharded():
+        found, info = type(network).from_pretrained(
+            folder, dtype=network.dtype, use_safetensors=True, output_loading_info=True
+        )
+    odd = {str(key) for kind in info.values() for key in kind}
+    if not odd:
+        network.load_state_dict(found.state_dict())
+    return odd
+
+
+@contextmanager
+def unsharded() -> Iterator[None]:
+    """Read a model whole, where DeepSpeed would have the library share it out among devices."""
+    shares = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = shares

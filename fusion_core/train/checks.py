@@ -1,10 +1,10 @@
-"""What a training would be refused for, found before anything is loaded, read or made."""
+"""Checks of a training before anything is loaded, read or made: settings, memory, packing."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from transformers.integrations import apply_liger_kernel
 
-from fusion_core import fuse, mapping, models, pipeline
+from fusion_core import fuse, mapping, models
 from fusion_core.config import RunConfig
+from fusion_core.errors import InputError, ModelFormatError, is_out_of_memory, size_of
 from fusion_core.io import documents
+from fusion_core.io.documents import LONGEST
 from fusion_core.models import LoadedModel
+from fusion_core.reading import check_names
+from fusion_core.records.reading import KEPT_BYTES
 
-from . import memory
 from .adapters import with_adapters
 from .arguments import (
     block_size_of,
@@ -30,15 +33,27 @@ from .arguments import (
     sentence,
     weights_dtype,
 )
-from .blocks import Collator
+from .dataset import Collator
 from .export import save_tokenizer
-from .memory import Size
 from .trainer import FusionTrainer
+
+PACKED_TOLERANCE = 1e-3
+"""Share of the logits' spread by which they may differ where documents are told apart."""
+
+BASE_BYTES = 600_000_000
+"""What Python and its libraries take on the side of the processor."""
+
+LEAST_BYTES = 3
+"""Bytes of text to a token, at the least, in a document of ordinary text."""
+
+ACTIVATIONS = 34
+"""Bytes in half precision that a layer keeps for each token and unit of its width, where attention
+is fused (arXiv 2205.05198)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A training that nothing speaks against.
+    """Plan of a training that nothing speaks against.
 
     Attributes:
         target: the model that will be taught, without anything in its weights.
@@ -56,7 +71,7 @@ class Plan:
 
     def memory_bytes(self, config: RunConfig) -> int:
         """Return the bytes that it takes on its device at the most."""
-        return memory.needed(config, self.sizes, self.trained, self.block_size, self.device)
+        return memory_needed(config, self.sizes, self.trained, self.block_size, self.device)
 
     def check_memory(self, config: RunConfig) -> None:
         """Refuse it where it cannot fit.
@@ -64,7 +79,7 @@ class Plan:
         Raises:
             InputError: memory is short.
         """
-        memory.refuse(self.memory_bytes(config), memory.free(self.device))
+        check_memory(self.memory_bytes(config), memory_free(self.device))
 
 
 def check(config: RunConfig) -> Plan:
@@ -77,15 +92,15 @@ def check(config: RunConfig) -> Plan:
         FusionError: something that was given cannot be used; the error says what to do.
     """
     device, dtype = check_device(config), models.DTYPES[weights_dtype(config)]
-    pipeline.check_names(config.target, *config.sources)
+    check_names(config.target, *config.sources)
     check_sharding(config)
     if config.mode != "clm":
         fuse.operator_of(config.fusion.operator, config.fusion.level)
         mapping.strategy(config.fusion.strategy)
     for path in config.eval_data.values():
         documents.read_documents(path)
-    network = memory.hollow(config.target, device, dtype)
-    others = (Size.of(memory.hollow(name, device)) for name in config.readers)
+    network = hollow(config.target, device, dtype)
+    others = (Size.of(hollow(name, device)) for name in config.readers)
     sizes = (Size.of(network), *others)
     block_size = block_size_of(config, sizes[0].context)
     tokenizer = models.load_tokenizer(config.target)
@@ -108,7 +123,7 @@ def check(config: RunConfig) -> Plan:
 
 
 def _try_trainer(config: RunConfig, network: Any, block_size: int, folder: Path) -> None:
-    """Build what a training consists of, on blocks in which nothing row_bytes."""
+    """Build what a training consists of, on blocks without a document."""
     blocks: list[list[Any]] = [[]] * (config.batch_size * group_size())
     trainer: FusionTrainer = make_trainer(
         config, folder, network, blocks, Collator(block_size, 0), score=lambda _: {"": 0.0}
@@ -145,3 +160,151 @@ def _compile(backend: str | None, mode: str | None, device: torch.device) -> Non
     """Compile something small, which needs all that a model needs."""
     compiled = torch.compile(lambda x: 2 * x.sin(), backend=backend or "inductor", mode=mode)
     compiled(torch.ones(8, device=device))
+
+
+@torch.no_grad()
+def supports_packing(model: LoadedModel) -> bool:
+    """Tell whether a model reads several documents in one line without mixing them up.
+
+    Models whose attention goes by positions that start anew, as most of `transformers` do, see
+    each document by itself; others, such as those with ALiBi, see the first from the second. A
+    document is read behind two others, in one line with each; its logits must stay the same.
+    """
+    network, device, size = model.network, model.device, min(model.tokenizer.size, 1000)
+    half = 8
+    if model.context is not None and model.context < 2 * half:
+        return False
+    ids = torch.randint(size, (3, half), generator=torch.Generator().manual_seed(0)).to(device)
+    lines = torch.stack([torch.cat([ids[0], ids[2]]), torch.cat([ids[1], ids[2]])])
+    at = torch.arange(half, device=device).repeat(2).expand(2, -1)
+    try:
+        logits = network(input_ids=lines, position_ids=at, use_cache=False).logits[:, half:]
+    except (RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        return False  # a model that takes no positions
+    behind_one, behind_other = logits.float()
+    off = (behind_one - behind_other).abs().max()
+    return bool(off <= PACKED_TOLERANCE * behind_one.std().clamp(min=1e-6))
+
+
+# Memory ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of a model.
+
+    Attributes:
+        parameters: of the whole model.
+        vocabulary: of its input embeddings.
+        width: units of a layer.
+        layers: of the part that reads text.
+        context: most tokens that it reads at once; None if unlimited.
+    """
+
+    parameters: int
+    vocabulary: int
+    width: int
+    layers: int
+    context: int | None
+
+    @staticmethod
+    def of(network: Any) -> Size:
+        """Measure a network, whether there is anything in its weights or not."""
+        text = network.config.get_text_config()
+        rows, columns = network.get_input_embeddings().weight.shape
+        stacks = (len(m) for m in network.modules() if isinstance(m, torch.nn.ModuleList))
+        return Size(
+            sum(p.numel() for p in network.parameters()),
+            rows,
+            getattr(text, "hidden_size", None) or columns,
+            getattr(text, "num_hidden_layers", None) or max(stacks, default=1),
+            models.context_of(network.config),
+        )
+
+
+def hollow(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+    """Make a model by its configuration alone: the shapes of its weights, but nothing in them.
+
+    Every weight is one number, repeated: it takes no memory, but lies on a device and has a type,
+    so that adapters, optimizers and the like can be built on it.
+
+    Raises:
+        FusionError: there is no such model, or its configuration cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    models.weights_bytes(name)  # says what is missing, as loading would
+    config = models.read_config(models.find(name))
+    try:
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except Exception as error:  # transformers raises many types here
+        raise ModelFormatError(
+            f"{name} cannot be built by its configuration ({type(error).__name__}: "
+            f"{str(error)[:200]}): check config.json."
+        ) from error
+    network._apply(lambda t: torch.zeros((), dtype=t.dtype, device=device).expand(t.shape))
+    network.tie_weights()
+    return network
+
+
+def memory_needed(
+    config: RunConfig, sizes: Sequence[Size], trained: int, block_size: int, device: torch.device
+) -> int:
+    """Return bytes at the most: while rows are made, or while the target is trained.
+
+    Args:
+        config: the run's.
+        sizes: of the target and of the sources that are read.
+        trained: parameters that are trained.
+        block_size: positions of a block.
+        device: that trains.
+    """
+    target = sizes[0]
+    item = 2 if config.dtype in ("bfloat16", "float16") else 4
+    base = BASE_BYTES if device.type == "cpu" else 0
+    tokens = config.batch_size * block_size
+    wide = 2 if device.type == "cuda" else 4  # autocast
+    activations = tokens * target.layers * target.width * ACTIVATIONS * wide // 2
+    if {"activation_checkpointing", "gradient_checkpointing"} & set(config.arguments):
+        activations = activations // 10 + tokens * target.layers * target.width * wide
+    logits = 2 * wide * min(tokens * target.vocabulary, KEPT_BYTES // 2)
+    shares = group_size() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else 1
+    states = (item * target.parameters + (item + 2 * item) * trained) // shares
+    training = max(states, item * target.parameters) + activations + logits
+    rows = 0
+    if len(sizes) > 1:  # every model's rows of a window, and what each source's become
+        cells = [_window_cells(s) for s in sizes]
+        laid_out = KEPT_BYTES // 4 + sum(cells) + len(cells) * cells[0]
+        rows = item * sum(s.parameters for s in sizes) + 4 * laid_out
+    return base + max(training, rows)
+
+
+def _window_cells(size: Size) -> int:
+    """Rows times vocabulary of the longest window of a document that a run reads."""
+    tokens = min(size.context or LONGEST, LONGEST // LEAST_BYTES)
+    return min(tokens * size.vocabulary, models.WINDOW_CELLS)
+
+
+def memory_free(device: torch.device) -> int:
+    """Return the bytes that a device has left."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def check_memory(needs: int, has: int) -> None:
+    """Refuse a training that cannot fit.
+
+    Raises:
+        InputError: memory is short.
+    """
+    if needs > has:
+        raise InputError(
+            f"The training needs about {size_of(needs)} of memory, but {size_of(has)} are free: "
+            "choose lora, a smaller batch_size or block_size, or smaller models."
+        )

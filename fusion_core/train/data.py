@@ -1,29 +1,38 @@
-"""A run's settings -> the documents that the target is taught, with their rows."""
+"""Training data: a run's settings -> the documents that the target is taught, with their rows."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fusion_core import generate, models, pipeline
-from fusion_core.cache import Cache, StoredDocument, building, read_manifest
-from fusion_core.config import FusionConfig, RunConfig
+from fusion_core.cache import Cache, StoredDocument, building, first_texts, read_manifest
+from fusion_core.cache.distributed import Processes
+from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.io import documents
 from fusion_core.io.files import write_whole
 from fusion_core.models import LoadedModel
-from fusion_core.project import Progress
+from fusion_core.reading import Progress
+from fusion_core.tokens import TextTokenizer
 
-from .dataset import CachedRowsDataset, ExampleDataset, TextDataset
+from .dataset import Blocks, CachedRowsDataset, ExampleDataset, TextDataset
 
 SAMPLE_BYTES = 60_000
-"""Text on which sources are compared for mode "kd", and the target where no eval_data is given."""
+"""Text on which sources are compared for mode "kd"."""
+
+TRAINING_TEXT = "training text"
+"""What the text is called on which bits per byte are measured where no eval_data is given."""
+
+REBUILT_TEXT = "training text, rebuilt from its tokens"
+"""The same where a cache of an earlier version has kept nothing but tokens."""
 
 LONGEST_TOKEN = 16
 """Bytes of text that are drawn from a stream for every token that will be taught."""
@@ -38,22 +47,24 @@ RE_FUSED = ("operator", "level", "top_k", "operator_temperature")
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a run trains on.
+    """Training data of a run.
 
     Attributes:
         examples: the documents.
         temperature: of their rows.
         sources: names of the models whose rows these are.
         about: a sentence on the text, for the card.
+        texts: of the first documents; None where only their tokens are known.
     """
 
     examples: ExampleDataset
     temperature: float
     sources: tuple[str, ...]
     about: str
+    texts: list[str] | None
 
 
-def prepare(
+def load_training_data(
     config: RunConfig, target: LoadedModel, folder: Path, positions: int | None, progress: Progress
 ) -> TrainingData:
     """Read, write or fetch the documents, and where they are to be had, their rows.
@@ -74,8 +85,10 @@ def prepare(
         return from_cache(config, target)
     sources = [models.load(s, device=config.device, dtype=config.dtype) for s in config.readers]
     texts, about = _texts(config, target, sources, folder, positions, progress)
+    first = first_texts(texts)
     if config.mode == "clm":
-        return TrainingData(TextDataset(target.tokenizer, texts, progress), 1.0, (), about)
+        examples = TextDataset(target.tokenizer, texts, progress)
+        return TrainingData(examples, 1.0, (), about, first)
     if config.mode == "kd":
         sources = [_best(sources, texts, progress)]
     cache = building.build_cache(
@@ -88,7 +101,76 @@ def prepare(
         progress=progress,
     )
     names = tuple(s.name for s in sources)
-    return TrainingData(CachedRowsDataset(cache), config.fusion.temperature, names, about)
+    return TrainingData(CachedRowsDataset(cache), config.fusion.temperature, names, about, first)
+
+
+def eval_texts(
+    config: RunConfig, target: LoadedModel, examples: ExampleDataset, texts: list[str] | None
+) -> dict[str, list[str]]:
+    """Read what is evaluated on; the first documents that are trained on where nothing is given.
+
+    Args:
+        config: the run's.
+        target: the model that is taught.
+        examples: the documents that are trained on.
+        texts: of the first of them; None where only tokens are known.
+
+    Raises:
+        InputError: the data cannot be read, or only tokens are known that spell no text.
+    """
+    if config.eval_data:
+        return {name: documents.read_documents(path) for name, path in config.eval_data.items()}
+    if texts is not None:
+        return {TRAINING_TEXT: texts}
+    spelled = (target.tokenizer.text_of(examples[i].ids.tolist()) for i in range(len(examples)))
+    rebuilt = first_texts(filter(None, spelled))
+    if not rebuilt:
+        raise InputError("The cache has kept no text to measure the target on: give eval_data.")
+    return {REBUILT_TEXT: rebuilt}
+
+
+def training_blocks(
+    config: RunConfig, data: TrainingData, target: LoadedModel, block_size: int
+) -> Blocks:
+    """Pack the documents into blocks.
+
+    Raises:
+        InputError: there is no token to predict.
+    """
+    tokenizer, prompt_end = target.tokenizer, config.prompt_end
+    blocks = Blocks(
+        data.examples,
+        block_size,
+        start_id=tokenizer.start_id,
+        end_id=tokenizer.eos_id,
+        seed=config.seed,
+        weigh_by_kept=config.objective.weigh_by_kept,
+        prompt=partial(prompt_tokens, tokenizer, end=prompt_end) if prompt_end else None,
+    )
+    if not len(blocks):
+        raise InputError("The documents hold no token to predict: give longer ones.")
+    return blocks
+
+
+def prompt_tokens(tokenizer: TextTokenizer, ids: torch.Tensor, end: str) -> int:
+    """Count the tokens up to where a document's prompt ends.
+
+    Args:
+        tokenizer: the target's.
+        ids: (m,) the document's text tokens.
+        end: what the prompt ends with; its first occurrence counts.
+
+    Returns:
+        Tokens that begin before the end of it; 0 where it does not occur.
+    """
+    if not tokenizer.spells_spaces:
+        end = "".join(end.split())
+    parts = [tokenizer.bytes_of[i] or b"" for i in ids.tolist()]
+    at = b"".join(parts).find(end.encode())
+    if at < 0:
+        return 0
+    starts = np.cumsum([0, *map(len, parts)])[:-1]
+    return int(np.searchsorted(starts, at + len(end.encode())))
 
 
 # Text -----------------------------------------------------------------------------------------
@@ -128,7 +210,7 @@ def _written(
     config: RunConfig, sources: Sequence[LoadedModel], folder: Path, progress: Progress
 ) -> list[str]:
     """Let the sources write, or read what they wrote before the run was interrupted."""
-    file, group = folder / WRITTEN, building.Processes()
+    file, group = folder / WRITTEN, Processes()
     if group.first and not file.exists():
         texts = generate.write_documents(
             sources,
@@ -196,7 +278,8 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
     about = f"{len(cache):,} documents of the cache `{Path(config.cache).name}`."
     temperature = settings["config"]["temperature"]
     if config.mode == "clm":
-        return TrainingData(CachedRowsDataset(cache, plain=True), temperature, (), about)
+        examples = CachedRowsDataset(cache, plain=True)
+        return TrainingData(examples, temperature, (), about, cache.texts())
     chosen = list(range(len(names)))
     if config.mode == "kd" and len(names) > 1:
         if cache.manifest.kind == "fused":
@@ -204,7 +287,7 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
                 f"The cache at {config.cache} holds fused rows of {len(names)} sources: for mode "
                 "kd build one with --keep sources, or of one source."
             )
-        chosen = [_best_of_cache(cache, len(names))]
+        chosen = [_best_of_cache(cache, len(names), target.tokenizer)]
     fused: partial[StoredDocument] | None = None
     if cache.manifest.kind == "sources":
         fused = partial(
@@ -217,29 +300,28 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
         )
         fused(cache[0])  # says what is wrong with the settings before anything begins
     examples = CachedRowsDataset(cache, fused)
-    return TrainingData(examples, temperature, tuple(names[j] for j in chosen), about)
+    sources = tuple(names[j] for j in chosen)
+    return TrainingData(examples, temperature, sources, about, cache.texts())
 
 
 def _expected(config: RunConfig, target: LoadedModel) -> dict[str, Any]:
     """Say what a cache must be of: this target, and what the run's settings change on purpose."""
     identity = models.identity(target)
-    asked = {
-        f.name: getattr(config.fusion, f.name)
-        for f in fields(FusionConfig)
-        if getattr(config.fusion, f.name) != f.default and f.name != "seed"
-    }
+    asked = config.fusion.model_dump(exclude_defaults=True, exclude={"seed"})
     assert config.cache is not None
     if read_manifest(config.cache).kind == "sources":
         asked = {k: v for k, v in asked.items() if k not in RE_FUSED}
     known = {k: identity[k] for k in ("weights", "tokenizer", "revision") if identity[k]}
     if not target.document_tokens:  # which count as part of it, and have yet to be found
         del known["tokenizer"]
-    return {"target": known, "config": {k: asdict(config.fusion)[k] for k in asked}}
+    return {"target": known, "config": asked}
 
 
-def _best_of_cache(cache: Cache, sources: int) -> int:
-    """Choose the source that read the cache's documents best."""
+def _best_of_cache(cache: Cache, sources: int, tokenizer: TextTokenizer) -> int:
+    """Choose the source that read the cache's documents best, all of them as one text."""
     totals = np.zeros(sources)
-    for i, tokens in enumerate(cache.lengths):
-        totals += cache[i].extras["bits_per_byte"][1:] * tokens
+    for document in cache:
+        n_bytes = sum(len(tokenizer.bytes_of[i] or b"") for i in document.observed.tolist())
+        bits = document.extras["bits_per_byte"][1:] * n_bytes
+        totals += np.where(np.isnan(bits), 0, bits)  # of a document that no model scores
     return int(totals.argmin())

@@ -1,9 +1,10 @@
-"""What a training will take, before it begins."""
+"""Estimate of a training: time, memory and disk, before it begins."""
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,9 @@ from fusion_core.io import documents
 from fusion_core.models import LoadedModel
 from fusion_core.reading import read_documents
 
-from . import memory
 from .adapters import with_adapters
 from .arguments import load_target
-from .checks import check
+from .checks import check, check_memory, memory_free
 from .data import from_cache
 
 TRIED_BYTES = 400_000_000
@@ -29,6 +29,8 @@ TRIED_BYTES = 400_000_000
 
 TRIED_TEXT = 4_000
 """Bytes of text whose rows are made to time that."""
+
+ROW_TRIALS, STEP_TRIALS = 2, 3
 
 DRAWN_BYTES = 20_000_000
 """Text that is drawn from a stream to count tokens in."""
@@ -39,7 +41,7 @@ UTILISATION = 0.4
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training will take.
+    """Estimate of what a training will take.
 
     Attributes:
         parameters: of the target.
@@ -76,7 +78,7 @@ class Estimate:
         Raises:
             InputError: memory or disk is short; the error says what to do.
         """
-        memory.refuse(self.memory_bytes, self.free_memory_bytes)
+        check_memory(self.memory_bytes, self.free_memory_bytes)
         if self.disk_bytes > self.free_disk_bytes:
             raise InputError(
                 f"The training needs about {size_of(self.disk_bytes)} on disk, but "
@@ -130,7 +132,7 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
         preparing_seconds=preparing / (processes if how == "measured" else 1),
         training_seconds=training * pairs,
         memory_bytes=plan.memory_bytes(config),
-        free_memory_bytes=memory.free(device),
+        free_memory_bytes=memory_free(device),
         disk_bytes=pairs * (rows + 2 * (4 * target.parameters + 8 * trained))
         + (pairs + 1) * 4 * target.parameters,
         free_disk_bytes=shutil.disk_usage(_existing(Path(folder))).free,
@@ -161,19 +163,35 @@ def _text(config: RunConfig, target: LoadedModel) -> tuple[list[str], list[int]]
 
 
 def _tried(config: RunConfig, texts: list[str], size: int) -> tuple[float, float]:
-    """Time the rows of a little text, and two steps of one batch."""
+    """Time the rows of a little text, and a step of one batch, with models that are loaded once.
+
+    Whatever else runs, and cold caches, only make things slower: the quickest of a few trials is
+    nearest.
+    """
     target = load_target(config)
     preparing = 0.0
     if config.mode != "clm" and config.readers:
         sources = [models.load(s, device=config.device, dtype=config.dtype) for s in config.readers]
         some = documents.sample(texts, TRIED_TEXT)
         maps = pipeline.mappings(target, sources, config.fusion, some)
-        began = time.perf_counter()
-        for reading in read_documents([target, *sources], some, config.fusion):
-            building.stored(reading, maps, config.fusion, "fused")
+
+        def rows() -> None:
+            for reading in read_documents([target, *sources], some, config.fusion):
+                building.stored(reading, maps, config.fusion, "fused")
+
         scale = TRIED_TEXT / sum(len(t.encode()) for t in some)
-        preparing = (time.perf_counter() - began) * scale
+        preparing = _quickest(rows, ROW_TRIALS) * scale
     return preparing, _step_seconds(config, target, min(size, target.context or size))
+
+
+def _quickest(call: Callable[[], Any], trials: int) -> float:
+    """Return the seconds of the quickest of several calls."""
+    seconds = []
+    for _ in range(trials):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 def _step_seconds(config: RunConfig, target: LoadedModel, size: int) -> float:
@@ -181,33 +199,34 @@ def _step_seconds(config: RunConfig, target: LoadedModel, size: int) -> float:
     network = with_adapters(config, network) if config.lora else network.requires_grad_(True)
     network.train()
     trained = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=0.0)
     ids = torch.randint(target.tokenizer.size, (config.batch_size, size), device=target.device)
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
+
+    def step() -> None:
         logits = network(input_ids=ids, use_cache=False).logits
         losses.token_losses(logits.flatten(0, 1), ids.flatten()).clm.mean().backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        if target.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+        optimizer.step()
+        optimizer.zero_grad()
+        _synchronize(target.device)
+
+    return _quickest(step, STEP_TRIALS)
 
 
 def _flops(device: torch.device) -> float:
     """Operations a second in plain products."""
     n, dtype = (1024, torch.float32) if device.type == "cpu" else (8192, torch.bfloat16)
     a = torch.randn(n, n, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(3):
-        began = time.perf_counter()
+
+    def product() -> None:
         a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
-    return 2 * n**3 / best
+        _synchronize(device)
+
+    return 2 * n**3 / _quickest(product, STEP_TRIALS)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _existing(folder: Path) -> Path:

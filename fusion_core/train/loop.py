@@ -1,4 +1,4 @@
-"""A whole training: documents and rows, steps, the trained model in a folder of its own."""
+"""Training loop of a run: documents and rows, steps, the trained model in a folder of its own."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from fusion_core import pipeline
 from fusion_core.cache import building
+from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
-from fusion_core.errors import InputError
-from fusion_core.io import documents
 from fusion_core.models import LoadedModel
 
 from .adapters import merged, with_adapters
 from .arguments import CHECKPOINTS, block_size_of, group_size, load_target, make_trainer
-from .blocks import Blocks, Collator
-from .callbacks import Metrics, RunCallback, best_folder
-from .checkpoints import WHOLE, last_checkpoint, read_weights, whole
-from .checks import check
-from .data import SAMPLE_BYTES, TrainingData, prepare
-from .dataset import ExampleDataset, prompt_tokens
-from .export import export, push
-from .packing import supports_packing
-from .probe import Probe, checksums
-from .trainer import FusionTrainer
+from .callbacks import (
+    Metrics,
+    RunCallback,
+    best_folder,
+    last_checkpoint,
+    read_complete,
+    read_weights,
+    remove_incomplete,
+    writing_checkpoint,
+)
+from .checks import check, supports_packing
+from .data import TrainingData, eval_texts, load_training_data, training_blocks
+from .dataset import Blocks, Collator
+from .export import Probe, checksums, export, push
+from .trainer import FusionTrainer, Scorer
 
 MODEL = "model"
-TRAINING_TEXT = "training text"
-"""What the text is called on which bits per byte are measured where no eval_data is given."""
 
 
 class StoppedError(Exception):
@@ -43,13 +45,13 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Observer:
-    """Who looks on.
+class Callbacks:
+    """Callbacks of a run: what is called while it goes on.
 
     Attributes:
-        stage: told what is being done, and the share of it that is behind.
-        metrics: told the figures of every step and evaluation.
-        stop: asked whether to stop.
+        stage: with what is being done, and the share of it that is behind.
+        metrics: with the figures of every step and evaluation.
+        stop: to ask whether to stop.
     """
 
     stage: Callable[[str, float], None] = lambda *_: None
@@ -72,16 +74,16 @@ def versions() -> dict[str, str]:
     return building.versions("accelerate", "peft")
 
 
-def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> dict[str, Any]:
-    """Train, or go on from the last whole checkpoint in the folder, and export the model.
+def train(config: RunConfig, folder: Path, callbacks: Callbacks | None = None) -> dict[str, Any]:
+    """Train, or go on from the last complete checkpoint in the folder, and export the model.
 
     Args:
         config: the settings.
         folder: of the run; rows, checkpoints and the model are written into it.
-        observer: who looks on.
+        callbacks: what is called while it goes on.
 
     Returns:
-        What it came to: bits per byte before and after by text, steps, tokens, seconds; with
+        The run's result: bits per byte before and after by text, steps, tokens, seconds; with
         ``stopped`` true, where it was asked to stop, and no model.
 
     Raises:
@@ -89,55 +91,32 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
             number.
         StoppedError: it was asked to stop before the first step.
     """
-    observer = observer or Observer()
+    callbacks = callbacks or Callbacks()
     began = time.monotonic()
-    group = building.Processes()
-    observer.progress("checking the settings", 0)
+    group = Processes()
+    callbacks.progress("checking the settings", 0)
     check(config).check_memory(config)  # said now, not after hours
-    observer.progress("loading the target", 0)
+    callbacks.progress("loading the target", 0)
     target = load_target(config)
     block_size = block_size_of(config, target.context)
     per_step = config.batch_size * config.gradient_accumulation * group.number
     positions = config.max_steps * per_step * block_size if config.max_steps else None
-    prepared = prepare(config, target, folder, positions, observer.progress)
-    blocks = Blocks(
-        prepared.examples,
-        block_size,
-        start_id=target.tokenizer.start_id,
-        end_id=target.tokenizer.eos_id,
-        seed=config.seed,
-        weigh_by_kept=config.objective.weigh_by_kept,
-        prompt=partial(prompt_tokens, target.tokenizer, end=config.prompt_end)
-        if config.prompt_end
-        else None,
-    )
-    if not len(blocks):
-        raise InputError("The documents hold no token to predict: give longer ones.")
-    observer.progress("measuring the target", 0)
-    score = scorer(target, eval_texts(config, prepared.examples, target))
+    data = load_training_data(config, target, folder, positions, callbacks.progress)
+    blocks = training_blocks(config, data, target, block_size)
+    callbacks.progress("measuring the target", 0)
+    score = scorer(target, eval_texts(config, target, data.examples, data.texts))
     before = score(target.network)
-    checkpoint = last_checkpoint(folder / CHECKPOINTS)
+    uses_cache = getattr(target.network.config, "use_cache", None)
     if group.first:
-        _tidy(folder)
-    settings = target.network.config
-    uses_cache = getattr(settings, "use_cache", None)
-    trainer, watch = _trainer(config, folder, target, blocks, prepared, score, observer)
-    observer.stage("training", 0)
-    trainer.tokens, spent = whole(checkpoint) if checkpoint else (0, 0.0)
-    trainer.began = began - spent
-    trained = not (checkpoint and _is_last(checkpoint))
-    if checkpoint and not trained:  # killed after its last step
-        trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        read_weights(trainer.model, checkpoint)
-    else:
-        set_seed(config.seed)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        remove_incomplete(folder / CHECKPOINTS)
+    trainer, callback = _trainer(config, folder, target, blocks, data, score, callbacks)
+    trained = _train(trainer, config, folder, began, callbacks)
     result = {
         "steps": trainer.state.global_step,
         "tokens": trainer.tokens,
-        "stopped": watch.stopped and trainer.state.global_step < trainer.state.max_steps,
-        "sources": list(prepared.sources),
-        "data": prepared.about,
+        "stopped": callback.stopped and trainer.state.global_step < trainer.state.max_steps,
+        "sources": list(data.sources),
+        "data": data.about,
         "documents": target.around_documents,
         "device": str(trainer.args.device),
         "best_step": trainer.state.best_global_step if config.keep == "best" else None,
@@ -145,13 +124,38 @@ def teach(config: RunConfig, folder: Path, observer: Observer | None = None) -> 
     }
     if result["stopped"]:
         return result
-    observer.stage("writing the model", 0)
-    if uses_cache is None:  # the trainer turns it off, also where it is not known
+    callbacks.stage("writing the model", 0)
+    _restore_use_cache(target.network.config, uses_cache)
+    _finish(config, folder, target, trainer, score, before, result, sharded=trained)
+    return result
+
+
+def _train(
+    trainer: FusionTrainer, config: RunConfig, folder: Path, began: float, callbacks: Callbacks
+) -> bool:
+    """Take the steps that are ahead; return whether there were any."""
+    callbacks.stage("training", 0)
+    checkpoint = last_checkpoint(folder / CHECKPOINTS)
+    trainer.tokens, spent = read_complete(checkpoint) if checkpoint else (0, 0.0)
+    trainer.began = began - spent
+    if checkpoint:
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step >= state.max_steps:  # killed after its last step
+            trainer.state = state
+            read_weights(trainer.model, checkpoint)
+            return False
+    set_seed(config.seed)
+    with writing_checkpoint(trainer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return True
+
+
+def _restore_use_cache(settings: Any, uses_cache: bool | None) -> None:
+    """Undo what the trainer does to a configuration; it sets the key also where it is not known."""
+    if uses_cache is None:
         del settings.use_cache
     else:
         settings.use_cache = uses_cache
-    _finish(config, folder, target, trainer, score, before, result, sharded=trained)
-    return result
 
 
 def _finish(
@@ -159,7 +163,7 @@ def _finish(
     folder: Path,
     target: LoadedModel,
     trainer: FusionTrainer,
-    score: Callable[[Any], dict[str, float]],
+    score: Scorer,
     before: dict[str, float],
     result: dict[str, Any],
     *,
@@ -173,18 +177,18 @@ def _finish(
     probe = Probe.of(target, network.eval(), half=sharded)
     if config.lora:
         network = merged(network)
-    after = score(network)
-    result |= result_of(before, after)
+    result |= compare_scores(before, score(network))
     result["seconds"] = time.monotonic() - trainer.began
+    gathered = folder / f".{MODEL}.sharded"
     if sharded:  # every process takes part
-        trainer.save_model(str(folder / f".{MODEL}.sharded"), _internal_call=True)
+        trainer.save_model(str(gathered))
     if not trainer.args.should_save:
         return
 
     def save(part: Path) -> None:
         if sharded:
             shutil.rmtree(part)
-            (folder / f".{MODEL}.sharded").rename(part)
+            gathered.rename(part)
         else:
             network.save_pretrained(part)
 
@@ -199,9 +203,9 @@ def _trainer(
     folder: Path,
     target: LoadedModel,
     blocks: Blocks,
-    prepared: TrainingData,
-    score: Callable[[Any], dict[str, float]],
-    observer: Observer,
+    data: TrainingData,
+    score: Scorer,
+    callbacks: Callbacks,
 ) -> tuple[FusionTrainer, RunCallback]:
     """Put the trainer together."""
     packed = supports_packing(target)
@@ -212,23 +216,22 @@ def _trainer(
         network.requires_grad_(True)
     end, start = target.tokenizer.eos_id, target.tokenizer.start_id
     pad = end if end is not None else start if start is not None else 0
-    collator = Collator(blocks.block_size, pad, packed)
     trainer = make_trainer(
         config,
         folder,
         network,
         blocks,
-        collator,
-        temperature=prepared.temperature,
+        Collator(blocks.block_size, pad, packed),
+        temperature=data.temperature,
         score=score,
     )
-    trainer.remove_callback(PrinterCallback)  # the observer is told instead
-    watch = RunCallback(trainer, config, folder, observer.metrics, observer.stop)
-    trainer.add_callback(watch)
-    return trainer, watch
+    trainer.remove_callback(PrinterCallback)  # `callbacks` get the metrics instead
+    callback = RunCallback(trainer, config, folder, callbacks.metrics, callbacks.stop)
+    trainer.add_callback(callback)
+    return trainer, callback
 
 
-def result_of(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+def compare_scores(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
     """Set what was measured before beside what was measured after."""
     texts = {name: {"before": before[name], "after": after[name]} for name in before}
     means = {
@@ -237,7 +240,7 @@ def result_of(before: dict[str, float], after: dict[str, float]) -> dict[str, An
     return {"texts": texts, "bits_per_byte": means}
 
 
-def scorer(target: LoadedModel, texts: dict[str, list[str]]) -> Callable[[Any], dict[str, float]]:
+def scorer(target: LoadedModel, texts: dict[str, list[str]]) -> Scorer:
     """Return what measures bits per byte of a network that has the target's tokenizer."""
 
     def score(network: Any) -> dict[str, float]:
@@ -248,34 +251,3 @@ def scorer(target: LoadedModel, texts: dict[str, list[str]]) -> Callable[[Any], 
         }
 
     return score
-
-
-def eval_texts(
-    config: RunConfig, examples: ExampleDataset, target: LoadedModel
-) -> dict[str, list[str]]:
-    """Read what is evaluated on; the first documents that are trained on where nothing is given."""
-    if config.eval_data:
-        return {name: documents.read_documents(path) for name, path in config.eval_data.items()}
-    texts: list[str] = []
-    room = SAMPLE_BYTES
-    for i in range(len(examples)):
-        text = target.tokenizer.text_of(examples[i].ids.tolist())
-        if not text:
-            continue
-        room -= len(text.encode())
-        if texts and room < 0:
-            break
-        texts.append(text)
-    return {TRAINING_TEXT: texts}
-
-
-def _tidy(folder: Path) -> None:
-    """Remove checkpoints that are not whole."""
-    for path in (folder / CHECKPOINTS).glob("*"):
-        if path.is_dir() and not (path / WHOLE).is_file():
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_last(checkpoint: Path) -> bool:
-    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-    return state.global_step >= state.max_steps

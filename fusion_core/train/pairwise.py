@@ -1,4 +1,4 @@
-"""The target fused with each source by itself, and the results merged in weight space.
+"""Pairwise fusion: the target trained on each source by itself, the results merged by weights.
 
 That is what FuseChat (arXiv 2408.07990) does with a pivot.
 """
@@ -13,46 +13,56 @@ from pathlib import Path
 from typing import Any
 
 from fusion_core import baselines, models
-from fusion_core.cache import Cache, building
+from fusion_core.cache import Cache
+from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
 from fusion_core.io.files import write_whole
 
 from .adapters import merged, with_adapters
 from .arguments import CHECKPOINTS, HUB, load_target, weights_dtype
-from .callbacks import Metrics
-from .checkpoints import last_checkpoint, step_of
-from .data import CACHE
+from .callbacks import Metrics, last_checkpoint, step_of
+from .data import CACHE, eval_texts
 from .dataset import CachedRowsDataset
-from .export import export, push
-from .loop import MODEL, Observer, eval_texts, result_of, scorer, teach
-from .probe import Probe, checksums
+from .export import Probe, checksums, export, push
+from .loop import MODEL, Callbacks, compare_scores, scorer, train
 
 PAIRS, DONE = "pairs", "result.json"
 
 
-def train_pairwise(config: RunConfig, folder: Path, observer: Observer) -> dict[str, Any]:
-    """Train the target with each source in turn, then merge; arguments and result as `teach`."""
-    group = building.Processes()
+def train_pairwise(config: RunConfig, folder: Path, callbacks: Callbacks) -> dict[str, Any]:
+    """Train the target with each source in turn, then merge; arguments and result as `train`."""
+    group = Processes()
     done: list[dict[str, Any]] = []
     for number, source in enumerate(config.sources):
-        own = folder / PAIRS / str(number)
-        own.mkdir(parents=True, exist_ok=True)
-        before = sum(r["steps"] for r in done)
+        pair = folder / PAIRS / str(number)
+        pair.mkdir(parents=True, exist_ok=True)
+        steps = sum(r["steps"] for r in done)
         pairs = len(config.sources)
-        one = replace(config, sources=(source,), pairwise=None, arguments=_unpushed(config))
-        result = _finished(own) or teach(one, own, _shifted(observer, before, number, pairs))
+        one = config.replace(sources=(source,), pairwise=None, arguments=_unpushed(config))
+        result = _finished(pair) or train(one, pair, _shifted(callbacks, steps, number, pairs))
         if result["stopped"]:
-            return result | {"steps": before + result["steps"]}
+            return result | {"steps": steps + result["steps"]}
         group.wait()
         if group.first:
-            write_whole(own / DONE, json.dumps(result).encode())
+            write_whole(pair / DONE, json.dumps(result).encode())
         done.append(result)
-    observer.stage("merging the models", 0)
+    callbacks.stage("merging the models", 0)
     if not group.first:  # the others have no part in it
         group.wait()
         return done[-1]
+    result = _merge(config, folder, done)
+    group.wait()
+    return result
+
+
+def _merge(config: RunConfig, folder: Path, done: list[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the models of all pairs, measure the result and export it."""
     assert config.pairwise is not None
     target = load_target(config)
+    cache = Cache.open(folder / PAIRS / "0" / CACHE)
+    texts = eval_texts(config, target, CachedRowsDataset(cache), cache.texts())
+    score = scorer(target, texts)
+    before = score(target.network)
     base, mean = folder / PAIRS / "base", folder / PAIRS / "merged"
     tuned = [folder / PAIRS / str(n) / MODEL for n in range(len(done))]
     origin = target.network
@@ -61,9 +71,6 @@ def train_pairwise(config: RunConfig, folder: Path, observer: Observer) -> dict[
     origin.save_pretrained(base)
     shutil.rmtree(mean, ignore_errors=True)
     baselines.merge(base, tuned, mean, method=config.pairwise)
-    examples = CachedRowsDataset(Cache.open(folder / PAIRS / "0" / CACHE))
-    score = scorer(target, eval_texts(config, examples, target))
-    before_scores = {name: x["before"] for name, x in done[0]["texts"].items()}
     network = models.load(str(mean), device=config.device, dtype=weights_dtype(config)).network
     result = done[-1] | {
         "steps": sum(r["steps"] for r in done),
@@ -71,23 +78,22 @@ def train_pairwise(config: RunConfig, folder: Path, observer: Observer) -> dict[
         "sources": [s for r in done for s in r["sources"]],
         "seconds": sum(r["seconds"] for r in done),
         "best_step": None,
-        **result_of(before_scores, score(network)),
+        **compare_scores(before, score(network)),
     }
     probe = replace(Probe.of(target, network), weights=checksums(network))
     check = partial(probe.check, trained=network)
     export(target, network.save_pretrained, check, folder / MODEL, config, result)
     push(folder / MODEL, config)
-    group.wait()
     return result
 
 
 def steps_done(folder: Path) -> int:
     """Return the step from which a run goes on, of pairs or not."""
     steps = 0
-    for own in sorted((folder / PAIRS).glob("[0-9]*"), key=lambda p: int(p.name)):
-        finished = _finished(own)
+    for pair in sorted((folder / PAIRS).glob("[0-9]*"), key=lambda p: int(p.name)):
+        finished = _finished(pair)
         if finished is None:
-            return steps + steps_done(own)
+            return steps + steps_done(pair)
         steps += finished["steps"]
     last = last_checkpoint(folder / CHECKPOINTS)
     return steps + (step_of(last) if last else 0)
@@ -102,7 +108,7 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text()) if file.is_file() else None
 
 
-def _shifted(observer: Observer, steps: int, number: int, pairs: int) -> Observer:
+def _shifted(callbacks: Callbacks, steps: int, number: int, pairs: int) -> Callbacks:
     """Let a pair's steps follow those of the pairs before it."""
 
     def metrics(line: Metrics) -> None:
@@ -113,9 +119,9 @@ def _shifted(observer: Observer, steps: int, number: int, pairs: int) -> Observe
                 line["seconds"] / max(1, line["step"] - steps) * each * (pairs - 1 - number)
             )
             line["max_steps"] = steps + each * (pairs - number)
-        observer.metrics(line)
+        callbacks.metrics(line)
 
     def stage(name: str, share: float) -> None:
-        observer.stage(f"source {number + 1} of {pairs}: {name}", share)
+        callbacks.stage(f"source {number + 1} of {pairs}: {name}", share)
 
-    return replace(observer, metrics=metrics, stage=stage)
+    return replace(callbacks, metrics=metrics, stage=stage)

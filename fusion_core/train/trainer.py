@@ -1,28 +1,25 @@
-"""`transformers.Trainer`, taught by fused rows beside the text."""
+"""`FusionTrainer`: a `transformers.Trainer` that learns from fused rows beside the text."""
 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError
 from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fusion_core import losses
 from fusion_core.config import Objective
-from fusion_core.errors import InputError, is_out_of_memory
+from fusion_core.errors import InputError
 from fusion_core.losses import IGNORED
 from fusion_core.records import SparseRows
 
-from .checkpoints import last_checkpoint, mark_complete, read_weights, step_of
+from .callbacks import last_checkpoint, read_weights, step_of
 
 Scorer = Callable[[Any], dict[str, float]]
 """Network -> bits per byte by name of a text."""
@@ -61,7 +58,6 @@ class FusionTrainer(Trainer):
             options.setdefault("eval_dataset", [])  # named, so that evaluating is allowed
         super().__init__(**options)
         self.objective: Objective = objective or Objective()
-        self._folder = Path(str(self.args.output_dir))
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True  # counts the tokens of all accumulated batches
         self.can_return_loss = True
@@ -71,7 +67,6 @@ class FusionTrainer(Trainer):
         self._sums = self._sums.to(self.args.device)
         self._updates = self.tokens = 0
         self.began = time.monotonic()
-        self._broken = torch.zeros((), dtype=torch.bool, device=self.args.device)
 
     def compute_loss(
         self,
@@ -94,14 +89,11 @@ class FusionTrainer(Trainer):
         if rows is None or weight is None:
             fusion, loss = torch.zeros_like(clm), clm
         else:
-            nats = lost.fusion
-            if self.objective.divergence == "kl":
-                nats = nats - losses.entropy(rows)
+            nats = losses.DIVERGENCES[self.objective.divergence].nats(lost.fusion, rows)
             fusion = (nats * weight).sum() / number
             loss = losses.total(self.objective, clm, fusion, self.progress)
         if model.training:
             self._sums += torch.stack([clm.detach(), fusion.detach()]).to(self._sums.dtype)
-            self._broken |= ~torch.isfinite(loss.detach())
         # The mean over devices that follows would divide by their number once too often.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -163,10 +155,16 @@ class FusionTrainer(Trainer):
         return bool(off <= 0.02 * logits.std())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss to what is logged of a step."""
+        """Add the parts of the loss to what is logged of a step.
+
+        Raises:
+            InputError: the loss or its gradient is no number, so that the weights are none.
+        """
         if "loss" in logs:
             sums = self.accelerator.reduce(self._sums.clone(), "sum")
             clm, fusion = (sums / max(1, self._updates)).tolist()
+            if not all(map(math.isfinite, (logs["loss"], logs.get("grad_norm", 0), clm, fusion))):
+                raise self._no_number()
             self._sums.zero_()
             self._updates = 0
             logs |= {
@@ -176,6 +174,18 @@ class FusionTrainer(Trainer):
                 "tokens": self.tokens,
             }
         super().log(logs, start_time)
+
+    def _no_number(self) -> InputError:
+        last = last_checkpoint(Path(str(self.args.output_dir)))
+        kept = (
+            f"the checkpoint of step {step_of(last)} is kept"
+            if last
+            else "there is no checkpoint yet"
+        )
+        return InputError(
+            f"The loss or its gradient is no number at step {self.state.global_step}: start again "
+            f"with a lower learning_rate than {self.args.learning_rate:g}; {kept}."
+        )
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Count the tokens of what comes next."""
@@ -205,34 +215,6 @@ class FusionTrainer(Trainer):
         )
         return metrics
 
-    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kw: Any) -> None:
-        """Refuse to keep, or go on with, weights that are no numbers."""
-        control = self.control
-        if control.should_log or control.should_save or control.should_evaluate:
-            norm = 0.0 if grad_norm is None else float(grad_norm)
-            if bool(self._broken) or not math.isfinite(norm):
-                last = last_checkpoint(self._folder)
-                kept = (
-                    f"the checkpoint of step {step_of(last)} is kept"
-                    if last
-                    else "there is no checkpoint yet"
-                )
-                raise InputError(
-                    f"The loss or its gradient is no number at step {self.state.global_step}: "
-                    f"start again with a lower learning_rate than {self.args.learning_rate:g}; "
-                    f"{kept}."
-                )
-        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kw)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint and, when it is whole, say so in a file of its own."""
-        folder = self._folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with self.writing(folder):
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                mark_complete(folder, self.tokens, time.monotonic() - self.began)
-
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Read all weights of a checkpoint, where the library would leave out what it renames."""
         if self.sharded:
@@ -240,27 +222,6 @@ class FusionTrainer(Trainer):
         else:
             network = self.accelerator.unwrap_model(self.model if model is None else model)
             read_weights(network, Path(resume_from_checkpoint))
-
-    @contextmanager
-    def writing(self, folder: Path) -> Iterator[None]:
-        """Leave nothing of a folder that cannot be written, and say what to do.
-
-        Raises:
-            InputError: the disk is full, or the like.
-        """
-        try:
-            yield
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if is_out_of_memory(error):
-                raise
-            with suppress(OSError):
-                shutil.rmtree(folder)
-            last = last_checkpoint(self._folder)
-            kept = f", that of step {step_of(last)} is kept" if last else ""
-            raise InputError(
-                f"The checkpoint of step {self.state.global_step} cannot be written ({error}){kept}"
-                ": make room and resume the run."
-            ) from error
 
 
 def _fused(

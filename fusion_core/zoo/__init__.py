@@ -1,8 +1,8 @@
-"""The embedded models: a generalist to teach and three specialists to teach it.
+"""The embedded models: a generalist as the target and three specialists as its sources.
 
 `llama` is the target. Each specialist knows one domain of `fusion_core.corpus` well, and has an
-architecture and a kind of vocabulary of its own. `python -m fusion_core.zoo build` makes them all
-from seeded text; README.md in this folder says how, and how good they are.
+architecture and a kind of vocabulary that no other has. `python -m fusion_core.zoo build` makes
+them all from seeded text; README.md in this folder says how, and how good they are.
 """
 
 from pathlib import Path

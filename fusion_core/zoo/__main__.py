@@ -10,7 +10,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Reads the command line and runs one command.
 
     Args:
-        arguments: the command line without the program's name; None for the process's own.
+        arguments: the command line without the program's name; None for those of the process.
     """
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(prog="python -m fusion_core.zoo", description=__doc__)

@@ -29,7 +29,7 @@ def measure(n_bytes: int = BYTES) -> dict[str, dict[str, float]]:
 
 
 def render(scores: dict[str, dict[str, float]]) -> str:
-    """Writes the scores as a Markdown table; a specialist's own domain is in bold.
+    """Writes the scores as a Markdown table; the domain of a specialist is in bold.
 
     Args:
         scores: as `measure` returns them.

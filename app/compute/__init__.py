@@ -1,0 +1,13 @@
+"""What runs models: on a device that is here, or that is lent to each call (ZeroGPU).
+
+    progress       work that reports how far it is
+    model_cache    loaded models, shared by all visitors
+    device         the decorator of calls that need a device
+    analyze        read, fuse, compare, next characters
+    generate       continuations, side by side
+    train          a training inside an event, its estimate, samples of what it made
+
+On ZeroGPU each call gets a device and a worker forked from this process. Arguments and results pass
+between the two, so they are names, records and plain data; models are found in a `ModelCache` by
+its key.
+"""

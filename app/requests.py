@@ -1,0 +1,220 @@
+"""What a visitor asks of the models, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusion_core import mapping, models, pipeline
+from fusion_core.config import FusionConfig, is_number, utf8
+from fusion_core.errors import InputError, shown
+from fusion_core.generate import Sampling, check
+
+from .limits import Limits
+
+LARGEST_SEED = 2**31 - 1
+
+ENSEMBLE_OPERATOR = "confidence"
+"""How an ensemble writes where a visitor chooses nothing else."""
+
+
+@dataclass(frozen=True)
+class AnalysisRequest:
+    """All that an analysis depends on."""
+
+    target: str
+    sources: tuple[str, ...]
+    text: str
+    config: FusionConfig
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the models, the target first."""
+        return (self.target, *self.sources)
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """All that the continuations of a prompt depend on.
+
+    Attributes:
+        target: the model in whose tokens the ensemble writes.
+        sources: the models that are fused.
+        prompt: the text to continue.
+        operator: one of `fuse.label_free`.
+        with_target: let the target take part in the ensemble.
+        strategy: vocab mapping.
+        sampling: how tokens are chosen.
+        trained: further models, as (title, name).
+    """
+
+    target: str
+    sources: tuple[str, ...]
+    prompt: str
+    operator: str
+    with_target: bool
+    strategy: str
+    sampling: Sampling
+    trained: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the models: the target, the sources, those trained here."""
+        return (self.target, *self.sources, *(name for _, name in self.trained))
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Return the models that the ensemble fuses, in the order of a step's weights."""
+        return (*self.sources, self.target) if self.with_target else self.sources
+
+
+def model_names(
+    limits: Limits, target: str | None, sources: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Check which models a visitor asks for.
+
+    Returns:
+        Their names, the target first.
+
+    Raises:
+        FusionError: one sentence that says what to change.
+    """
+    target = _text("target", target).strip()
+    if not isinstance(sources, list | tuple | None):
+        raise InputError(f"sources must be a list of names, not {shown(sources)}.")
+    names = tuple(s.strip() for s in (_text("sources", x) for x in sources or ()) if s.strip())
+    if not target:
+        raise InputError("There is no target: choose the model that is to learn.")
+    if not names:
+        raise InputError("There is no source: choose at least one model to learn from.")
+    if len(names) > limits.sources:
+        raise InputError(
+            f"{len(names)} sources are more than the limit of {limits.sources} on this "
+            "page: remove some."
+        )
+    pipeline.check_names(*names)
+    for name in (target, *names):
+        _check_place(limits, name)
+    return (target, *names)
+
+
+def analysis_request(
+    limits: Limits,
+    target: str | None,
+    sources: Sequence[str] | None,
+    text: str | None,
+    **options: Any,
+) -> AnalysisRequest:
+    """Check what a visitor asks to be read and fused.
+
+    Args:
+        limits: of this place.
+        target: the model in whose tokens is fused.
+        sources: the models that are fused.
+        text: what they read.
+        **options: of a `FusionConfig`.
+
+    Raises:
+        FusionError: one sentence that says what to change.
+    """
+    text = _text("text", text)
+    utf8(text, limit=limits.text_bytes)
+    first, *others = model_names(limits, target, sources)
+    return AnalysisRequest(first, tuple(others), text, FusionConfig(**options))
+
+
+def generation_request(
+    limits: Limits,
+    target: str | None,
+    sources: Sequence[str] | None,
+    prompt: str | None,
+    *,
+    operator: str = ENSEMBLE_OPERATOR,
+    with_target: bool = False,
+    strategy: str = FusionConfig().strategy,
+    new_tokens: Any = 64,
+    temperature: Any = 0.8,
+    top_p: Any = 0.95,
+    seed: Any = 0,
+    trained: Sequence[tuple[str, str]] = (),
+) -> GenerationRequest:
+    """Check what a visitor asks to be written.
+
+    Args:
+        limits: of this place.
+        target: the model in whose tokens the ensemble writes.
+        sources: the models that are fused.
+        prompt: the text to continue.
+        operator: one of `fuse.label_free`.
+        with_target: let the target take part in the ensemble.
+        strategy: vocab mapping; one that counts does so in the prompt.
+        new_tokens: most tokens of each column.
+        temperature: 0 takes the most probable token.
+        top_p: share of the probability that is drawn from.
+        seed: of the draws.
+        trained: further models, as (title, name); whether they may be named is checked by the
+            caller.
+
+    Raises:
+        FusionError: one sentence that says what to change.
+    """
+    prompt, operator = _text("prompt", prompt), _text("operator", operator)
+    if not prompt:
+        raise InputError("The prompt is empty: type what the models are to continue.")
+    utf8(prompt, limit=limits.text_bytes)
+    first, *others = model_names(limits, target, sources)
+    pipeline.check_names(first, *others, *(name for _, name in trained))
+    check(operator)
+    strategy = _text("strategy", strategy)
+    sampling = Sampling(
+        max_new_tokens=_whole("New tokens", new_tokens, 1, limits.new_tokens),
+        temperature=_number("The temperature", temperature, "0 or more"),
+        top_p=_number("Top-p", top_p, "above 0 and at most 1"),
+        seed=_whole("The seed", seed, 0, LARGEST_SEED),
+    )
+    mapping.strategy(strategy)
+    return GenerationRequest(
+        first, tuple(others), prompt, operator, bool(with_target), strategy, sampling,
+        tuple(trained),
+    )  # fmt: skip
+
+
+def _check_place(limits: Limits, name: str) -> None:
+    """Refuse a folder where none may be read."""
+    if limits.local_folders or name.startswith("zoo:"):
+        return
+    plain = models.split_name(name)[0]
+    elsewhere = plain[:1] in ("", "/", ".", "~") or "\\" in plain or plain.count("/") != 1
+    if elsewhere or Path(plain).exists():
+        raise InputError(
+            f"{name} is no model that this public page reads: choose a zoo model, or the hub "
+            "id of a model as owner/name."
+        )
+
+
+def _text(what: str, value: Any) -> str:
+    """Return a text that a visitor gave; nothing is an empty one."""
+    if not isinstance(value, str | None):
+        raise InputError(f"{what} must be text, not {shown(value)}.")
+    return value or ""
+
+
+def _whole(what: str, value: Any, low: int, high: int) -> int:
+    if not (is_number(value) and value == value // 1 and low <= value <= high):
+        raise InputError(
+            f"{what} must be a whole number from {low:,} to {high:,}, and is {_said(value)}: "
+            "change it."
+        )
+    return int(value)
+
+
+def _number(what: str, value: Any, wanted: str) -> float:
+    if not is_number(value):
+        raise InputError(f"{what} must be a number {wanted}, and is {_said(value)}: change it.")
+    return float(value)
+
+
+def _said(value: Any) -> str:
+    return "missing" if value is None else shown(value)

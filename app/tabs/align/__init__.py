@@ -1,0 +1,8 @@
+"""The Align tab.
+
+    view     an analysis -> the score
+    cards    an analysis -> the distributions at one token
+    layout   components and events
+
+Each may import those above it.
+"""

@@ -1,0 +1,34 @@
+"""How events of a tab answer: progress, a result, or one sentence that says what was wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fusion_core import errors
+
+from ..components import Panel, failed
+
+_log = logging.getLogger(__name__)
+
+
+def sentence(error: Exception) -> str:
+    """Say what was wrong; a fault of ours goes to the log with its traceback."""
+    if (said := errors.sentence(error)) is not None:
+        return said
+    _log.error("an event failed", exc_info=error)
+    return f"FuseLab failed at this ({type(error).__name__}): try other settings or text."
+
+
+def report_errors(view: Callable[..., Panel], steps: Iterator[Any]) -> Iterator[Any]:
+    """Pass a tab's answers on; an error becomes the view's notice, so that no page waits."""
+    try:
+        yield from steps
+    except Exception as error:
+        yield view(notice=failed(sentence(error)))
+
+
+def whole_number(number: Any) -> Any:
+    """Return 10 for 10.0, which is what a number field holds."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number

@@ -1,0 +1,12 @@
+"""Trainings of visitors: from a form to files that can be taken home.
+
+    form        what a visitor fills in, checked
+    data        documents to learn from, and those that are held out
+    plan        settings and steps that fit a budget
+    job         one training in its folder
+    queue       trainings that wait, a few of which run at a time
+    store       the trainings of all visitors
+    downloads   files of a training
+
+Each may import those above it.
+"""

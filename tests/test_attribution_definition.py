@@ -23,7 +23,7 @@ def attributed(
     given = [(c.source_rows, target, by_bytes(c.target, c.source)) for c in cases]
     projected = [project.project_rows(*g, m) for g, m in zip(given, mappings, strict=True)]
     routes = [project.Route.of(*g, m) for g, m in zip(given, mappings, strict=True)]
-    rows = [*projected, *([project.target_rows(target)] if with_target else [])]
+    rows = [*projected, *([fuse.target_rows(target)] if with_target else [])]
     fused = fuse.fuse_rows(rows, target, [0.5] * len(rows), operator=operator, top_k=K)
     found = project.attribute(fused, rows, routes, target)
     parts = (fused.rows.ids, fused.rows.probs, fused.weights)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from fusion_core.numerics import MASKED, index_sum, log_softmax, logits_off
+from fusion_core.numerics import MASKED, bits, index_sum, log_softmax, logits_off
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -92,3 +94,9 @@ def test_logits_without_any_spread() -> None:
     same = torch.full((2, 4), 3.0)
     assert logits_off(same, same).tolist() == [0, 0]
     assert logits_off(same + 1, same).tolist() == pytest.approx([1e9, 1e9], rel=1e-5)
+
+
+def test_bits_per_byte() -> None:
+    assert bits(6 * math.log(2), 3) == pytest.approx(2)
+    assert bits(math.log(2), 1) == pytest.approx(1)
+    assert math.isnan(bits(1.0, 0))

@@ -5,22 +5,22 @@
 changes one place of a module at a time, runs the tests that are meant for it, and writes
 benchmarks/results/mutation.md: for each module how many of the mutants were killed, and every one
 that lived with the reason, where there is one. Modules, their tests and the reasons stand in
-benchmarks/mutation.toml. ``--module fusion_core/align/by_bytes.py`` tries one module and prints
-its survivors, ``--sample 0`` every mutant.
+benchmarks/mutation.toml. ``--module fusion_core/align/by_bytes.py`` writes one module's part anew,
+``--sample 0`` tries every mutant.
 
 The mutants are those of cosmic-ray: comparisons, arithmetic, constants by one, and/or, not, loops
 without a round. Of its replacements of an operator only the near ones are taken, since `a ** b` for
-`a + b` is killed by any test at all; what it lacks stands below: keywords that are left out, min
-for max, calls and statements that are skipped. Annotations and decorators do nothing and are left
-alone. Its own runner starts Python for each mutant, where importing torch takes longer than the
-tests. Here everything but the project is imported once, and each mutant is tried in a fork, on a
-copy of the tree in a temporary folder.
+`a + b` is killed by any test at all, and 0 becomes 1 alone, since axis -1 of a vector is its axis
+0; what it lacks stands in mutants.py: keywords that are left out, min for max, calls and statements
+that are skipped. Annotations and decorators do nothing and are left alone. Its own runner starts
+Python for each mutant, where importing torch takes longer than the tests. Here everything but the
+project is imported once, and each mutant is tried in a fork, on a copy of the tree in a temporary
+folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib
 import importlib.abc
 import importlib.util
@@ -33,189 +33,22 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import parso
-from cosmic_ray.ast import ast_nodes, get_ast
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.operators.operator import Operator
-from cosmic_ray.plugins import get_operator
+from mutants import Mutant, mutants
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = tomllib.loads((HERE / "mutation.toml").read_text(encoding="utf-8"))
-JOBS = 2
-NEAR = """
-Binary: Add_Sub Sub_Add Mul_Div Div_Mul FloorDiv_Div FloorDiv_Mul Mod_FloorDiv Pow_Mul RShift_LShift
-    LShift_RShift BitOr_BitAnd BitAnd_BitOr BitXor_BitOr
-Comparison: Eq_NotEq NotEq_Eq Lt_LtE Lt_GtE LtE_Lt LtE_Gt Gt_GtE Gt_LtE GtE_Gt GtE_Lt Is_IsNot
-    IsNot_Is
-Unary: Delete_USub Delete_Not Delete_Invert
+RESULTS = HERE / "results" / "mutation.md"
+HEAD = """
+# Mutants
+
+`FUSELAB_TESTDATA=… python benchmarks/mutation.py`: of every module some mutants, drawn with a seed,
+and what lived of them with the reason. At least 85 % of a room's are to be killed.
 """
-OTHERS = (
-    "AddNot ReplaceTrueWithFalse ReplaceFalseWithTrue ReplaceAndWithOr ReplaceOrWithAnd "
-    "ReplaceBreakWithContinue ReplaceContinueWithBreak NumberReplacer ZeroIterationForLoop"
-)
-SWAPS = [
-    *("min max", "amin amax", "minimum maximum", "argmin argmax", "floor ceil", "sin cos"),
-    *("any all", "ones zeros", "new_ones new_zeros", "ones_like zeros_like", '"left" "right"'),
-]
-AUGMENTED = {"+=", "-=", "*=", "/=", "|=", "&="}
-GUARDS = {"strict", "device"}
-"""Keywords that only guard, or that show on an accelerator alone."""
-
-SKIPPED = {"clip", "clamp", "clamp_", "abs", "masked_fill", "detach", "unique", "sort", "T", "log"}
-"""Attributes whose call, or mention, can be left out."""
-
-
-# What cosmic-ray lacks --------------------------------------------------------------------------
-
-
-class Own(Operator):
-    """Operator whose mutants are written as text in the place of a node."""
-
-    def texts(self, node: Any) -> Iterable[str]:
-        """Write what may stand in a node's place."""
-        raise NotImplementedError
-
-    def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
-        """List the node's place once for each text."""
-        for _ in self.texts(node):
-            yield node.start_pos, node.end_pos
-
-    def mutate(self, node: Any, index: int) -> Any:
-        """Put a text in the node's place."""
-        prefix = node.get_first_leaf().prefix
-        return parso.python.tree.Name(list(self.texts(node))[index], node.start_pos, prefix)
-
-    @classmethod
-    def examples(cls) -> tuple[()]:
-        """Nothing: cosmic-ray's tests of its plugins ask for it."""
-        return ()
-
-
-class SwapName(Own):
-    """min for max, and the like."""
-
-    def texts(self, node: Any) -> Iterable[str]:
-        """Write what may stand in a node's place."""
-        pairs = [pair.split() for pair in SWAPS]
-        other = dict(pairs) | {b: a for a, b in pairs}
-        if node.type in ("name", "string") and node.value in other:
-            yield other[node.value]
-
-
-class DropKeyword(Own):
-    """A call without one of its keyword arguments."""
-
-    def texts(self, node: Any) -> Iterable[str]:
-        """Write what may stand in a node's place."""
-        if node.type == "trailer" and node.children[0] == "(" and len(node.children) == 3:
-            inside = node.children[1]
-            parts = inside.children[::2] if inside.type == "arglist" else [inside]
-            for part in parts:
-                named = part.type == "argument" and part.children[1] == "="
-                if named and part.children[0].value not in GUARDS:
-                    rest = [p.get_code().strip() for p in parts if p is not part]
-                    yield f"({', '.join(rest)})"
-
-
-class SkipCall(Own):
-    """A chain of calls without one of them."""
-
-    def texts(self, node: Any) -> Iterable[str]:
-        """Write what may stand in a node's place."""
-        if node.type != "atom_expr":
-            return
-        for i, child in enumerate(node.children):
-            if child.type == "trailer" and child.children[-1] in SKIPPED:
-                call = i + 1 < len(node.children) and node.children[i + 1].get_code()[0] == "("
-                rest = node.children[:i] + node.children[i + 1 + call :]
-                yield "".join(part.get_code() for part in rest).strip()
-
-
-class SkipStatement(Own):
-    """A statement that changes something in place, left out."""
-
-    def texts(self, node: Any) -> Iterable[str]:
-        """Write what may stand in a node's place."""
-        changes = node.type == "expr_stmt" and (
-            node.children[0].type in ("atom_expr", "power") or node.children[1] in AUGMENTED
-        )
-        call = node.type == "atom_expr" and node.parent.type == "simple_stmt"
-        if changes or call:
-            yield "pass"
-
-
-# Mutants ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A module with one place changed; `old` and `new` are that line, before and after."""
-
-    line: int
-    old: str
-    new: str
-    source: str
-
-
-def operators() -> list[Operator]:
-    """List the operators that make mutants."""
-    names = list(OTHERS.split())
-    for kind, near in (part.split(":") for part in NEAR.replace("\n    ", " ").strip().split("\n")):
-        middle = "" if kind == "Unary" else "Operator"
-        stem = f"Replace{kind}Operator" if middle else "ReplaceUnaryOperator"
-        names += [f"{stem}_{one}" for one in near.split()]
-    own = [SwapName(), DropKeyword(), SkipCall(), SkipStatement()]
-    return [get_operator(f"core/{name}")() for name in names] + own
-
-
-def left_alone(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """List the stretches of annotations, decorators, `__all__` and keywords that guard."""
-    nodes: list[Any] = []
-    for node in ast.walk(ast.parse(source)):
-        nodes += [getattr(node, "annotation", None), getattr(node, "returns", None)]
-        nodes += getattr(node, "decorator_list", [])
-        listed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-        if listed or (isinstance(node, ast.keyword) and node.arg in GUARDS):
-            nodes.append(node)
-    return [
-        ((n.lineno, n.col_offset), (n.end_lineno, n.end_col_offset)) for n in nodes if n is not None
-    ]
-
-
-def mutants(source: str) -> list[Mutant]:
-    """Make every mutant of a module, each once, by line."""
-    found: dict[str, Mutant] = {}
-    still, plain = left_alone(source), ast.dump(ast.parse(source))
-    nodes = list(ast_nodes(get_ast(source)))
-    for operator in operators():
-        places = [place for node in nodes for place in operator.mutation_positions(node)]
-        for i, (start, _) in enumerate(places):
-            if any(first <= start < last for first, last in still):
-                continue
-            changed = mutate_code(source, operator, i)
-            # As if `not` were left out; a star among parameters taken for a product.
-            if "not not" in changed or re.search(r"[(,]\s*[/+-],", changed):
-                continue
-            with suppress(SyntaxError):
-                dump = ast.dump(ast.parse(changed))
-                if dump != plain:
-                    found.setdefault(dump, named(source, changed))
-    return sorted(found.values(), key=lambda m: (m.line, m.new))
-
-
-def named(source: str, changed: str) -> Mutant:
-    """Find the line that differs."""
-    before, after = source.split("\n"), changed.split("\n")
-    line = next(i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b)
-    new = re.sub(r"(?<=[-(\[=]) (?=[-\d])", "", " ".join(after[line].split()))
-    return Mutant(line + 1, before[line].strip(), new, changed)
-
 
 # Trying them ------------------------------------------------------------------------------------
 
@@ -311,11 +144,11 @@ class Trial:
                     importlib.import_module(name)
         return seconds
 
-    def survivors(self, some: Sequence[Mutant], limit: float) -> list[Mutant]:
-        """Try mutants, `JOBS` at a time; what is not over by the limit is killed."""
+    def survivors(self, some: Sequence[Mutant], limit: float, jobs: int) -> list[Mutant]:
+        """Try mutants, some at a time; what is not over by the limit is killed."""
         waiting, running, lived = list(some), {}, []  # type: ignore[var-annotated]
         while waiting or running:
-            while waiting and len(running) < JOBS:
+            while waiting and len(running) < jobs:
                 mutant = waiting.pop(0)
                 running[self.start(mutant.source)] = mutant, time.monotonic() + limit
             time.sleep(0.02)
@@ -351,57 +184,68 @@ def reason(module: str, mutant: Mutant) -> str:
     return "not explained"
 
 
-def report(tried: dict[str, tuple[int, int, float, list[Mutant]]], options: Any) -> str:
-    """Write the results as Markdown."""
-    lines = ["# Mutants", "", "`python benchmarks/mutation.py`"]
-    lines[-1] += f"; at most {options.sample} mutants a module, drawn with seed {options.seed}."
-    lines += ["", "| module | possible | tried | killed | share | seconds |"]
-    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
-    for module, (possible, n, seconds, lived) in tried.items():
-        killed = n - len(lived)
-        share = f"{killed / max(n, 1):.0%}"
-        lines.append(f"| `{module}` | {possible} | {n} | {killed} | {share} | {seconds:.0f} |")
-    n, lives = (sum(x) for x in zip(*((t[1], len(t[3])) for t in tried.values()), strict=True))
-    lines += [f"| all | | {n} | {n - lives} | {(n - lives) / max(n, 1):.0%} | |", ""]
-    lines += ["## What lived", ""]
-    for module, (*_, lived) in tried.items():
-        for m in lived:
-            lines.append(f"- `{module}:{m.line}` `{m.old}` -> `{m.new}`: {reason(module, m)}")
+def section(module: str, possible: int, n: int, lived: list[Mutant]) -> str:
+    """Write what came of a module as Markdown."""
+    lines = [f"## `{module}`", "", f"{n - len(lived)} of {n} killed; {possible} are possible."]
+    lines += [""] * bool(lived)
+    for m in lived:
+        lines.append(f"- {m.line}: `{m.old}` -> `{m.new}`: {reason(module, m)}")
     return "\n".join(lines) + "\n"
 
 
+def table(sections: dict[str, str]) -> str:
+    """Sum the sections up."""
+    lines = [
+        "| module | possible | tried | killed | share |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    rooms: dict[str, list[int]] = {}
+    for module, text in sections.items():
+        killed, n, possible = map(int, re.findall(r"(\d+) of (\d+) killed; (\d+)", text)[0])
+        lines.append(f"| `{module}` | {possible} | {n} | {killed} | {killed / max(n, 1):.0%} |")
+        room = rooms.setdefault(module.split("/")[1].removesuffix(".py"), [0, 0, 0])
+        room[:] = [a + b for a, b in zip(room, (possible, n, killed), strict=True)]
+    for room, (possible, n, killed) in rooms.items():
+        lines.append(f"| *{room}* | {possible} | {n} | {killed} | {killed / max(n, 1):.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def update(module: str, text: str) -> None:
+    """Put a module's section in its place in the results."""
+    found = RESULTS.read_text(encoding="utf-8").split("\n## `")[1:] if RESULTS.exists() else []
+    sections = {part.split("`")[0]: f"## `{part}".strip() + "\n" for part in found} | {module: text}
+    kept = {name: sections[name] for name in SETTINGS["module"] if name in sections}
+    parts = [HEAD.strip() + "\n", table(kept), *kept.values()]
+    RESULTS.write_text("\n".join(parts), encoding="utf-8")
+
+
 def main() -> None:
-    """Try the mutants of all modules, or of one."""
+    """Try the mutants of all modules, or of some."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--module", action="append", help="try this one, and write no file")
-    parser.add_argument("--sample", type=int, default=80, help="mutants a module; 0: all")
+    parser.add_argument("--module", action="append", help="try this one; may be repeated")
+    parser.add_argument("--sample", type=int, default=50, help="mutants a module; 0: all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    tried = {}
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "tree"
-        for part in ("fusion_core", "tests", "app", "pyproject.toml"):
-            whole = HERE.parent / part
-            ignore = shutil.ignore_patterns("__pycache__", "*.safetensors")
-            copying = shutil.copytree if whole.is_dir() else shutil.copy
-            copy.mkdir(exist_ok=True)
-            copying(whole, copy / part, **({"ignore": ignore} if whole.is_dir() else {}))
+        copy = copied(Path(folder) / "tree")
         for module in options.module or SETTINGS["module"]:
-            begin = time.monotonic()
-            source = (copy / module).read_text(encoding="utf-8")
             trial = Trial(copy, module, SETTINGS["module"][module]["tests"])
-            limit = 5 + 4 * trial.baseline()
-            every = mutants(source)
+            every = mutants(trial.path.read_text(encoding="utf-8"))
             some = sampled(module, every, options.sample, options.seed)
-            lived = trial.survivors(some, limit)
-            tried[module] = len(every), len(some), time.monotonic() - begin, lived
+            lived = trial.survivors(some, 5 + 5 * trial.baseline(), options.jobs)
             print(f"{module}: {len(some) - len(lived)} of {len(some)} killed", flush=True)
-    text = report(tried, options)
-    if options.module:
-        print(text)
-    else:
-        (HERE / "results" / "mutation.md").write_text(text, encoding="utf-8")
+            update(module, section(module, len(every), len(some), lived))
+
+
+def copied(copy: Path) -> Path:
+    """Copy what the tests need of the tree."""
+    copy.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
+    for part in ("fusion_core", "tests", "app"):
+        shutil.copytree(HERE.parent / part, copy / part, ignore=ignored)
+    return copy
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fusion_core import project
-from fusion_core.records import DenseRows, Encoding, ProjectedRows, RowKind
+from fusion_core.records import DenseRows, Encoding, NextTokenRows, ProjectedRows, RowKind
 
 # The only lines that know how the library is called -------------------------------------------
 
@@ -22,6 +22,15 @@ def ruled(
     )
     assert after.mapped.is_sparse == rows.mapped.is_sparse
     return after.probs(logprobs.exp()).double().numpy()
+
+
+def native(target: Encoding, source: Encoding, logprobs: list[float]) -> np.ndarray:
+    """Return (m,) nats of the target's tokens along the source's steps, nan where not known."""
+    n = len(logprobs)
+    rows = DenseRows(torch.zeros(n + 1, 1))
+    after, seen = torch.tensor([*logprobs, np.nan]), torch.zeros(n + 1, dtype=torch.int64)
+    given = NextTokenRows("s", rows, seen, after, source.row_bytes)
+    return project.native_ce(target, source, given)
 
 
 # Rows -----------------------------------------------------------------------------------------
@@ -150,3 +159,28 @@ def test_no_row_at_all_to_which_it_applies() -> None:
         rows = rows_of(q, own, np.full(m, 0.25), kind, sparse=sparse)
         got = ruled(rows, own, observed, np.full(m, np.nan), target)
         np.testing.assert_allclose(got, q, atol=1e-6)
+
+
+@pytest.mark.parametrize("source_dummy", [False, True])
+@pytest.mark.parametrize("dummy", [False, True])
+def test_native_ce_is_the_sum_of_the_steps(dummy: bool, source_dummy: bool) -> None:
+    """It is known where a token of the target begins and ends where the source has rows."""
+    known = unknown = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        target, source = (cut(b"abcabcab", d, rng)[0] for d in (dummy, source_dummy))
+        logprobs = -rng.exponential(1, len(source))
+        if seed % 2:
+            logprobs[int(rng.integers(len(logprobs)))] = -np.inf
+        places = source.row_bytes.tolist()
+        for i, nats in enumerate(native(target, source, logprobs.tolist()).tolist()):
+            begin, end = (max(int(target.row_bytes[n]), places[0]) for n in (i, i + 1))
+            along = [n for n in range(len(source)) if begin <= places[n] and places[n + 1] <= end]
+            steps = -logprobs[along]
+            if begin == end or {begin, end} - set(places) or np.isinf(steps).any():
+                assert np.isnan(nats)
+                unknown += 1
+            else:
+                assert nats == pytest.approx(steps.sum(), abs=1e-5)
+                known += 1
+    assert known > 5 and unknown > 5

@@ -1,173 +1,34 @@
-"""Projection from its definition: float64 matrices, random rows, segmentations drawn at random.
-
-The rows are of no model and the tokens of no tokenizer's own spelling, so that every kind of
-position comes up: shared, inside a token, after a dummy prefix on one side or both.
-"""
+"""Projection from its definition: float64 matrices, random rows, segmentations drawn at random."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from conftest import byte_level, chain, sentencepiece
+from random_rows import PAIRS, VOCABULARIES, Case, cut_to, drawn, jeffrey, relation, row, standing
 
 from fusion_core import project
 from fusion_core.align import by_bytes
 from fusion_core.mapping import (
-    Consistency,
     FixedMapping,
     IdentityMapping,
     PrefixRelation,
+    Transport,
     VocabMapping,
     mapping_between,
 )
-from fusion_core.records import DenseRows, Encoding, NextTokenRows, RowKind, SparseRows
+from fusion_core.records import DenseRows, NextTokenRows, RowKind
 from fusion_core.tokens import TextTokenizer
 
-# The only lines that know how the library is called -------------------------------------------
-
-
-@dataclass
-class Case:
-    """A text in the tokens of both sides, with rows for both."""
-
-    target: Encoding
-    source: Encoding
-    target_rows: NextTokenRows
-    source_rows: NextTokenRows
-
-    def project(self, mapping: VocabMapping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (m, V) probabilities, (m,) kept masses and (m,) kinds."""
-        alignment = by_bytes(self.target, self.source)
-        rows = project.project_rows(self.source_rows, self.target_rows, alignment, mapping)
-        probs = rows.probs(self.target_rows.dense.probs[:-1])
-        return probs.double().numpy(), rows.kept.double().numpy(), rows.kind
-
-
-# Vocabularies, segmentations, rows ------------------------------------------------------------
-
-
-def marked(*words: str) -> TextTokenizer:
-    merges = chain(*words)
-    letters = list("▁abcdefghijklmnopqrst東")
-    backend = sentencepiece(letters + [a + b for a, b in merges], merges)
-    return TextTokenizer(backend, "-".join(words), start_id=1, eos_id=2)
-
-
-def plain(*words: str) -> TextTokenizer:
-    backend = byte_level(chain(*words))
-    eos = backend.token_to_id("<|endoftext|>")
-    return TextTokenizer(backend, "-".join(words), start_id=eos, eos_id=eos)
-
-
-VOCABULARIES = {
-    "marked": marked("▁the", "▁cat", "at"),
-    "marked too": marked("▁th", "▁ca", "cats", "▁a"),
-    "plain": plain("Ġthe", "the", "Ġca", "ts"),
-    "plain too": plain("Ġcat", "he", "æĿ±", "th"),
-}
-DUMMY = {"marked", "marked too"}
-PAIRS = [
-    ("marked", "marked too"),
-    ("marked too", "marked"),
-    ("marked", "plain"),
-    ("plain", "marked"),
-    ("plain", "plain too"),
-    ("marked", "marked"),
-    ("plain too", "plain too"),
-]
-TEXT = "the cats at 東 the"
-
-
-def cut(name: str, text: str, rng: np.random.Generator) -> Encoding:
-    """Cut a text into tokens of a vocabulary at random, its dummy prefix before it."""
-    tokenizer, dummy = VOCABULARIES[name], name in DUMMY
-    spelled = b" " * dummy + text.encode()
-    ids, ends = [], []
-    at = 0
-    while at < len(spelled):
-        lengths = [n for n in range(1, 9) if spelled[at : at + n] in tokenizer.ids_of]
-        n = int(rng.choice([n for n in lengths if at + n <= len(spelled)]))
-        ids.append(tokenizer.id_of(spelled[at : at + n]))
-        at += n
-        ends.append(at - dummy)
-    start = [0, *ends[:-1]]
-    special = np.zeros(len(ids), bool)
-    pieces = tuple(map(str, ids))
-    arrays = (np.asarray(x, np.int64) for x in (ids, start, ends))
-    return Encoding(name, text.encode(), *arrays, special, pieces, dummy_prefix=dummy)
-
-
-def next_tokens(encoding: Encoding, size: int, rng: np.random.Generator) -> NextTokenRows:
-    """Draw rows, a quarter of their tokens impossible."""
-    n = len(encoding) + 1
-    p = rng.dirichlet(np.full(size, 0.3), n) * (rng.random((n, size)) > 0.25)
-    logprobs = torch.from_numpy(p / p.sum(1, keepdims=True)).log().float()
-    observed = torch.from_numpy(np.append(encoding.ids, -1))
-    return NextTokenRows(
-        encoding.model, DenseRows(logprobs), observed, torch.zeros(n), encoding.row_bytes
-    )
-
-
-def cut_to(rows: NextTokenRows, k: int) -> NextTokenRows:
-    """Keep k tokens, one fewer in every other row."""
-    top, ids = rows.dense.probs.topk(k, dim=1)
-    top[::2, -1], ids[::2, -1] = 0, -1
-    kept = SparseRows(ids, top, 1 - top.sum(1), rows.dense.vocab_size)
-    return NextTokenRows(rows.model, kept, rows.observed, rows.observed_logprob, rows.boundary)
-
-
-def drawn(target: str, source: str, seed: int, top_k: int | None = None) -> Case:
-    rng = np.random.default_rng(seed)
-    t, s = cut(target, TEXT, rng), cut(source, TEXT, rng)
-    t_rows = next_tokens(t, VOCABULARIES[target].size, rng)
-    s_rows = next_tokens(s, VOCABULARIES[source].size, rng)
-    return Case(t, s, t_rows, cut_to(s_rows, top_k) if top_k else s_rows)
-
-
-def row(rows: NextTokenRows, r: int) -> tuple[np.ndarray, float]:
-    """Lay a row out over the vocabulary, with what was cut off."""
-    if isinstance(rows.rows, DenseRows):
-        return rows.dense.probs[r].double().numpy(), 0.0
-    p = np.zeros(rows.rows.vocab_size)
-    for token, x in zip(rows.rows.ids[r].tolist(), rows.rows.probs[r].tolist(), strict=True):
-        if token >= 0:
-            p[token] += x
-    return p, float(rows.rows.tail[r])
-
-
 # The definition -------------------------------------------------------------------------------
-
-
-def jeffrey(
-    p_s: np.ndarray, tail: float, p_t: np.ndarray, pairs: Consistency
-) -> tuple[np.ndarray, float]:
-    """Share the tokens that agree among their mates as the target has them; the rest is p_t's."""
-    mates = np.zeros((len(p_s), len(p_t)))
-    mates[pairs.candidates[pairs.edge_source], pairs.edge_target] = 1
-    agrees = np.isin(np.arange(len(p_s)), pairs.candidates)
-    ends = np.isin(np.arange(len(p_s)), pairs.others)
-    total = p_s[agrees | ends].sum() + tail
-    room = mates @ p_t
-    mapped = np.where(agrees & (room > 0), p_s, 0)
-    if total == 0:
-        return p_t, 0.0
-    arrived = (np.divide(mapped, room, where=room > 0, out=np.zeros_like(room)) @ mates) * p_t
-    kept = mapped.sum() / total
-    return arrived / total + (1 - kept) * p_t, kept
 
 
 def expected(case: Case, mapping: VocabMapping, i: int) -> tuple[np.ndarray, float, RowKind]:
     """Work out row i from the bytes at which both sides have their rows."""
     p_t = case.target_rows.dense.probs[i].double().numpy()
-    at, places = int(case.target.row_bytes[i]), case.source.row_bytes.tolist()
-    yet = case.target.dummy_prefix and not case.source.dummy_prefix and i == 0
-    at = max(at, places[0])
-    r = max(j for j, place in enumerate(places) if place <= at)
-    known = (b" " + case.source.data)[places[r] + 1 : at + 1]
+    r, known, yet = standing(case, i)
     p_s, tail = row(case.source_rows, r)
     if known and not mapping.inside:
         return p_t, 0.0, RowKind.NONE
@@ -180,7 +41,8 @@ def expected(case: Case, mapping: VocabMapping, i: int) -> tuple[np.ndarray, flo
     if mapping.identity and not known and not yet:
         others = np.where(p_s > 0, 0, p_t) if tail else np.zeros_like(p_t)
         return p_s + tail * others / max(others.sum(), 1e-30), 1 - tail, kind
-    return *jeffrey(p_s, tail, p_t, mapping.conditioned_on(known, yet)), kind
+    flow, kept = jeffrey(p_s, tail, p_t, mapping.conditioned_on(known, yet))
+    return flow.sum(0) + (1 - kept) * p_t, kept, kind
 
 
 def agrees(case: Case, mapping: VocabMapping) -> set[tuple[RowKind, bool]]:
@@ -194,15 +56,6 @@ def agrees(case: Case, mapping: VocabMapping) -> set[tuple[RowKind, bool]]:
         assert kind == what
         seen.add((RowKind(kind), i == 0))
     return seen
-
-
-RELATIONS: dict[tuple[str, str], PrefixRelation] = {}
-
-
-def relation(target: str, source: str) -> PrefixRelation:
-    return RELATIONS.setdefault(
-        (target, source), PrefixRelation(VOCABULARIES[source], VOCABULARIES[target])
-    )
 
 
 @pytest.mark.parametrize("top_k", [None, 5, 40])
@@ -280,6 +133,69 @@ def test_a_tail_goes_where_the_target_has_room(left: float) -> None:
     q = case.project(IdentityMapping())[0][0]
     spread = p_s + tail * (np.eye(len(p))[other] if left > 1e-6 else p)
     np.testing.assert_allclose(q, spread, atol=1e-4 if left else 1e-6)
+
+
+@pytest.mark.parametrize("known", [b"", b"t", b" "])
+@pytest.mark.parametrize("strategy", ["prefix", "exact", "retokenise", "same"])
+def test_one_row_at_a_time(strategy: str, known: bytes) -> None:
+    """Nothing is normalised: what was mapped, how much that is, and how much agrees."""
+    case = drawn("marked", "marked" if strategy == "same" else "plain", 5)
+    names = case.source.model, case.target.model
+    mapping = (
+        relation(names[1], names[0])
+        if strategy in ("prefix", "same")
+        else mapping_between(*(VOCABULARIES[n] for n in names), strategy)
+    )
+    if known and not mapping.inside:
+        return
+    given, native = case.source_rows.dense.probs[1], case.target_rows.dense.probs[1]
+    p_s, p_t = given.double().numpy(), native.double().numpy()
+    found = [x.double().numpy() for x in project.project_row(given, native, mapping, known)]
+    if isinstance(mapping, FixedMapping):
+        pairs = mapping.vocab_map
+        wanted = np.zeros(len(p_t))
+        np.add.at(wanted, pairs.indices, p_s[pairs.source_ids] * pairs.weights)
+        expect = wanted, wanted.sum(), p_s.sum()
+    elif mapping.identity and not known:
+        expect = p_s, p_s.sum(), p_s.sum()
+    else:
+        pairs = mapping.conditioned_on(known, False)
+        mass = p_s[pairs.candidates].sum()
+        flow = jeffrey(np.where(np.isin(range(len(p_s)), pairs.others), 0, p_s), 0, p_t, pairs)[0]
+        expect = flow.sum(0) * mass, flow.sum() * mass, mass
+    for a, b in zip(found, expect, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+@pytest.mark.parametrize("top_k", [None, 4, 30])
+def test_transport_moves_the_ten_most_probable(top_k: int | None) -> None:
+    """Where each goes is the plan's; the rest of the row is the target's."""
+    case = drawn("plain", "marked", 6, top_k)
+    mapping = Transport(VOCABULARIES["marked"], VOCABULARIES["plain"])
+    probs, kept, kinds = case.project(mapping)
+    for i, kind in enumerate(kinds):
+        r, known, _ = standing(case, i)
+        native = case.target_rows.dense.probs[i]
+        p_s, _ = row(case.source_rows, r)
+        ids = np.argsort(-p_s, kind="stable")[:10]
+        ids, mass = torch.from_numpy(ids), torch.from_numpy(p_s[ids]).float()
+        wanted, share = native.double().numpy(), 0.0
+        if not known:
+            goes = mapping.destinations(
+                torch.where(mass > 0, ids, -1)[None], mass[None], native[None]
+            )[0]
+            share = float(mass.sum())
+            wanted = wanted * (1 - share)
+            np.add.at(wanted, goes.numpy(), mass.double().numpy())
+        assert kind == (RowKind.NONE if known else RowKind.SHARED)
+        np.testing.assert_allclose(kept[i], share, atol=1e-6)
+        np.testing.assert_allclose(probs[i], wanted, atol=2e-6)
+    given, native = (torch.from_numpy(row(x, 1)[0]).float() for x in
+                     (case.source_rows, case.target_rows))  # fmt: skip
+    mapped, moved, whole_row = project.project_row(given, native, mapping)
+    assert float(moved) == pytest.approx(float(given.topk(10)[0].sum()), abs=1e-6)
+    assert float(mapped.sum()) == pytest.approx(float(moved), abs=1e-6)
+    assert float(whole_row) == pytest.approx(float(given.sum()), abs=1e-6)
 
 
 # Two vocabularies with dummy prefixes: the published pair -------------------------------------

@@ -11,7 +11,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app.components import AlignmentView, FuseView, PlotlyPanel, RunView, StreamView, scripts
+from app.components import PlotlyPanel, scripts
+from app.tabs.align.component import AlignmentView
+from app.tabs.fuse.component import FuseView
+from app.tabs.generate.component import StreamView
+from app.tabs.train.component import RunView
 
 PANELS = (AlignmentView, FuseView, PlotlyPanel, RunView, StreamView)
 APP = Path(scripts.__file__).parent.parent

@@ -11,12 +11,13 @@ from typing import Any
 import gradio as gr
 
 from .. import courses, downloads, jobs, work_training
-from ..components import PlotlyPanel, RunView, busy, done, failed
+from ..components import PlotlyPanel, busy, done, failed
 from ..job import Job, active
 from ..jobs import Jobs
 from ..session import Session
 from . import train_fields, train_view
 from .answer import sentence
+from .train.component import RunView
 
 DELETE, SURE = "Delete", "Delete for good?"
 NOTHING = "No run yet: fill in the form and press Start."

@@ -13,11 +13,12 @@ from fusion_core import fuse
 from fusion_core.records import Analysis
 
 from ... import texts, views
-from ...components import AlignmentView, busy, done, scripts
+from ...components import busy, done, scripts
 from ...session import Session
 from .. import examples
 from ..answer import told
 from ..sidebar import Settings
+from .component import AlignmentView
 
 INTRO = (
     "Equal bytes stand under one another; the target is the lowest lane. Choose one of its tokens "

@@ -8,12 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from ...components import FuseView, busy, done
+from ...components import busy, done
 from ...fusing import fuse_view
 from ...session import Session
 from .. import align
 from ..answer import told
 from ..sidebar import Settings
+from .component import FuseView
 
 INTRO = (
     "The text of the Align tab, fused as the sidebar says. Change operator, level or mapping there "

@@ -11,12 +11,12 @@ import gradio as gr
 from fusion_core import fuse
 
 from ... import work_writing, writing
-from ...components import StreamView, busy, done
+from ...components import busy, done
 from ...session import Session
 from .. import examples
 from ..answer import told
 from ..sidebar import Settings
-from .component import stopped
+from .component import StreamView, stopped
 
 INTRO = (
     "The target, every source and all of them fused continue one prompt, a token each in turn. "

@@ -13,13 +13,14 @@ import gradio as gr
 
 from fusion_core.errors import size_of
 
-from ...components import PlotlyPanel, RunView, done
+from ...components import PlotlyPanel, done
 from ...jobs import Jobs
 from ...session import Session
 from .. import train_fields
 from ..sidebar import Settings
 from ..train_fields import Fields
 from ..train_page import DELETE, NOTHING, Board, Page
+from .component import RunView
 
 INTRO = (
     "The target learns from your text and from the fused rows of all sources; its twin learns from "

@@ -10,7 +10,7 @@ from typing import Any
 from fusion_core import fuse, mapping, models, pipeline
 from fusion_core.config import FusionConfig, is_number, utf8
 from fusion_core.errors import InputError, shown
-from fusion_core.generate import Sampling, check
+from fusion_core.generation import Sampling, check
 
 from .limits import Limits
 

@@ -69,7 +69,7 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     import transformers
 
     from fusion_core.config import RunConfig
-    from fusion_core.train import MODEL, Callbacks, train, train_pairwise
+    from fusion_core.training import MODEL, Callbacks, train, train_pairwise
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()

@@ -57,14 +57,6 @@ def lane_text(page: Any, lane: int) -> str:
     )
 
 
-def test_props_are_no_events() -> None:
-    """Gradio takes a prop for an event where the script holds its name in quotes."""
-    from app.tabs.align.component import AlignmentView
-
-    view = AlignmentView(render=False)
-    assert not hasattr(view, "content") and not hasattr(view, "notice")
-
-
 def test_page_loads_with_an_analysis(visit: Callable[..., Any]) -> None:
     page = visit()
     assert page.title() == "FuseLab"

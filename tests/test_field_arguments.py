@@ -19,8 +19,8 @@ from fusion_core.cache import building
 from fusion_core.cli import main
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, TooLargeError
-from fusion_core.train import estimate
-from fusion_core.train.adapters import with_adapters
+from fusion_core.training import estimate
+from fusion_core.training.adapters import with_adapters
 
 # Configurations --------------------------------------------------------------------------------
 
@@ -245,10 +245,10 @@ def test_adapters_are_counted_not_guessed(tmp_path) -> None:
 @pytest.mark.parametrize(
     "where",
     [
-        "fusion_core.train.trainer.FusionTrainer.training_step",
+        "fusion_core.training.trainer.FusionTrainer.training_step",
         "transformers.Trainer._save_checkpoint",
-        "fusion_core.train.export._logits",
-        "fusion_core.train.arguments.TrainingArguments",
+        "fusion_core.training.export._logits",
+        "fusion_core.training.arguments.TrainingArguments",
     ],
 )
 def test_memory_that_runs_out_is_no_other_fault(tmp_path, monkeypatch, where: str) -> None:

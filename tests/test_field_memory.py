@@ -57,7 +57,7 @@ def test_the_page_and_the_command_line_say_so(
 
 
 def test_a_writer_that_runs_out_of_memory_ends_alone() -> None:
-    from fusion_core.generate import Step
+    from fusion_core.generation import Step
 
     def short() -> Any:
         yield short_of_memory()

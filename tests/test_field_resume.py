@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from training_checks import check_training, loaded, run, same, settings, weights
 
 from fusion_core.errors import InputError
-from fusion_core.train.callbacks import read_weights
+from fusion_core.training.callbacks import read_weights
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"attention_dropout": 0.1},

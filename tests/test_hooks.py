@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import deepspeed
 
-from fusion_core.train import FusionTrainer
+from fusion_core.training import FusionTrainer
 
 ROOT = Path(__file__).parent.parent
 LIBRARIES = {"transformers": transformers, "accelerate": accelerate, "peft": peft}

@@ -20,7 +20,7 @@ from fusion_core.cache import Cache, building
 from fusion_core.config import FusionConfig, Objective
 from fusion_core.errors import InputError
 from fusion_core.records import SparseRows
-from fusion_core.train import (
+from fusion_core.training import (
     Blocks,
     CachedRowsDataset,
     Collator,
@@ -156,7 +156,7 @@ def test_a_head_in_chunks_is_the_same_training(fused_cache, tmp_path, divergence
 def test_a_head_with_a_cap_after_it_is_not_cut_short(tmp_path, fused_cache, monkeypatch) -> None:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    from fusion_core.train import trainer as room
+    from fusion_core.training import trainer as room
 
     config = Gemma2Config(
         vocab_size=1400,

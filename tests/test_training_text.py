@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from fusion_core import models
 from fusion_core.cache import Cache, building, first_texts
 from fusion_core.config import FusionConfig
-from fusion_core.train import Callbacks, train_pairwise
-from fusion_core.train.data import REBUILT_TEXT, TRAINING_TEXT
+from fusion_core.training import Callbacks, train_pairwise
+from fusion_core.training.data import REBUILT_TEXT, TRAINING_TEXT
 
 TEXTS = [
     "The CAT sat on the ﬁrst mat, № 5",

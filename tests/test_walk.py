@@ -232,7 +232,7 @@ def test_a_new_strategy_asked_at_each_position_is_one_class_and_one_entry(
 @pytest.mark.parametrize("strategy", ["exact", "mined", "statistical", "retokenise", "ot"])
 def test_generation_uses_the_configured_strategy(zoo: dict[str, Any], strategy: str) -> None:
     """It once went by `prefix`, whatever was asked for."""
-    from fusion_core.generate import Ensemble
+    from fusion_core.generation import Ensemble
 
     target, source = zoo[NAMES[0]], zoo[NAMES[1]]
     prompt = "def add(a, b):\n"

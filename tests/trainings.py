@@ -10,7 +10,7 @@ from app.limits import Limits
 from app.training import plan
 from app.training.form import Form
 from app.training.store import JobStore
-from fusion_core.train import Estimate
+from fusion_core.training import Estimate
 
 WAIT = 90
 ONCE = Estimate(1000, 1000, 10, 40_960, 20, 4.0, 2.0, 1, 10, 1, 10, "measured")

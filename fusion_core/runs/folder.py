@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from fusion_core import train
+from fusion_core import training
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.io.files import write_whole
@@ -180,7 +180,7 @@ def claim(folder: Path, config: RunConfig, *, fresh: bool) -> None:
                 f"{folder} holds {other[-1]}: choose an empty folder"
                 + (", or resume the run in it." if CONFIG in other else ".")
             )
-        write_whole(folder / CONFIG, config.to_yaml(train.versions()).encode())
+        write_whole(folder / CONFIG, config.to_yaml(training.versions()).encode())
         write_status(folder, RunStatus(stage="starting"))
     except OSError as error:
         raise InputError(

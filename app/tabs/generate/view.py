@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from fusion_core.generate import Step
+from fusion_core.generation import Step
 from fusion_core.text_display import short_name, visible
 
 from ...compute.generate import Batch

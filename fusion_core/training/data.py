@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusion_core import generate, models, pipeline
+from fusion_core import generation, models, pipeline
 from fusion_core.cache import Cache, StoredDocument, building, first_texts, read_manifest
 from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
@@ -212,7 +212,7 @@ def _written(
     """Let the sources write, or read what they wrote before the run was interrupted."""
     file, group = folder / WRITTEN, Processes()
     if group.first and not file.exists():
-        texts = generate.write_documents(
+        texts = generation.write_documents(
             sources,
             config.generate_bytes,
             seed=config.seed,

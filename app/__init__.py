@@ -15,7 +15,6 @@ their rooms in the same way):
     arguments       what is posted is checked before anything is done with it
     api             the same for programs
     ui              puts the tabs together
-    __main__        serves the page
 
 Gradio is imported from `components` on; what makes plain data for the page imports neither it nor
 models. Numbers are computed in `fusion_core` only.

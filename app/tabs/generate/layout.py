@@ -68,7 +68,7 @@ def build(
         settings: target and sources.
         resolve: turns a value of the dropdown of trained models into what can be loaded; raises
             a `FusionError` where there is no such model.
-        label: turns such a value into what stands above its column.
+        label: turns such a value into the title of its column.
     """
     prompts = example_texts.prompts()
     gr.Markdown(INTRO, elem_classes="fl-intro")

@@ -23,7 +23,7 @@ class Column:
     """One writer.
 
     Attributes:
-        title: what stands above its text.
+        title: shown above its text.
         role: "fused", "target", "source" or "trained".
         source: its number among the sources, which chooses its colour; -1 for others.
     """

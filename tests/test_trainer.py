@@ -203,6 +203,47 @@ def test_weights_and_temperatures_reach_the_loss(fused_cache, tmp_path) -> None:
     assert lost[2.0] == pytest.approx(float(taught), rel=1e-5) != pytest.approx(lost[1.0])
 
 
+def test_the_loss_asks_its_registries_alone(fused_cache, tmp_path, monkeypatch) -> None:
+    """An entry decides; the trainer knows no name. The settings offer exactly what there is."""
+    blocks, model = blocks_of(fused_cache), network()
+    batch = Collator(128, 2)([blocks[0]])
+
+    def loss(**objective: Any) -> float:
+        chosen = Objective(lm_weight=0.25, **objective)
+        trainer = trainer_for(model, tmp_path / "run", blocks, objective=chosen)
+        return float(trainer.compute_loss(model, dict(batch)).detach())
+
+    plain = loss()
+    parts = {weight: loss_of(weight, model, tmp_path, blocks, batch) for weight in (0.0, 1.0)}
+    assert plain == pytest.approx(0.25 * parts[1.0] + 0.75 * parts[0.0], rel=1e-5)
+    for name in losses.DIVERGENCES:
+        other = losses.Divergence("nowhere", lambda ce, rows: 3 * ce)
+        monkeypatch.setitem(losses.DIVERGENCES, name, other)
+        expected = 0.25 * parts[1.0] + 2.25 * parts[0.0]
+        assert loss(divergence=name) == pytest.approx(expected, rel=1e-5)
+    monkeypatch.undo()
+    for name in losses.BALANCES:
+        other = losses.Balance("nowhere", lambda clm, fusion, weight: clm - weight * fusion)
+        monkeypatch.setitem(losses.BALANCES, name, other)
+        expected = parts[1.0] - 0.25 * parts[0.0]
+        assert loss(balance=name) == pytest.approx(expected, rel=1e-5)
+
+
+def loss_of(weight: float, model: Any, folder: Path, blocks: Blocks, batch: Any) -> float:
+    trainer = trainer_for(model, folder / "run", blocks, objective=Objective(lm_weight=weight))
+    return float(trainer.compute_loss(model, dict(batch)).detach())
+
+
+def test_settings_name_what_the_registries_have() -> None:
+    for key, registry in (("divergence", losses.DIVERGENCES), ("balance", losses.BALANCES)):
+        assert all(entry.reference for entry in registry.values())
+        for name in registry:
+            assert getattr(Objective(**{key: name}), key) == name
+        with pytest.raises(InputError) as refused:
+            Objective(**{key: "no such"})
+        assert all(name in str(refused.value) for name in registry)
+
+
 def test_lambda_follows_its_schedule(train_zoo) -> None:
     _, _, told = train_zoo(lm_weight=0.2, lm_weight_end=0.8, max_steps=4)
     steps = [x for x in told if "loss" in x]

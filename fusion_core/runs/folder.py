@@ -81,7 +81,7 @@ def status(folder: str | Path) -> RunStatus:
 
 
 class Tail:
-    """Reads the lines of a growing file once each.
+    """Reader of a growing file of JSON lines, each read once.
 
     Attributes:
         lines: all that have been read of the file that is there now.

@@ -97,7 +97,7 @@ def run(
 
 
 class _Worker:
-    """Keeps status and metrics while a run is trained."""
+    """Worker that keeps status and metrics while a run is trained."""
 
     def __init__(self, folder: Path, progress: Callable[[str, float], None] | None) -> None:
         self._folder, self._progress = folder, progress

@@ -1,4 +1,4 @@
-"""Low-rank adapters: put on a model, and merged into it."""
+"""Low-rank adapters (LoRA): put on a model, and merged into it."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def untie(network: Any) -> None:
     seen = set()
     for name, weight in list(network.named_parameters(remove_duplicate=False)):
         if id(weight) in seen:
-            parent, _, own = name.rpartition(".")
+            parent, _, last = name.rpartition(".")
             copy = torch.nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
-            setattr(network.get_submodule(parent), own, copy)
+            setattr(network.get_submodule(parent), last, copy)
         seen.add(id(weight))
     for module in network.modules():
         if getattr(module, "all_tied_weights_keys", None):

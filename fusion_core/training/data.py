@@ -76,7 +76,7 @@ def load_training_data(
         target: the model that is taught.
         folder: the run's.
         positions: how many positions of the target will be read at most; None for all.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         InputError: the data, the cache or the sources are of no use.

@@ -69,7 +69,7 @@ class TextDataset:
         Args:
             tokenizer: the target's.
             texts: documents that are not empty.
-            progress: told how many have been encoded.
+            progress: called with how many have been encoded.
         """
         self._ids: list[np.ndarray] = []
         for first in range(0, len(texts), DOCUMENTS_AT_ONCE):

@@ -198,16 +198,14 @@ def _rows(
     joined = _count(row_bytes, size)[at] - 1
     row = joined - (source.before[text] + text)
     offset = at - row_bytes[joined]
-    # The next source token must cover the target's boundary, from the row's own boundary on, with
-    # bytes that are the text's: only then is it known how that token begins.
-    closing = slots[1:] - 1
-    begin = np.insert(source.start, source.before[1:], closing)[joined]
-    end = np.insert(source.end, source.before[1:], closing)[joined]
+    # Only where the next source token begins at the row's own boundary, and the bytes from there on
+    # are the text's, is it known how that token begins. It ends behind the target's boundary, or
+    # its own row would be nearer.
+    begin = np.insert(source.start, source.before[1:], -1)[joined]  # no token begins nowhere
     zero = slots[:-1] + 1
     first = np.maximum(row_bytes[joined], zero[text])
     unsure = _unsure(sources, zero, size)
-    known = unsure[np.maximum(at, zero[text])] == unsure[first]
-    inside = (offset > 0) & (begin == first) & (end > at) & known
+    inside = (begin == first) & (unsure[np.maximum(at, zero[text])] == unsure[first])
     kind = np.where(
         offset == 0, int(RowKind.SHARED), np.where(inside, int(RowKind.INSIDE), int(RowKind.NONE))
     )

@@ -40,6 +40,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, place)
+    (folder / "sources" / "app" / "components" / "panel.pyi").touch()  # as gradio does
     quietly = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
     alone = ("--no-deps", "--no-index")
     run(*quietly, "wheel", *alone, "--no-build-isolation", "-w", "..", ".", cwd=folder / "sources")

@@ -1,4 +1,4 @@
-"""Notebooks import the library as anyone does who has installed it; here it is the one beside them."""
+"""Notebooks import the library as if it were installed; here it is the one beside them."""
 
 import os
 from pathlib import Path

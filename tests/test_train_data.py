@@ -16,7 +16,7 @@ from fusion_core import corpus, models, pipeline
 from fusion_core.cache import Cache, building
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
-from fusion_core.train import data
+from fusion_core.training import data
 
 # What is trained on ----------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ def test_commands_run_where_nothing_else_is(installed: Path, tmp_path: Path) -> 
     assert shown.startswith(str(installed / "fuselab_app")) and shown.endswith(" 512\n")
 
 
-NEWCOMER = '''
+NEWCOMER = """
 import fusion_core as fl
 
 text = "def add(a, b):"
@@ -105,7 +105,7 @@ assert result["steps"] == 2 and figure.data
 for record in (target, reading, reading.project("exact"), fused, fused.fused, groups is None):
     assert "\\n" not in repr(record) and len(repr(record)) < 200, record
 print(fl.__file__)
-'''
+"""
 
 
 def test_a_newcomers_lines_run_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _rates(counts: Sequence[int], seconds: Sequence[float]) -> tuple[float, ...]
 
 @on_device(_seconds)
 def texts(cache: str, asked: GenerationRequest) -> dict[str, Any]:
-    """Continue a prompt with all models, one after another: `fusion_core.generate`."""
+    """Continue a prompt with all models, one after another: `fusion_core.generation`."""
     here = ModelCache.at(cache)
     target, *sources = (here.get(name) for name in asked.names)
     return generate(

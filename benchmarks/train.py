@@ -115,13 +115,13 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
 
 def test(model: Path | str, folder: Path) -> dict[str, float]:
     """Measure a model on the test split."""
-    from fusion_core import models, pipeline
+    from fusion_core import compare, models
     from fusion_core.io import documents
 
     reader = models.load(str(model))
     texts = {d: documents.read_documents(folder / f"test-{d}.txt") for d in DOMAINS}
     return {
-        d: pipeline.bits_per_byte([reader], t)[reader.name]["bits_per_byte"]
+        d: compare.bits_per_byte([reader], t)[reader.name]["bits_per_byte"]
         for d, t in texts.items()
     }
 
@@ -163,7 +163,7 @@ def run_all(jobs: list[Job], folder: Path) -> list[dict[str, Any]]:
 
 def read_together(folder: Path) -> dict[str, dict[str, float]]:
     """Measure the models as they are, and their fused rows, on the test split."""
-    from fusion_core import models, pipeline
+    from fusion_core import compare, models, pipeline
     from fusion_core.config import FusionConfig
     from fusion_core.io import documents
     from fusion_core.reading import read_documents
@@ -172,7 +172,7 @@ def read_together(folder: Path) -> dict[str, dict[str, float]]:
     rows: dict[str, dict[str, float]] = {}
     for d in DOMAINS:
         texts = documents.read_documents(folder / f"test-{d}.txt")
-        for name, score in pipeline.bits_per_byte(zoo, texts).items():
+        for name, score in compare.bits_per_byte(zoo, texts).items():
             rows.setdefault(name, {})[d] = score["bits_per_byte"]
         for operator in ("confidence", "min_ce"):
             config = FusionConfig(operator=operator)

@@ -176,7 +176,7 @@ def run_evaluate(options: Namespace) -> Output:
     scores = (
         benchmark.toy(readers, progress=_progress())
         if texts is None
-        else pipeline.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
+        else compare.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
     )
     return {"models": {m: {"tasks": {}} | s for m, s in scores.items()}}, reports.evaluate_table
 

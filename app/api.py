@@ -100,9 +100,9 @@ class Endpoints:
         """Align the tokens of several models on one text, byte for byte.
 
         Args:
-            target: name of the model that would be taught: zoo:NAME, or a hub id; ?start=TOKEN and
-                ?end=TOKEN behind it name its tokens around documents.
-            sources: names of the models that would teach.
+            target: name of the target model: zoo:NAME, or a hub id; ?start=TOKEN and ?end=TOKEN
+                behind it name its tokens around documents.
+            sources: names of the source models.
             text: what they read.
             method: "bytes", or "dtw" for the published dynamic time warping.
 
@@ -239,7 +239,7 @@ class Endpoints:
 
         Args:
             target: name of the model that learns.
-            sources: names of the models that teach.
+            sources: names of the models that are fused.
             text: what is learnt, documents apart by blank lines; a tenth is held out.
             domains: toy domains that are learnt besides: {domains}.
             kilobytes: of text of these domains.

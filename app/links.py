@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import gradio as gr
 
-SCRIPT = (Path(__file__).parent / "links.js").read_text("utf-8")
+from .components import scripts
+
 LONGEST = 100_000
 """Characters of a query that are read; a server takes fewer."""
 
@@ -33,13 +32,12 @@ def connect(
     """
     keys, components = list(linked), list(linked.values())
     defaults = [c.value for c in components]
-    words = f"{json.dumps(keys)}, {json.dumps(defaults)}".replace("</", "<\\/")
     gr.on(
         [c.change for c in components],
         None,
         components,
         None,
-        js=f"(...values) => {{ window.fuselab?.link({words}, values); }}",
+        js=scripts.call("links.js", "link", keys, defaults),
     )
     query = gr.Textbox(visible=False, elem_id="query")
 

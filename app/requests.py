@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusion_core import mapping, models, pipeline
+from fusion_core import fuse, mapping, models, pipeline
 from fusion_core.config import FusionConfig, is_number, utf8
 from fusion_core.errors import InputError, shown
-from fusion_core.generate import Sampling, check
+from fusion_core.generation import Sampling, check
 
 from .limits import Limits
 
@@ -122,7 +122,10 @@ def analysis_request(
     text = _text("text", text)
     utf8(text, limit=limits.text_bytes)
     first, *others = model_names(limits, target, sources)
-    return AnalysisRequest(first, tuple(others), text, FusionConfig(**options))
+    config = FusionConfig(**options)
+    fuse.operator_of(config.operator, config.level)
+    mapping.strategy(config.strategy)
+    return AnalysisRequest(first, tuple(others), text, config)
 
 
 def generation_request(

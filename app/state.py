@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import hmac
 import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from cachetools import LRUCache
 
@@ -72,8 +72,9 @@ class AppState:
             lambda name: models.load(name, device=self.device, max_bytes=limits.model_bytes),
             limits.rows_bytes,
         )
-        self._secret = secrets.token_bytes(32)
         self._lock = threading.Lock()
+        # Pages ask by names that nobody can guess, past queue and session.
+        self._id = lru_cache(maxsize=4 * KEPT_ANALYSES)(lambda _: secrets.token_urlsafe(16))
         most = limits.kept_bytes
         self._kept: LRUCache[str, KeptAnalysis] = LRUCache(
             most,
@@ -82,10 +83,6 @@ class AppState:
         )
         self._comparisons: LRUCache[AnalysisRequest, Comparison] = LRUCache(KEPT_ANALYSES)
         self._doing: dict[str, threading.Event] = {}
-
-    def _id(self, request: AnalysisRequest) -> str:
-        """Name a request as nobody else can: pages ask by this name, past queue and session."""
-        return hmac.digest(self._secret, repr(request).encode(), "sha256").hex()
 
     def find(self, id_: object) -> KeptAnalysis | None:
         """Return the kept analysis of a name, if there is one."""
@@ -101,7 +98,8 @@ class AppState:
         Raises:
             FusionError: one sentence that says what was wrong.
         """
-        id_ = self._id(request)
+        with self._lock:
+            id_ = self._id(request)
         while True:
             with self._lock:
                 kept, other = self._kept.get(id_), self._doing.get(id_)
@@ -124,7 +122,10 @@ class AppState:
     def _analyzed(self, id_: str, request: AnalysisRequest) -> Iterator[str | KeptAnalysis]:
         loaded = yield from self.models.loading(request.names)
         yield "Reading the text with every model …"
-        for step in analyze.analyze(self.models.key, request):
+        # No rows outlive a call on a lent device: it compares as well, once for a text.
+        with self._lock:
+            compare = device.LENT and _any_operator(request) not in self._comparisons
+        for step in analyze.analyze(self.models.key, request, compare):
             if isinstance(step, str):
                 yield step
                 continue

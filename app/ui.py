@@ -9,6 +9,7 @@ import gradio as gr
 from . import api
 from . import links as links_
 from .arguments import Page, refuse
+from .components import scripts
 from .state import AppState
 from .tabs import sidebar
 from .tabs.align import layout as align
@@ -149,9 +150,8 @@ def launch_options() -> dict[str, Any]:
         "css": _CSS,
         "footer_links": ["settings"],
         "js": _CLOSE_SIDEBAR,
-        "head": f"<script>{links_.SCRIPT}</script>",
         "run_history": False,
         "ssr_mode": False,
         "mcp_server": True,
-        "app_kwargs": {"exception_handlers": {TypeError: refuse}},
+        "app_kwargs": {"exception_handlers": {TypeError: refuse}, "routes": scripts.routes()},
     }

@@ -26,8 +26,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fusion_core import corpus, fuse, generate, models, pipeline
-from fusion_core.generate import Ensemble, Sampling, stream
+from fusion_core import corpus, fuse, generation, models, pipeline
+from fusion_core.generation import Ensemble, Sampling, stream
 from fusion_core.models import LoadedModel
 from fusion_core.records import Encoding
 
@@ -165,7 +165,7 @@ def speed(readers: list[LoadedModel], prompt: str) -> tuple[list[float], float]:
 def read(readers: list[LoadedModel], operator: str, texts: list[str]) -> float:
     """Score texts as the ensemble would write them: bits per byte."""
     ensemble = Ensemble(readers[0], readers[1:], operator=operator)
-    scores = [generate.score(ensemble, text) for text in texts]
+    scores = [generation.score(ensemble, text) for text in texts]
     return sum(n for n, _ in scores) / sum(b for _, b in scores) / math.log(2)
 
 

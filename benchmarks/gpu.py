@@ -9,7 +9,7 @@ writing anything:
 
 *Rows.* `models.read_rows_batch` with the top 10 of each row against the network alone in inference
 mode on the same ids, at once and in the batches that `read_rows_batch` makes. *Fusion.* The top 10
-of three sources' random rows (those of fusion.py) on one text, from `NextTokenRows` and `Alignment`
+of three sources' random rows (those of cases.py) on one text, from `NextTokenRows` and `Alignment`
 to `FusedRows`, on the device and on the CPU. Vocabularies are grown by random merges.
 """
 
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fusion import CONFIG, OPERATORS, Case, Part, fused, random_rows
+from cases import CONFIG, OPERATORS, Case, Part, fused, random_rows
 from rows import TARGET, TOP_K, ratio, timed
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as backends

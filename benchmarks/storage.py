@@ -3,7 +3,7 @@
     FUSELAB_TESTDATA=… python benchmarks/storage.py
 
 writes benchmarks/results/storage.md: fused rows of the zoo, and of real vocabularies with random
-rows (those of fusion.py) where FUSELAB_TESTDATA is set, as `fusion_core.cache` writes them, whole
+rows (those of cases.py) where FUSELAB_TESTDATA is set, as `fusion_core.cache` writes them, whole
 folders counted, and as Arrow lists, the published layout; and how fast they are read, beside the
 rows that a training step takes.
 """
@@ -11,7 +11,6 @@ rows that a training step takes.
 from __future__ import annotations
 
 import copy
-import math
 import os
 import sys
 import tempfile
@@ -22,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from fusion import CONFIG, ROOT, Case, Part, fused, large_case
+from cases import CONFIG, ROOT, Case, Part, fused, large_case
 from rows import load, medians
 
 from fusion_core import cache, corpus, models, zoo
-from fusion_core.models import LoadedModel
 from fusion_core.mapping import mapping_between
+from fusion_core.models import LoadedModel
 from fusion_core.reading import read_documents
 from fusion_core.records import FusedRows, SparseRows
 
@@ -71,11 +70,9 @@ def zoo_documents(readers: Sequence[LoadedModel]) -> list[cache.StoredDocument]:
     maps = [mapping_between(s, target, CONFIG.strategy) for s in sources]
     out = []
     for reading in read_documents(readers, texts, CONFIG):
-        bits = [nats / math.log(2) / read.scored_bytes for nats in read.nats()]
-        for r in read.readings():
-            part = Part(r.encodings, r.rows, [r.align(j) for j in range(1, len(readers))])
-            case = Case("", [m.tokenizer for m in readers], "", [part], bits)
-            out.append(document(fused(case, maps)[0], part))
+        bits = list(reading.bits_per_byte.values())
+        case = Case("", list(reading.tokenizers), "", Part.all_of(reading), bits)
+        out += [document(r, p) for r, p in zip(fused(case, maps), case.parts, strict=True)]
     return out
 
 

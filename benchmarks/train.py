@@ -18,43 +18,32 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from train_jobs import (
+    DATA_BYTES,
+    DOMAINS,
+    EPOCHS,
+    EVALUATIONS,
+    FUSION,
+    MORE_BYTES,
+    MORE_EPOCHS,
+    MORE_RATE,
+    SEEDS,
+    SOURCES,
+    TEST_BYTES,
+    TUNED,
+    WORKERS,
+    Job,
+    tuned_jobs,
+    tuning_jobs,
+)
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results" / "train.md"
-SOURCES = ["zoo:neox-reason", "zoo:gpt2-story", "zoo:mpt-code"]
-DOMAINS = ("reasoning", "commonsense", "code")
-SEEDS = range(3)
-DATA_BYTES, EPOCHS = 60_000, 20
-MORE_BYTES, MORE_EPOCHS = 600_000, 2
-"""What the sources write, and how often it is read with the data: about as many tokens in all."""
-TEST_BYTES = 20_000
-EVALUATIONS = 10
-WORKERS = 2
-FUSION = {"lm_weight": 0.1, "top_k": 20}
-TUNED = {"clm": (2e-4, 4e-4, 1e-3), "fusion": (3e-4, 5e-4, 1e-3)}
-MORE_RATE = 1e-3
-"""Learning rate where most of the text is new, for fusion and for the text alone."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: a name, its seed, and what of a run's settings is not as for all."""
-
-    name: str
-    seed: int
-    settings: dict[str, Any] = field(default_factory=dict)
-    data: str | None = "small"
-    cache_of: str = ""
-
-    @property
-    def folder(self) -> str:
-        """Name of its folder."""
-        return f"{self.name}-{self.seed}".replace(" ", "_").replace("/", "_")
 
 
 def write_corpora(folder: Path, seeds: range) -> None:
@@ -80,7 +69,7 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     import transformers
 
     from fusion_core.config import RunConfig
-    from fusion_core.train import MODEL, Callbacks, train, train_pairwise
+    from fusion_core.training import MODEL, Callbacks, train, train_pairwise
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
@@ -174,12 +163,10 @@ def run_all(jobs: list[Job], folder: Path) -> list[dict[str, Any]]:
 
 def read_together(folder: Path) -> dict[str, dict[str, float]]:
     """Measure the models as they are, and their fused rows, on the test split."""
-    from fusion_core.gather import Gathering
-
     from fusion_core import models, pipeline
     from fusion_core.config import FusionConfig
     from fusion_core.io import documents
-    from fusion_core.reading import joint_texts
+    from fusion_core.reading import read_documents
 
     zoo = [models.load(name) for name in ("zoo:llama", *SOURCES)]
     rows: dict[str, dict[str, float]] = {}
@@ -189,51 +176,12 @@ def read_together(folder: Path) -> dict[str, dict[str, float]]:
             rows.setdefault(name, {})[d] = score["bits_per_byte"]
         for operator in ("confidence", "min_ce"):
             config = FusionConfig(operator=operator)
-            maps = pipeline.mappings(zoo[0], zoo[1:], config, texts)
-            bits = n_bytes = 0.0
-            for text in joint_texts(zoo, texts, config):
-                gathered = Gathering(text, maps, config)
-                gathered.gather()
-                bits += gathered.fused_bits_per_byte * text.scored_bytes
-                n_bytes += text.scored_bytes
+            readings = read_documents(zoo, texts, config)
+            fused = [pipeline.fuse_text(r.project(config.strategy), config) for r in readings]
+            n_bytes = sum(f.projection.reading.scored_bytes for f in fused)
+            bits = sum(f.nats for f in fused) / math.log(2)
             rows.setdefault(operator, {})[d] = bits / n_bytes
     return rows
-
-
-def tuning_jobs() -> list[Job]:
-    """List what is needed to choose learning rates, and what does not need them; longest first."""
-    return [
-        *(Job("written", s, _written(FUSION), "small") for s in SEEDS),
-        *(Job("pairs, sce", s, FUSION | {"learning_rate": 5e-4, "pairwise": "sce"}) for s in SEEDS),
-        *(Job("fresh fusion", s, _once(FUSION), "fresh") for s in SEEDS),
-        *(Job("fresh clm", s, _once({"mode": "clm"}), "fresh") for s in SEEDS),
-        *(Job(f"clm {r:g}", 0, {"mode": "clm", "learning_rate": r}) for r in TUNED["clm"]),
-        *(Job(f"fusion {r:g}", 0, FUSION | {"learning_rate": r}) for r in TUNED["fusion"]),
-    ]
-
-
-def _written(more: dict[str, Any]) -> dict[str, Any]:
-    return more | {
-        "generate_bytes": MORE_BYTES,
-        "learning_rate": MORE_RATE,
-        "epochs": MORE_EPOCHS,
-    }
-
-
-def _once(more: dict[str, Any]) -> dict[str, Any]:
-    return more | {"learning_rate": MORE_RATE, "epochs": 1}
-
-
-def tuned_jobs(clm: float, fusion: float) -> list[Job]:
-    """List the rest, with the learning rates that were chosen."""
-    kd = FUSION | {"mode": "kd", "learning_rate": fusion}
-    text_alone = {"mode": "clm", "learning_rate": MORE_RATE, "epochs": MORE_EPOCHS, "sources": []}
-    return [
-        *(Job("kd", s, kd) for s in SEEDS),
-        *(Job("written clm", s, text_alone, None, f"written-{s}") for s in SEEDS),
-        *(Job("clm", s, {"mode": "clm", "learning_rate": clm}) for s in SEEDS[1:]),
-        *(Job("fusion", s, FUSION | {"learning_rate": fusion}) for s in SEEDS[1:]),
-    ]
 
 
 def best_rate(done: list[dict[str, Any]], name: str) -> float:

@@ -47,8 +47,8 @@ from fusion_core import zoo
 from fusion_core.cache import Cache, CacheWriter, Manifest, StoredDocument, plan
 from fusion_core.config import Lora, RunConfig
 from fusion_core.records import SparseRows
-from fusion_core.train import Blocks, CachedRowsDataset, Collator, FusionTrainer
-from fusion_core.train.adapters import with_adapters
+from fusion_core.training import Blocks, CachedRowsDataset, Collator, FusionTrainer
+from fusion_core.training.adapters import with_adapters
 
 RESULTS = ROOT / "benchmarks" / "results"
 K, DOCUMENT = 10, 200

@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fusion_core import corpus, mapping, models, pipeline, zoo
+from fusion_core import compare, corpus, mapping, models, pipeline, zoo
 from fusion_core.config import FusionConfig
 from fusion_core.io import documents
 from fusion_core.models import LoadedModel

@@ -25,11 +25,13 @@ The rooms, in the order in which they may import one another (a test reads the i
 
     reading                                text x models -> TextReading: runs the networks
     pipeline < compare                     read, project, fuse, in this order
-    cache.building, generate, benchmark    many texts; texts that are written; toy tasks
-    train < runs                           a run's settings -> a trained model, in its own process
+    cache.building, generation, benchmark  many texts; texts that are written; toy tasks
+    training < runs                        a run's settings -> a trained model, in its own process
     reports < plots                        records -> JSON objects and tables; Plotly figures
     commands < cli, __main__               the command line
     zoo.build, zoo.__main__                how the embedded models were made
+
+`import fusion_core as fl` offers what `__all__` lists, flat: `fl.load`, `fl.read`, `fl.train` …
 
 Stages take records and give records. They do not import one another, with these exceptions:
 `mapping`, `models`, `characters` and `project` hold a `tokens.TextTokenizer`; `mapping` counts the
@@ -38,4 +40,61 @@ asks a `mapping.VocabMapping`; what they write goes through `io`. Nothing here i
 `app`; `plots` alone imports plotly, when it draws.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import plots
+    from .compare import compare_mappings, compare_operators
+    from .config import FusionConfig, RunConfig, Sampling
+    from .generation import generate
+    from .models.load import load
+    from .pipeline import analyze, bits_per_byte, next_characters
+    from .reading import read, read_documents
+    from .runs import train
+
+__all__ = [
+    "FusionConfig",
+    "RunConfig",
+    "Sampling",
+    "analyze",
+    "bits_per_byte",
+    "compare_mappings",
+    "compare_operators",
+    "generate",
+    "load",
+    "next_characters",
+    "plots",
+    "read",
+    "read_documents",
+    "train",
+]
+
+_ROOMS = {
+    "compare": ("compare_mappings", "compare_operators"),
+    "config": ("FusionConfig", "RunConfig", "Sampling"),
+    "generation": ("generate",),
+    "models": ("load",),
+    "pipeline": ("analyze", "bits_per_byte", "next_characters"),
+    "reading": ("read", "read_documents"),
+    "runs": ("train",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for (PEP 562): torch alone takes a second."""
+    if name == "plots":
+        return import_module(".plots", __name__)
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_ROOM_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    """Name what the package offers, for completion."""
+    return [*globals(), *__all__]

@@ -1,4 +1,4 @@
-"""Fine-tuned copies of one base model, merged into one model in the space of their weights.
+"""Weight merging: fine-tuned copies of one base model become one model.
 
 FuseChat (arXiv 2408.07990) teaches copies of one model by one source each and merges the copies.
 Three ways of merging are here. With the base θ, the copies θ_j and their task vectors

@@ -12,7 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from . import benchmark, compare, fuse, generate, mapping, models, pipeline, reports, runs, train
+from . import (
+    benchmark,
+    compare,
+    fuse,
+    generation,
+    mapping,
+    models,
+    pipeline,
+    reports,
+    runs,
+    training,
+)
 from .cache import building
 from .config import MAX_TEXT_BYTES, FusionConfig, RunConfig, Sampling, read_flags, utf8
 from .errors import InputError
@@ -95,10 +106,10 @@ def run_fuse(options: Namespace) -> Output:
 def run_generate(options: Namespace) -> Output:
     """Continue a prompt, alone and together."""
     sampling = read_flags(options, Sampling)
-    generate.check(options.operator)
+    generation.check(options.operator)
     utf8(options.prompt, limit=MAX_TEXT_BYTES)
     target, *sources = _load(options, [options.target, *options.source])
-    texts = generate.generate(
+    texts = generation.generate(
         target,
         sources,
         options.prompt,
@@ -148,7 +159,7 @@ def run_train(options: Namespace) -> Output:
     config = RunConfig.read(options.config).replace(**given)
     folder = options.out or os.path.join("runs", Path(options.config).stem)
     if options.estimate:
-        return asdict(train.estimate(config, Path(folder).parent)), reports.pairs_table
+        return asdict(training.estimate(config, Path(folder).parent)), reports.pairs_table
     result = runs.run(config, folder, resume=options.resume, progress=_progress())
     return result | {"out": str(folder)}, reports.pairs_table
 

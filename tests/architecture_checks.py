@@ -20,7 +20,7 @@ from training_checks import check_training
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from fusion_core import generate, models
+from fusion_core import generation, models
 from fusion_core.errors import ModelFormatError
 from fusion_core.models import LoadedModel
 
@@ -126,7 +126,7 @@ def rows_in_a_batch(model: LoadedModel, plain: Any) -> float:
 
 def rows_from_the_cache(model: LoadedModel, plain: Any) -> float:
     """Compare rows that are read token by token, some of them twice, with the library's."""
-    reader = generate.Reader(model)
+    reader = generation.Reader(model)
     own = model.tokenizer.encode(TEXTS[0]).ids.tolist()
     order = [3, 4, 5, 6, 4, 8, len(own), len(own) - 2]
     rows = torch.stack([reader.row(own[:n]) for n in order])

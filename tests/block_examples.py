@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fusion_core.records import SparseRows
-from fusion_core.train import (
+from fusion_core.training import (
     Blocks,
     Example,
 )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from fusion_core import corpus, models
 from fusion_core.cache import building
 from fusion_core.config import FusionConfig, RunConfig
-from fusion_core.train import (
+from fusion_core.training import (
     Callbacks,
     train,
     train_pairwise,

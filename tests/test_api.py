@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fusion_core import generate, models, pipeline, reports
+from fusion_core import generation, models, pipeline, reports
 from fusion_core.config import FusionConfig
 
 TEXT = "def add(a, b):\n    return a"
@@ -59,8 +59,8 @@ def test_generate_is_what_the_library_writes(client: Any) -> None:
     asked = {"target": "zoo:llama", "sources": SOURCES, "prompt": "def add(a, b):\n", "seed": 3}
     answer = client.predict(**asked, max_new_tokens=8, api_name="/generate")
     target, *sources = [models.load(n) for n in ("zoo:llama", *SOURCES)]
-    sampling = generate.Sampling(max_new_tokens=8, seed=3)
-    assert answer == generate.generate(target, sources, asked["prompt"], sampling=sampling)
+    sampling = generation.Sampling(max_new_tokens=8, seed=3)
+    assert answer == generation.generate(target, sources, asked["prompt"], sampling=sampling)
 
 
 def test_generate_has_the_limits_of_the_page(client: Any) -> None:

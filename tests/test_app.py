@@ -57,14 +57,6 @@ def lane_text(page: Any, lane: int) -> str:
     )
 
 
-def test_props_are_no_events() -> None:
-    """Gradio takes a prop for an event where the script holds its name in quotes."""
-    from app.components import AlignmentView
-
-    view = AlignmentView(render=False)
-    assert not hasattr(view, "content") and not hasattr(view, "notice")
-
-
 def test_page_loads_with_an_analysis(visit: Callable[..., Any]) -> None:
     page = visit()
     assert page.title() == "FuseLab"
@@ -149,7 +141,7 @@ def test_hostile_text_is_text(visit: Callable[..., Any]) -> None:
     shown = axis(page)
     assert "<imgsrc=xonerror=alert(1)>" in shown and "${alert(1)}" in shown and "</s>" in shown
     assert "\u202e" not in shown and "\u2066" not in shown
-    page.locator(".fl-twin summary").click()
+    page.locator(".fl-table-view summary").click()
     page.locator(".fl-target .fl-token[data-link='3']").click()
     cards_for(page, 3)
     page.locator(".fl-target .fl-token[data-link='5']").hover()

@@ -180,8 +180,8 @@ def test_pictures_and_tables_are_saved(visit: Callable[..., Any]) -> None:
     assert not [n for n in drawn.iter() if n.tag.endswith(("script", "foreignObject", "img"))]
     with Image.open(saved(page, tools.get_by_role("button", name="PNG"))) as picture:
         assert picture.width > 1000 and len(picture.convert("RGB").getcolors(1 << 24)) > 20
-    page.locator(".fl-twin summary").click()
-    table = saved(page, page.locator(".fl-twin .fl-save").get_by_role("button", name="CSV"))
+    page.locator(".fl-table-view summary").click()
+    table = saved(page, page.locator(".fl-table-view .fl-save").get_by_role("button", name="CSV"))
     rows = list(csv.reader(io.StringIO(table.read_text("utf-8-sig"))))
     assert rows[0][1] == "target token" and len(rows) > 10
     assert not [c for row in rows for c in row if c.startswith(("=", "+", "@"))]

@@ -165,7 +165,7 @@ def test_hostile_prompt_is_text(writer: Callable[..., Any]) -> None:
     shown = page.locator(".fl-prompt").inner_text()
     assert "</s>" in shown
     assert "\u202e" not in shown and "\u2066" not in shown
-    page.locator("#generate-view .fl-twin summary").click()
+    page.locator("#generate-view .fl-table-view summary").click()
     assert page.locator("#generate-view img, #generate-view script").count() == 0
     assert page.evaluate("window.broken") is None
 
@@ -218,9 +218,9 @@ def test_pictures_and_tables_can_be_saved(writer: Callable[..., Any], tmp_path: 
     rows = saved["CSV"].read_text("utf-8-sig").splitlines()
     assert rows[0].startswith('"column","step","token","id","probability"')
     assert len(rows) == 1 + page.locator(".fl-word").count()
-    page.locator("#generate-view .fl-twin summary").click()
-    page.locator("#generate-view .fl-twin tbody tr").nth(len(rows) - 2).wait_for()
-    assert page.locator("#generate-view .fl-twin tbody tr").count() == len(rows) - 1
+    page.locator("#generate-view .fl-table-view summary").click()
+    page.locator("#generate-view .fl-table-view tbody tr").nth(len(rows) - 2).wait_for()
+    assert page.locator("#generate-view .fl-table-view tbody tr").count() == len(rows) - 1
 
 
 @pytest.mark.parametrize(("width", "theme"), [(390, "light"), (1440, "dark")])

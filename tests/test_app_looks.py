@@ -97,7 +97,7 @@ def test_align_and_fuse_by_keys_alone(visit: Callable[..., Any]) -> None:
             break
     assert {"fl-token", "fl-traced", "fl-filter"} <= reached
     page.keyboard.press("Enter")
-    page.wait_for_selector(".fl-twin table")
+    page.wait_for_selector(".fl-table-view table")
     page.get_by_role("tab", name="Align").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

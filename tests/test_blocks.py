@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fusion_core import models
 from fusion_core.losses import IGNORED
-from fusion_core.train import (
+from fusion_core.training import (
     Blocks,
     Collator,
     pack,

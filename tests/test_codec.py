@@ -100,6 +100,50 @@ def test_the_worst_rounding_for_the_first_token() -> None:
         assert divergence(rows, through(rows)).max() < 1e-4
 
 
+def kinds_of_rows() -> dict[str, SparseRows]:
+    rng = np.random.default_rng(5)
+    flat = np.concatenate([np.ones((80, 64)), 64 * rng.random((80, 1))], 1)
+    steps = 10 ** (-rng.uniform(0.05, 1.5, (80, 1)) * np.arange(13))
+    return {
+        "flat": rows_of(flat * rng.uniform(0.97, 1.03, flat.shape)),
+        "mixed": random_rows(80, 32),
+        "steep": rows_of(np.concatenate([steps, rng.random((80, 1))], 1)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["flat", "mixed", "steep"])
+def test_what_rounding_leaves_over_is_evened_out(kind: str) -> None:
+    """By brute force: one code after the other, of the two nearest the one that evens out best.
+
+    Nearest on the scale of the codes, on which code c means sqrt(j·p) = (c - 1/2)/255.
+    """
+    rows = kinds_of_rows()[kind]
+    codes = encode(rows, torch.zeros(len(rows), dtype=torch.int64))["probs"]
+    for masses, found in zip(rows.probs.double().tolist(), codes.tolist(), strict=True):
+        left = 0.0
+        for j, (p, code) in enumerate(zip(masses, found, strict=True), 1):
+            if j == 1 or p == 0:
+                continue
+            nearest = sorted(range(257), key=lambda c: abs((c - 0.5) / 255 - math.sqrt(j * p)))[:2]
+            wanted = math.sqrt(max(0.0, j * (p + left)))
+            off = {c: abs((c - 0.5) / 255 - wanted) for c in nearest}
+            best = [c for c in nearest if off[c] < min(off.values()) + 1e-9]
+            assert code in [min(max(c, 1), 255) for c in best]
+            left += p - ((code - 0.5) / 255) ** 2 / j
+
+
+@pytest.mark.parametrize("k", [8, 32, 64])
+def test_the_sum_of_a_flat_row_is_off_by_one_step_at_most(k: int) -> None:
+    """Codes that are rounded each for itself would be off by k half steps."""
+    for share in np.linspace(0.5, 1, 41):
+        rows = rows_of(np.array([[*[share / k] * k, 1 - share]]))
+        back = through(rows)
+        lost = (rows.probs - back.probs)[0, 1:].double().cumsum(0).abs()
+        j = np.arange(2, k + 1)
+        step = 2 * np.sqrt(share / k / j) / 255 + (1 / 255) ** 2 / j
+        assert (lost.numpy() <= step).all()
+
+
 def test_rows_that_hold_less() -> None:
     nothing = SparseRows(torch.full((2, 3), -1), torch.zeros(2, 3), torch.ones(2), 9)
     back = through(nothing)

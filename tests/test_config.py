@@ -243,7 +243,8 @@ def test_flags_are_read_by_their_types() -> None:
     assert read_flags(parser.parse_args(given), FusionConfig) == expected
     assert "the fusion operator: a (default: min_ce)" in " ".join(parser.format_help().split())
     parser = argparse.ArgumentParser()
-    add_flags(parser, Sampling, "stop", "temperature")
+    add_flags(parser, Sampling, "stop", "temperature", "seed")
+    assert "the seed of draws (default: 0)" in " ".join(parser.format_help().split())
     for _ in range(2):  # a default that is changed would be seen in the second reading
         options = parser.parse_args(["--stop", "a", "--stop", "b", "--temperature", "1"])
         assert read_flags(options, Sampling) == Sampling(stop=("a", "b"), temperature=1.0)
@@ -296,6 +297,8 @@ def test_settings_in_settings_are_named_by_their_place() -> None:
         RunConfig.model_validate(NEEDED[RunConfig] | {"lora": {"r": 0}})
     with pytest.raises(InputError, match=r"Objective must be a mapping of balance, .*, not 5"):
         RunConfig.model_validate(NEEDED[RunConfig] | {"objective": 5})
+    with pytest.raises(InputError, match="no setting called '1'"):
+        FusionConfig.model_validate({1: 2})
     with pytest.raises(InputError, match="The setting target is missing: choose the model"):
         RunConfig.model_validate({"data": "docs.txt"})
 

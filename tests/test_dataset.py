@@ -16,7 +16,7 @@ from conftest import tiny_model
 from fusion_core.cache import Cache, building
 from fusion_core.config import FusionConfig
 from fusion_core.models import LoadedModel
-from fusion_core.train import (
+from fusion_core.training import (
     Blocks,
     CachedRowsDataset,
     Example,

@@ -10,15 +10,17 @@ import pytest
 import tiny
 import torch
 import transformers
+from safetensors.torch import load_file
 from training_checks import check_training, run, settings
 from transformers import AutoModelForCausalLM
 
-from fusion_core import runs
+from fusion_core import models, pipeline, runs
+from fusion_core.cache import building
 from fusion_core.cli import main
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, TooLargeError
-from fusion_core.train import estimate
-from fusion_core.train.adapters import with_adapters
+from fusion_core.training import estimate
+from fusion_core.training.adapters import with_adapters
 
 # Configurations --------------------------------------------------------------------------------
 
@@ -187,6 +189,47 @@ def test_arguments_that_serve_are_taken(arguments: dict[str, Any], tmp_path) -> 
     check_training(tiny.saved(tmp_path / "model", "llama"), tmp_path, arguments=arguments)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba"])
+def test_weights_that_are_no_numbers_are_not_kept_however_rarely_steps_are_logged(
+    kind: str, tmp_path
+) -> None:
+    folder = tiny.saved(tmp_path / "model", kind)
+    more = {"learning_rate": 1e30, "max_grad_norm": 1e30, "max_steps": 6, "checkpoint_steps": 1}
+    more |= {"checkpoint_seconds": 0, "scheduler": "constant", "arguments": {"logging_steps": 50}}
+    with pytest.raises(InputError, match=r"is no number at step \d.*lower learning_rate"):
+        run(settings(folder, tmp_path, **more), tmp_path / "run")
+    for kept in (tmp_path / "run" / "checkpoints").glob("*/model.safetensors"):
+        assert all(weight.isfinite().all() for weight in load_file(kept).values())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])
+def test_an_estimate_times_twice_but_loads_every_model_once(
+    kind: str, tmp_path, monkeypatch
+) -> None:
+    """The page asked for two whole estimates, to take the quicker times of both."""
+    folder = tiny.saved(tmp_path / "model", kind)
+    more = {"mode": "fusion", "sources": ["zoo:gpt2-story", "zoo:mpt-code"]}
+    config = settings(folder, tmp_path, **more)
+    calls: list[str] = []
+    for module, name in ((models, "load"), (building, "build_cache"), (pipeline, "mappings")):
+        counted(monkeypatch, module, name, calls)
+    found = estimate(config, tmp_path)
+    assert found.how == "measured" and found.preparing_seconds > 0 < found.training_seconds
+    assert calls == ["load"] * 3 + ["mappings"]
+    trials: list[int] = []
+    quickest = estimate.__globals__["_quickest"]  # the module has the function's name
+    noted = lambda call, n: trials.append(n) or quickest(call, n)  # noqa: E731
+    monkeypatch.setitem(estimate.__globals__, "_quickest", noted)
+    estimate(config, tmp_path)
+    assert len(trials) == 2 and min(trials) > 1  # rows and steps
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls: list[str]) -> None:
+    """Note every call of a function."""
+    function = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *a, **k: calls.append(name) or function(*a, **k))
+
+
 def test_adapters_are_counted_not_guessed(tmp_path) -> None:
     for kind, modules in (("llama", ["q_proj"]), ("gpt2", "all-linear"), ("mixtral", ["v_proj"])):
         folder = tiny.saved(tmp_path / kind, kind)
@@ -202,10 +245,10 @@ def test_adapters_are_counted_not_guessed(tmp_path) -> None:
 @pytest.mark.parametrize(
     "where",
     [
-        "fusion_core.train.trainer.FusionTrainer.training_step",
+        "fusion_core.training.trainer.FusionTrainer.training_step",
         "transformers.Trainer._save_checkpoint",
-        "fusion_core.train.export._logits",
-        "fusion_core.train.arguments.TrainingArguments",
+        "fusion_core.training.export._logits",
+        "fusion_core.training.arguments.TrainingArguments",
     ],
 )
 def test_memory_that_runs_out_is_no_other_fault(tmp_path, monkeypatch, where: str) -> None:

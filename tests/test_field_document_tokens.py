@@ -18,11 +18,11 @@ from transformers import (
     GenerationConfig,
 )
 
-from fusion_core import generate, mapping, models, pipeline
+from fusion_core import generation, mapping, models, pipeline
 from fusion_core.cli import main
 from fusion_core.config import FusionConfig
 from fusion_core.errors import FusionError, InputError
-from fusion_core.generate import Ensemble, Sampling
+from fusion_core.generation import Ensemble, Sampling
 from fusion_core.models import LoadedModel, document_tokens
 from fusion_core.reading import read
 
@@ -213,7 +213,7 @@ def test_text_ends_where_the_library_ends_it(tmp_path: Path, kind: str) -> None:
                 ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24
             )[0, ids.shape[1] :].tolist()
             sampling = Sampling(max_new_tokens=24, temperature=0)
-            steps = list(generate.stream(Ensemble(model), prompt, sampling))
+            steps = list(generation.stream(Ensemble(model), prompt, sampling))
             silent = {i for i in theirs if not model.tokenizer.bytes_of[i]} - {0, 300, 301}
             if not silent:  # control tokens that end nothing are written by the library alone
                 assert [s.token for s in steps] == theirs
@@ -234,7 +234,7 @@ def likely(model: LoadedModel, *tokens: int) -> None:
 def test_documents_that_sources_write_end_there_too(tmp_path: Path) -> None:
     model = with_ends(tmp_path / "m", "llama", [0, 300])
     likely(model, 300)
-    texts = generate.write_documents([model], 300, seed=1)
+    texts = generation.write_documents([model], 300, seed=1)
     assert texts and not any("<|eot|>" in t for t in texts)
     assert max(len(t) for t in texts) < 300, "none runs on behind its end"
 
@@ -246,10 +246,10 @@ def test_documents_are_drawn_from_the_rows_alone(
     # published generation_config.json files ask for such, which would bias what is drawn
     model = with_ends(tmp_path / "m", "llama", [0, 300])
     likely(model, 300)
-    monkeypatch.setattr("fusion_core.generate.documents.AT_ONCE", 8)
-    plain = generate.write_documents([model], 300, seed=1)
+    monkeypatch.setattr("fusion_core.generation.documents.AT_ONCE", 8)
+    plain = generation.write_documents([model], 300, seed=1)
     model.network.generation_config.update(do_sample=True, **penalty)
-    assert generate.write_documents([model], 300, seed=1) == plain
+    assert generation.write_documents([model], 300, seed=1) == plain
     assert all(getattr(model.network.generation_config, k) == v for k, v in penalty.items())
 
 

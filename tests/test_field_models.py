@@ -15,11 +15,11 @@ import pytest
 import torch
 from tiny import TEXT, large_vocabulary, saved
 
-from fusion_core import fuse, generate, mapping, models, numerics, pipeline
+from fusion_core import fuse, generation, mapping, models, numerics, pipeline
 from fusion_core.align import by_bytes
 from fusion_core.config import Truncation
 from fusion_core.errors import ModelFormatError
-from fusion_core.generate import Ensemble
+from fusion_core.generation import Ensemble
 from fusion_core.project import project_rows
 from fusion_core.reading import read
 from fusion_core.records import DenseRows, NextTokenRows, RowKind
@@ -64,7 +64,7 @@ def test_a_context_is_what_the_network_can_read(
 @pytest.mark.parametrize("kind", ["mistral", "gemma3_text", "gpt_oss", "phi3"])
 def test_a_sliding_window_that_has_moved_on_is_read_anew(tmp_path: Path, kind: str) -> None:
     model = models.load(saved(tmp_path / kind, kind, sliding_window=32))
-    reader = generate.Reader(model)
+    reader = generation.Reader(model)
     own = model.tokenizer.encode(TEXT * 3).ids.tolist()[:50]
     reader.row(own)
     changed = [*own[:-1], 7]
@@ -79,7 +79,7 @@ def test_states_that_cannot_be_cut_back_are_not(tmp_path: Path, kind: str) -> No
     model = models.load(saved(tmp_path / kind, kind))
     support = models.cache_support(model.network, model.tokenizer)
     assert not support.crops and support.step in (0, 1, 1 << 30)
-    reader = generate.Reader(model)
+    reader = generation.Reader(model)
     for own in ([5, 6, 7, 8, 9, 10], [5, 6, 7, 8, 9, 11], [5, 6, 7], [5, 6, 7, 12]):
         ids = torch.tensor([[model.tokenizer.start_id, *own]])
         with torch.no_grad():
@@ -97,7 +97,7 @@ def test_what_really_happened_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ModelFormatError, match=r"failed to read \d+ tokens \(IndexError: index"):
         models.read_rows(model, model.tokenizer.encode("the cat"))
     with pytest.raises(ModelFormatError, match="IndexError"):
-        next(generate.stream(Ensemble(model), "the cat"))
+        next(generation.stream(Ensemble(model), "the cat"))
 
 
 # Memory ---------------------------------------------------------------------------------------
@@ -131,8 +131,8 @@ def test_a_long_prompt_makes_no_logits_but_the_last(tmp_path: Path) -> None:
     models.cache_support(model.network, model.tokenizer)  # reads some tokens of its own
     shapes: list[int] = []
     model.network.lm_head.register_forward_hook(lambda m, i, out: shapes.append(out.shape[1]))
-    next(generate.stream(Ensemble(model), "the cat sat " * 30))
-    assert max(shapes) <= 2 * generate.BACK
+    next(generation.stream(Ensemble(model), "the cat sat " * 30))
+    assert max(shapes) <= 2 * generation.BACK
 
 
 SHORT = """

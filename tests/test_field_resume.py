@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from training_checks import check_training, loaded, run, same, settings, weights
 
 from fusion_core.errors import InputError
-from fusion_core.train.callbacks import read_weights
+from fusion_core.training.callbacks import read_weights
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"attention_dropout": 0.1},
@@ -36,6 +36,22 @@ def test_a_resumed_training_is_the_straight_one(kind: str, tmp_path) -> None:
     """
     folder = tiny.saved(tmp_path / "model", kind, **FAMILIES[kind])
     check_training(folder, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral", "mamba"])
+def test_a_run_folder_of_an_older_version_goes_on(kind: str, tmp_path) -> None:
+    """Its checkpoints are marked by `whole.json`; `complete.json` is the later name."""
+    folder = tiny.saved(tmp_path / "model", kind)
+    config = settings(folder, tmp_path)
+    _, straight = run(config, tmp_path / "straight")
+    _, first = run(config, tmp_path / "run", stop_after=2)
+    marks = list((tmp_path / "run" / "checkpoints").glob("*/complete.json"))
+    assert marks
+    for mark in marks:
+        mark.rename(mark.with_name("whole.json"))
+    result, second = run(config, tmp_path / "run")
+    assert result["steps"] == 3 and first.losses + second.losses == straight.losses
+    assert same(weights(loaded(tmp_path / "run")), weights(loaded(tmp_path / "straight")))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral", "qwen2_moe"])

@@ -40,8 +40,8 @@ from fusion_core.align import by_bytes
 from fusion_core.cache.building import build_cache
 from fusion_core.config import FusionConfig
 from fusion_core.errors import ModelFormatError
-from fusion_core.generate import Ensemble
-from fusion_core.generate import text as writing
+from fusion_core.generation import Ensemble
+from fusion_core.generation import text as writing
 from fusion_core.reading import read
 from fusion_core.tokens import TextTokenizer
 from fusion_core.tokens.spelling import copy_of, without_prefix

@@ -18,8 +18,8 @@ from fusion_core import tokens
 from fusion_core.errors import InputError, ModelFormatError
 from fusion_core.io.files import TOKENIZER_FILES
 from fusion_core.numerics import logits_off
-from fusion_core.train import estimate, export, loop, train_pairwise
-from fusion_core.train.adapters import merged, untie, with_adapters
+from fusion_core.training import estimate, export, loop, train_pairwise
+from fusion_core.training.adapters import merged, untie, with_adapters
 
 # Adapters on tied weights ----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from app.tabs.fuse import view as fusing
 from fusion_core import pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.mapping import STRATEGIES
+from fusion_core.reading import read
 
 TEXT = "The cat sat, the cats sat.\n  東京 the é"
 
@@ -40,7 +41,7 @@ def request_(tiny_models) -> AnalysisRequest:
 def analysis(cache, request_):
     """The analysis of the text, as the page gets it."""
     *_, found = analyze.analyze(cache.key, request_)
-    return found
+    return found.analysis
 
 
 def test_the_view_holds_what_was_analysed(cache, request_, analysis) -> None:
@@ -79,6 +80,7 @@ def test_hostile_text_stays_text_and_control_signs_are_seen(cache, tiny_models) 
     names = [m.name for m in tiny_models]
     request = AnalysisRequest(names[0], (names[1],), text, FusionConfig())
     *_, found = analyze.analyze(cache.key, request)
+    found = found.analysis
     shown = "".join(fusing.token_texts(found.target))
     assert (
         shown.startswith("<img onerror=x>${a}`") and "\u202e" not in shown and "\x00" not in shown
@@ -101,7 +103,7 @@ def test_next_characters_agree_with_the_models_and_sum_to_one(
     target = analysis.target
     positions = sorted({int(b) for b in target.start[target.text_tokens]})
     readers = analyze.characters(cache.key, request_, analysis, positions)
-    alone = pipeline.next_characters(tiny_models, TEXT, positions, request_.config)
+    alone = pipeline.next_characters(read(TEXT, *tiny_models), positions)
     for ours, theirs in zip(readers, alone, strict=False):
         assert torch.equal(ours.probs, theirs.probs)
     answers = [cards.characters(readers, analysis, i) for i in range(len(target.text_tokens))]

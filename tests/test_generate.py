@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import byte_level, chain, tiny_model
 
-from fusion_core import corpus, fuse, generate, models, pipeline
+from fusion_core import corpus, fuse, generation, models, pipeline
 from fusion_core.errors import InputError
-from fusion_core.generate import BACK, Ensemble, Reader, Sampling, stream
-from fusion_core.generate import ensemble as together
-from fusion_core.generate.ensemble import alone as alone_row
+from fusion_core.generation import BACK, Ensemble, Reader, Sampling, stream
+from fusion_core.generation import ensemble as together
+from fusion_core.generation.ensemble import alone as alone_row
 from fusion_core.records import Encoding
 from fusion_core.tokens import TextTokenizer
 
@@ -272,7 +272,7 @@ def test_the_ensemble_reads_all_domains_better_than_any_source(zoo) -> None:
     together, alone = 0.0, dict.fromkeys((m.name for m in zoo.values()), 0.0)
     for domain in ("reasoning", "commonsense", "code"):
         text = corpus.text(domain, "test", 900)[0][:500]
-        nats, n = generate.score(ensemble, text)
+        nats, n = generation.score(ensemble, text)
         together += nats / n / math.log(2) / 3
         for name, s in pipeline.bits_per_byte(list(zoo.values()), [text]).items():
             alone[name] += s["bits_per_byte"] / 3
@@ -282,7 +282,7 @@ def test_the_ensemble_reads_all_domains_better_than_any_source(zoo) -> None:
 def test_score_of_one_model_is_its_own_cross_entropy(zoo) -> None:
     model = zoo["llama"]
     text = corpus.text("code", "test", 900)[0][:200]
-    nats, n = generate.score(Ensemble(model), text)
+    nats, n = generation.score(Ensemble(model), text)
     expected = pipeline.bits_per_byte([model], [text])[model.name]["bits_per_byte"]
     assert nats / n / math.log(2) == pytest.approx(expected, rel=1e-4)
 

@@ -19,7 +19,7 @@ from app.requests import GenerationRequest, generation_request
 from app.state import AppState
 from app.tabs.generate import layout, view
 from fusion_core.errors import FusionError, InputError
-from fusion_core.generate import Ensemble, Step, generate, stream
+from fusion_core.generation import Ensemble, Step, generate, stream
 from fusion_core.models import LoadedModel
 
 PROMPT = "the cat sat, a 東"

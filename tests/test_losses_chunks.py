@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fusion_core import losses
-from fusion_core.losses import token_losses, token_losses_of_head
+from fusion_core.losses import IGNORED, token_losses, token_losses_of_head
 from fusion_core.records import SparseRows
 
 # A few rows at a time -------------------------------------------------------------------------
@@ -193,6 +194,35 @@ def test_single_precision_where_most_mass_is_named(above: int) -> None:
     wide = run_logits(logits.double(), some_labels(64), rows)
     for a, b in zip(run_logits(logits, some_labels(64), rows), wide, strict=True):
         assert float((a.detach().double() - b.detach()).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_where_nothing_is_left_the_bucket_has_no_gradient(
+    k: int, temperature: float, dtype: torch.dtype
+) -> None:
+    """1 - Σ Q is 0 to the last digit; what remains is the cross-entropy of the named ids alone.
+
+    The gradient of the ids outside is as small as their share, so it is compared by ratio.
+    """
+    some = some_rows(6, 9, k, temperature=temperature, dtype=dtype)
+    logits = random(6, 9).to(dtype)
+    logits = logits.scatter_add(1, some.ids, torch.full((6, k), 60 * temperature, dtype=dtype))
+    logits.requires_grad_()
+    lost = token_losses(logits, torch.full((6,), IGNORED), some)
+    (grad,) = torch.autograd.grad(lost.fusion.sum(), logits)
+    exact = logits.detach().double().requires_grad_()
+    logq = torch.log_softmax(exact / temperature, 1).gather(1, some.ids)
+    (expected,) = torch.autograd.grad(-(some.probs.double() * logq).sum(), exact)
+    within = 1e-9 if dtype == torch.float64 else 1e-4
+    inside = torch.zeros(6, 9, dtype=torch.bool).scatter(1, some.ids, True)
+    torch.testing.assert_close(grad[inside].double(), expected[inside], rtol=within, atol=within)
+    ratio = grad[~inside].double() / expected[~inside]
+    torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=10 * within, atol=0)
+    least = math.log(torch.finfo(dtype).eps)  # what the rest counts for
+    named = -(some.probs.double() * logq.detach()).sum(1) - some.tail.double() * least
+    torch.testing.assert_close(lost.fusion.detach().double(), named, rtol=within, atol=within)
 
 
 # Memory ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Tensor
 from fusion_core import corpus, models, zoo
 from fusion_core.losses import token_losses
 from fusion_core.models import LoadedModel
-from fusion_core.train import (
+from fusion_core.training import (
     Blocks,
     Collator,
     Positions,

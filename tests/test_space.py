@@ -59,8 +59,8 @@ def test_what_is_given_to_a_device_and_taken_back_pickles(tiny_models) -> None:
     request = Request(first, (second,), "The cat sat.", FusionConfig())
     again = passed((cache.key, request))
     assert again == (cache.key, request)
-    *_, analysis = analyze.analyze(*again)
-    analysis = passed(analysis)
+    *_, found = analyze.analyze(*again)
+    analysis = passed(found).analysis
     assert isinstance(analysis, Analysis) and "".join(analysis.target.pieces).strip()
     *_, study = analyze.compare(*again)
     assert passed(study) == study

@@ -252,10 +252,10 @@ def test_what_is_asked_twice_at_a_time_is_worked_out_once(
     gate = threading.Event()
     real = analyze.analyze
 
-    def slow(cache: str, request: AnalysisRequest):
+    def slow(cache: str, request: AnalysisRequest, *more: bool):
         calls.append(request.text)
         gate.wait(10)
-        yield from real(cache, request)
+        yield from real(cache, request, *more)
 
     monkeypatch.setattr(analyze, "analyze", slow)
     monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)

@@ -19,7 +19,7 @@ from fusion_core import corpus, models, pipeline
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError
 from fusion_core.tokens import TextTokenizer
-from fusion_core.train import (
+from fusion_core.training import (
     Callbacks,
     StoppedError,
     train,
@@ -73,7 +73,7 @@ def test_the_best_weights_are_kept(train_zoo, training_texts) -> None:
 
 
 def test_merged_adapters_are_the_adapted_model(train_zoo, training_texts, monkeypatch) -> None:
-    from fusion_core.train import loop
+    from fusion_core.training import loop
 
     kept = {}
     finish = loop._finish
@@ -138,7 +138,7 @@ def test_a_run_can_be_stopped_before_its_first_step(training_texts, tmp_path) ->
 
 
 def test_what_cannot_fit_is_refused(train_zoo, monkeypatch) -> None:
-    room = import_module("fusion_core.train.checks")
+    room = import_module("fusion_core.training.checks")
     monkeypatch.setattr(room, "memory_free", lambda _: 10_000_000)
     with pytest.raises(InputError, match=r"needs about .*B of memory, but 10\.0 MB are free"):
         train_zoo()

@@ -1,9 +1,11 @@
-"""Training data: caches, training_texts, and what sources write."""
+"""Training data: caches, texts, and what sources write."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from short_runs import SOURCES, same, weights
 from transformers import (
@@ -11,8 +13,10 @@ from transformers import (
 )
 
 from fusion_core import corpus, models, pipeline
-from fusion_core.cache import Cache
+from fusion_core.cache import Cache, building
+from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
+from fusion_core.training import data
 
 # What is trained on ----------------------------------------------------------------------------
 
@@ -48,6 +52,26 @@ def test_sources_of_a_cache_are_fused_anew(train_zoo, sources_cache, fused_cache
     assert result["sources"] == ["zoo:mpt-code"]  # the text is code
     with pytest.raises(InputError, match="--keep sources"):
         train_zoo(mode="kd", data=None, cache=str(fused_cache))
+
+
+def test_kd_of_a_cache_weighs_documents_by_their_bytes(tmp_path) -> None:
+    """Long tokens and short ones count by what they spell; what no model scores counts nothing."""
+    target, *sources = [models.load(n) for n in ("zoo:llama", *SOURCES)]
+    documents = [corpus.text(d, "train", 600, seed=3)[0] for d in ("code", "commonsense")]
+    folder = tmp_path / "cache"
+    built = building.build_cache(target, sources, documents, FusionConfig(), folder, kind="sources")
+    sizes = [len(d.encode()) for d in documents]
+    by_bytes, by_tokens = sizes[0] / sizes[1], built.lengths[0] / built.lengths[1]
+    assert abs(by_bytes / by_tokens - 1) > 0.05
+    between = (by_bytes * by_tokens) ** 0.5  # the one is above, the other below
+    none = [np.nan, np.nan]
+    for bits in ([[1, 2], [1 + between, 1]], [none, [2, 1]], [[2, 1], none], [[1, 3], [2, 1]]):
+        stored = [
+            replace(x, extras=x.extras | {"bits_per_byte": np.array([0, *b], np.float32)})
+            for x, b in zip(built, bits, strict=True)
+        ]
+        totals = np.nansum([np.multiply(b, n) for b, n in zip(bits, sizes, strict=True)], axis=0)
+        assert data._best_of_cache(stored, 2, target.tokenizer) == totals.argmin()
 
 
 def test_kd_takes_the_source_that_reads_the_data_best(train_zoo, training_texts) -> None:

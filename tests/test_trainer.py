@@ -20,7 +20,7 @@ from fusion_core.cache import Cache, building
 from fusion_core.config import FusionConfig, Objective
 from fusion_core.errors import InputError
 from fusion_core.records import SparseRows
-from fusion_core.train import (
+from fusion_core.training import (
     Blocks,
     CachedRowsDataset,
     Collator,
@@ -156,7 +156,7 @@ def test_a_head_in_chunks_is_the_same_training(fused_cache, tmp_path, divergence
 def test_a_head_with_a_cap_after_it_is_not_cut_short(tmp_path, fused_cache, monkeypatch) -> None:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    from fusion_core.train import trainer as room
+    from fusion_core.training import trainer as room
 
     config = Gemma2Config(
         vocab_size=1400,
@@ -201,6 +201,47 @@ def test_weights_and_temperatures_reach_the_loss(fused_cache, tmp_path) -> None:
     nats = losses.token_losses(logits, batch["labels"][0], rows).fusion
     taught = (nats * batch["fused_weight"][0]).sum() / (batch["labels"][0] != -100).sum()
     assert lost[2.0] == pytest.approx(float(taught), rel=1e-5) != pytest.approx(lost[1.0])
+
+
+def test_the_loss_asks_its_registries_alone(fused_cache, tmp_path, monkeypatch) -> None:
+    """An entry decides; the trainer knows no name. The settings offer exactly what there is."""
+    blocks, model = blocks_of(fused_cache), network()
+    batch = Collator(128, 2)([blocks[0]])
+
+    def loss(**objective: Any) -> float:
+        chosen = Objective(lm_weight=0.25, **objective)
+        trainer = trainer_for(model, tmp_path / "run", blocks, objective=chosen)
+        return float(trainer.compute_loss(model, dict(batch)).detach())
+
+    plain = loss()
+    parts = {weight: loss_of(weight, model, tmp_path, blocks, batch) for weight in (0.0, 1.0)}
+    assert plain == pytest.approx(0.25 * parts[1.0] + 0.75 * parts[0.0], rel=1e-5)
+    for name in losses.DIVERGENCES:
+        other = losses.Divergence("nowhere", lambda ce, rows: 3 * ce)
+        monkeypatch.setitem(losses.DIVERGENCES, name, other)
+        expected = 0.25 * parts[1.0] + 2.25 * parts[0.0]
+        assert loss(divergence=name) == pytest.approx(expected, rel=1e-5)
+    monkeypatch.undo()
+    for name in losses.BALANCES:
+        other = losses.Balance("nowhere", lambda clm, fusion, weight: clm - weight * fusion)
+        monkeypatch.setitem(losses.BALANCES, name, other)
+        expected = parts[1.0] - 0.25 * parts[0.0]
+        assert loss(balance=name) == pytest.approx(expected, rel=1e-5)
+
+
+def loss_of(weight: float, model: Any, folder: Path, blocks: Blocks, batch: Any) -> float:
+    trainer = trainer_for(model, folder / "run", blocks, objective=Objective(lm_weight=weight))
+    return float(trainer.compute_loss(model, dict(batch)).detach())
+
+
+def test_settings_name_what_the_registries_have() -> None:
+    for key, registry in (("divergence", losses.DIVERGENCES), ("balance", losses.BALANCES)):
+        assert all(entry.reference for entry in registry.values())
+        for name in registry:
+            assert getattr(Objective(**{key: name}), key) == name
+        with pytest.raises(InputError) as refused:
+            Objective(**{key: "no such"})
+        assert all(name in str(refused.value) for name in registry)
 
 
 def test_lambda_follows_its_schedule(train_zoo) -> None:

@@ -40,6 +40,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, place)
+    (folder / "sources" / "app" / "components" / "panel.pyi").touch()  # as gradio does
     quietly = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
     alone = ("--no-deps", "--no-index")
     run(*quietly, "wheel", *alone, "--no-build-isolation", "-w", "..", ".", cwd=folder / "sources")
@@ -80,3 +81,37 @@ def test_commands_run_where_nothing_else_is(installed: Path, tmp_path: Path) -> 
     )
     shown = run("-c", code, cwd=tmp_path, path=installed)
     assert shown.startswith(str(installed / "fuselab_app")) and shown.endswith(" 512\n")
+
+
+NEWCOMER = """
+import fusion_core as fl
+
+text = "def add(a, b):"
+target, *sources = fl.load("zoo:llama"), fl.load("zoo:gpt2-story"), fl.load("zoo:mpt-code")
+reading = fl.read(text, target, sources)
+groups = reading.alignment("zoo:mpt-code").to_frame()
+fused = reading.project("prefix").fuse("min_ce", level="token", top_k=10)
+table = fused.to_frame()
+operators, mappings = fl.compare_operators(reading), fl.compare_mappings(reading)
+written = fl.generate(target, sources, text, sampling=fl.Sampling(max_new_tokens=3))
+result = fl.train("run.yaml", "runs/first")
+figure = fl.plots.winner_figure(fl.analyze(target, sources, text, fl.FusionConfig()))
+
+assert list(groups.columns) == ["kind", "start", "end", "target", "source"]
+assert {"token", "start", "end", "winner", "top", "p", "nats"} < set(table.columns)
+assert [c for c in table.columns if c.startswith("kept ")] == [f"kept {s.name}" for s in sources]
+assert len(operators) == 7 and len(mappings["zoo:mpt-code"]) == 6 and written["ensemble"]
+assert result["steps"] == 2 and figure.data
+for record in (target, reading, reading.project("exact"), fused, fused.fused, groups is None):
+    assert "\\n" not in repr(record) and len(repr(record)) < 200, record
+print(fl.__file__)
+"""
+
+
+def test_a_newcomers_lines_run_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "docs.txt").write_text("def add(a, b):\n    return a + b\n" * 8, "utf-8")
+    settings = "target: zoo:llama\nsources: [zoo:mpt-code]\ndata: docs.txt\nmax_steps: 2\n"
+    (tmp_path / "run.yaml").write_text(settings + "block_size: 32\nbatch_size: 2\n", "utf-8")
+    shown = run("-c", NEWCOMER, cwd=tmp_path, path=installed)
+    assert shown.splitlines()[-1].startswith(str(installed / "fusion_core"))
+    assert (tmp_path / "runs" / "first" / "model" / "config.json").is_file()

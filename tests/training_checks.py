@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fusion_core.config import RunConfig
-from fusion_core.train import Callbacks, train
+from fusion_core.training import Callbacks, train
 
 STEPS = 3
 PROBE = 12

@@ -1,4 +1,4 @@
-"""What our own drawings have in common: a static template, a script, and data that is only data."""
+"""What our own drawings have in common: a static template, a module, and data that is only data."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-_HERE = Path(__file__).parent
+from . import scripts
+
+_APP = Path(__file__).parent.parent
 
 
 @cache
-def read(*names: str) -> str:
-    """Return files of this folder, one after another."""
-    return "\n".join((_HERE / name).read_text("utf-8") for name in names)
+def _style(*names: str) -> str:
+    """Return style sheets, one after another."""
+    return "\n".join((_APP / name).read_text("utf-8") for name in names)
 
 
 class Panel(gr.HTML):
-    """A drawing that a script of ours makes of JSON.
+    """A drawing that a module of ours makes of JSON.
 
     The template is static, and everything from a text, a vocabulary or a file name enters the page
     as `textContent`: `gr.HTML` would evaluate a token such as ``${alert(1)}`` in a template.
 
     Attributes:
-        scripts: files of this folder, run in this order when the component is there.
-        styles: files of this folder, put into the page's head.
+        script: module that exports `mount` (`gradio.d.ts` has its argument), as a path in the app.
+        styles: style sheets beside those that all drawings share, as paths in the app.
+        triggers: names of the events that the module triggers.
         name: class of the component's root node, beside `fuselab-view`.
     """
 
-    scripts: ClassVar[tuple[str, ...]] = ()
+    script: ClassVar[str]
     styles: ClassVar[tuple[str, ...]] = ()
-    name: ClassVar[str] = ""
+    triggers: ClassVar[tuple[str, ...]] = ()
+    name: ClassVar[str]
 
     def __init__(
         self,
@@ -50,15 +54,16 @@ class Panel(gr.HTML):
             content: what is drawn, as JSON: Gradio clones and watches every item of a nested prop,
                 which took longer than to draw it.
             notice: ``{"kind": "busy" | "error" | "done", "text": one sentence}``.
-            server_functions: what the script may ask between two events, past the queue.
+            server_functions: what the module may ask between two events, past the queue.
             **kwargs: passed to `gr.HTML`.
         """
         # The style goes to <head> once: a css_template is compiled again at every change.
+        styles = _style("components/base.css", "components/cards.css", *self.styles)
         super().__init__(
             value=value,
             html_template=f'<div class="fuselab-view {self.name}"></div>',
-            js_on_load=read("dom.js", "picture.js", *self.scripts),
-            head=f"<style>{read('base.css', *self.styles)}</style>",
+            js_on_load=scripts.mounting(self.script, self.triggers),
+            head=f"<style>{styles}</style>",
             apply_default_css=False,
             server_functions=server_functions,
             content=content,

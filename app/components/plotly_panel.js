@@ -1,166 +1,186 @@
 // Figures that Plotly draws again and again into the same nodes.
 
-const root = element.querySelector(".fuselab-view");
-const state = { shown: null, seen: false, drawing: false, again: false, drawn: new Map(), figures: [] };
-const ui = { status: noticeLine(), grid: make("div", "fl-figures") };
-add(root, ui.status, ui.grid);
+import { add, button, figure as written, make, noticeLine } from "./dom.js";
+import { figureRows, layoutOf, resolved } from "./plotly_figure.js";
+import { saveButtons } from "./saves.js";
 
-// One script for all panels of the page.
+/** @import { Mounted } from "./gradio" */
+/** @import { Card, Figure, Plotly } from "./plotly" */
+
+const NARROWEST = 160; // pixels
+const WELL_BEFORE = "400px";
+const SETTLED_MS = 120;
+const OPTIONS = { displayModeBar: false, displaylogo: false, responsive: false };
+const SAVED = { width: 900, height: 480, scale: 2 };
+
+/** @type {Promise<Plotly> | undefined} */
+let library;
+
+/** Loads Plotly once for all panels of the page. */
 function plotly() {
-  if (window.Plotly) return Promise.resolve(window.Plotly);
-  window.fuselabPlotly ??= new Promise((loaded, failed) => {
+  library ??= new Promise((loaded, failed) => {
     const script = document.createElement("script");
-    const base = (window.gradio_config && window.gradio_config.root) || "";
-    script.src = base + "/gradio_api/file=" + LIBRARY;
-    script.addEventListener("load", () => loaded(window.Plotly));
+    script.src = new URL("plotly.min.js", import.meta.url).href;
+    script.addEventListener("load", () => loaded(/** @type {Plotly} */ (window.Plotly)));
     script.addEventListener("error", () => {
-      window.fuselabPlotly = undefined;
+      library = undefined;
       failed(new Error("Plotly did not come"));
     });
     document.head.appendChild(script);
   });
-  return window.fuselabPlotly;
+  return library;
 }
 
-// Plotly reads a little HTML in names and titles.
-function plain(text) {
-  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-}
-
-const NARROWEST = 160;
-const WELL_BEFORE = "400px";
-const WORDS = new Set(["name", "legendgroup", "title", "text"]);
-function resolved(value, key) {
-  if (typeof value === "string") {
-    if (value.startsWith("var(")) return getComputedStyle(root).getPropertyValue(value.slice(4, -1)).trim();
-    return WORDS.has(key) ? plain(value) : value;
+/** @param {Mounted} mounted */
+export function mount({ element, props, watch }) {
+  const root = /** @type {HTMLElement} */ (element.querySelector(".fuselab-view"));
+  const panel = new Panel(root);
+  /** @type {string | null} */
+  let shown = null;
+  function refresh() {
+    if (props.notice) panel.status.show(props.notice);
+    if (!props.content || props.content === shown) return;
+    shown = props.content;
+    /** @type {{ figures: Figure[] }} */
+    const { figures } = JSON.parse(props.content);
+    // Axes without a curve are nothing to look at.
+    panel.figures = figures.filter((figure) => figure.traces.length);
+    panel.draw();
   }
-  if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map((item) => resolved(item, key));
-  if (!value || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, resolved(v, k)]));
+  watch(["content", "notice"], refresh);
+  panel.follow(element);
+  refresh();
 }
 
-function axis(given) {
-  return {
-    gridcolor: "var(--fl-staff)", linecolor: "var(--fl-line)", zerolinecolor: "var(--fl-staff)", automargin: true,
-    ...given, title: { text: given.title || "", standoff: 8 },
-  };
+class Panel {
+  /** Whether the panel has come into sight. */
+  seen = false;
+  drawing = false;
+  again = false;
+  /** @type {Figure[]} */
+  figures = [];
+  /** @type {Map<string, Card>} */
+  cards = new Map();
+  status = noticeLine();
+  grid = make("div", "fl-figures");
+
+  /** @param {HTMLElement} root */
+  constructor(root) {
+    this.root = root;
+    add(root, this.status.node, this.grid);
+  }
+
+  /**
+   * Draws when the panel comes into sight, the theme changes, or there is another width.
+   * @param {Element} element
+   */
+  follow(element) {
+    const theme = { attributes: true, attributeFilter: ["class"] };
+    new MutationObserver(() => this.draw()).observe(document.body, theme);
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let settling;
+    new ResizeObserver(() => {
+      clearTimeout(settling);
+      settling = setTimeout(() => {
+        const cards = Array.from(this.cards.values());
+        if (cards.some((c) => isDisplayed(c) && c.plot.clientWidth !== c.width)) this.draw();
+      }, SETTLED_MS);
+    }).observe(this.grid);
+    const sight = new IntersectionObserver((entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      sight.disconnect();
+      this.seen = true;
+      this.draw();
+    }, { rootMargin: WELL_BEFORE });
+    sight.observe(element);
+  }
+
+  /** One drawing after another: what comes meanwhile is drawn once, at its end. */
+  async draw() {
+    this.again = true;
+    if (this.drawing) return;
+    this.drawing = true;
+    try {
+      while (this.again) await this.drawAll();
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.again = false;
+      this.root.hidden = false;
+      const text = "The curves cannot be drawn (" + why + "): reload the page.";
+      this.status.show({ kind: "error", text });
+    } finally {
+      this.drawing = false;
+    }
+  }
+
+  async drawAll() {
+    this.again = false;
+    this.root.hidden = this.figures.length === 0;
+    if (!this.seen || !this.figures.length) return;
+    const found = await plotly();
+    const { figures } = this;
+    for (const [name, card] of this.cards) {
+      if (figures.some((figure) => figure.name === name)) continue;
+      found.purge(card.plot);
+      card.node.remove();
+      this.cards.delete(name);
+    }
+    for (const figure of figures) await this.drawFigure(found, figure);
+  }
+
+  /**
+   * @param {Plotly} found
+   * @param {Figure} figure
+   */
+  async drawFigure(found, figure) {
+    const card = this.cards.get(figure.name) ?? makeCard(figure, this.root);
+    this.cards.set(figure.name, card);
+    card.figure = figure;
+    card.note.textContent = figure.note || "";
+    if (!card.node.isConnected) add(this.grid, card.node);
+    const last = figure.traces.map(({ name, y }) => name + " " + written(y[y.length - 1], 3));
+    card.plot.setAttribute("aria-label", figure.title + "; at the end: " + last.join(", "));
+    if (!isDisplayed(card)) return;
+    const traces = resolved(figure.traces, this.root);
+    await found.react(card.plot, traces, layoutOf(figure, this.root), OPTIONS);
+    card.width = card.plot.clientWidth;
+  }
 }
 
-function layoutOf(figure) {
-  const { xaxis = {}, yaxis = {}, ...rest } = figure.layout;
-  return resolved({
-    font: { family: "system-ui, sans-serif", size: 12, color: "var(--fl-quiet)" },
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 52, r: 10, t: 8, b: 40 }, hovermode: "x unified", autosize: true,
-    hoverlabel: { bgcolor: "var(--fl-card)", bordercolor: "var(--fl-line)", font: { color: "var(--fl-ink)" } },
-    legend: { orientation: "h", x: 0, y: -0.24, font: { color: "var(--fl-ink)" } },
-    ...rest, xaxis: axis(xaxis), yaxis: axis(yaxis),
-  });
-}
-
-function tracesRows(figure) {
-  const rows = [["curve", figure.layout.xaxis?.title || "x", figure.layout.yaxis?.title || "y"]];
-  for (const trace of figure.traces) trace.x.forEach((x, i) => rows.push([trace.name, x, trace.y[i]]));
-  return rows;
-}
-
-function cardOf(figure) {
-  const found = state.drawn.get(figure.name);
-  if (found) return found;
-  const card = { node: make("article", "fl-card"), plot: make("div", "fl-figure"), figure };
-  const saves = saveButtons(figure.name, { rows: () => tracesRows(card.figure) });
+/**
+ * @param {Figure} figure
+ * @param {HTMLElement} root
+ * @returns {Card}
+ */
+function makeCard(figure, root) {
+  const plot = make("div", "fl-figure", null, { role: "img" });
+  const card = { node: make("article", "fl-card"), plot, note: make("p", "fl-note"), figure, width: 0 };
+  const saves = saveButtons(figure.name, { rows: () => figureRows(card.figure) });
   for (const format of ["SVG", "PNG"]) {
-    const save = () => {
-      const paper = resolved("var(--fl-card)");
-      const drawn = { data: card.plot.data, layout: { ...card.plot.layout, paper_bgcolor: paper, plot_bgcolor: paper } };
-      window.Plotly.downloadImage(drawn, { format: format.toLowerCase(), width: 900, height: 480, scale: 2, filename: figure.name });
-    };
+    const save = () => download(card, format.toLowerCase(), root);
     saves.prepend(button(format, "save this figure as " + format, save));
   }
-  card.note = make("p", "fl-note");
-  const head = add(make("header"), add(make("h3"), make("span", "", figure.title), saves), card.note);
-  card.plot.setAttribute("role", "img");
-  add(card.node, head, card.plot);
-  state.drawn.set(figure.name, card);
+  const title = add(make("h3"), make("span", "", figure.title), saves);
+  add(card.node, add(make("header"), title, card.note), plot);
   return card;
 }
 
-const OPTIONS = { displayModeBar: false, displaylogo: false, responsive: false };
-
-async function drawCard(library, figure) {
-  const card = cardOf(figure);
-  card.figure = figure;
-  card.note.textContent = figure.note || "";
-  if (!card.node.isConnected) add(ui.grid, card.node);
-  const last = figure.traces.map((t) => t.name + " " + figure_(t.y[t.y.length - 1])).join(", ");
-  card.plot.setAttribute("aria-label", figure.title + "; at the end: " + last);
-  if (!displayed(card)) return;
-  await library.react(card.plot, figure.traces.map((t) => resolved(t)), layoutOf(figure), OPTIONS);
-  card.width = card.plot.clientWidth;
+/**
+ * @param {Card} card
+ * @param {string} format
+ * @param {Element} root
+ */
+function download({ plot, figure }, format, root) {
+  const paper = resolved("var(--fl-card)", root);
+  const layout = { ...plot.layout, paper_bgcolor: paper, plot_bgcolor: paper };
+  window.Plotly?.downloadImage({ data: plot.data, layout }, { ...SAVED, format, filename: figure.name });
 }
 
-// Plotly can measure only what is displayed, and fails where the margins leave no room; a page that
-// becomes narrow passes through such widths.
-function displayed(card) {
-  return card.plot.isConnected && card.plot.clientWidth >= NARROWEST;
+/**
+ * Plotly can measure only what is displayed, and fails where the margins leave no room; a page that
+ * becomes narrow passes through such widths.
+ * @param {Card} card
+ */
+function isDisplayed({ plot }) {
+  return plot.isConnected && plot.clientWidth >= NARROWEST;
 }
-
-async function drawAll() {
-  state.again = false;
-  root.hidden = state.figures.length === 0;
-  if (!state.seen || !state.figures.length) return;
-  const library = await plotly();
-  const figures = state.figures;
-  for (const [name, card] of state.drawn) {
-    if (figures.some((f) => f.name === name)) continue;
-    library.purge(card.plot);
-    card.node.remove();
-    state.drawn.delete(name);
-  }
-  for (const figure of figures) await drawCard(library, figure);
-}
-
-// One drawing after another: what comes meanwhile is drawn once, at its end.
-async function draw() {
-  if (state.drawing) return (state.again = true);
-  state.drawing = true;
-  try {
-    do await drawAll();
-    while (state.again);
-  } catch (error) {
-    root.hidden = false;
-    ui.status.show({ kind: "error", text: "The curves cannot be drawn (" + error.message + "): reload the page." });
-  } finally {
-    state.drawing = false;
-  }
-}
-
-function figure_(value) {
-  return figure(value, 3);
-}
-
-function refresh() {
-  if (props.notice) ui.status.show(props.notice);
-  if (!props.content || props.content === state.shown) return;
-  state.shown = props.content;
-  // Axes without a curve are nothing to look at.
-  state.figures = JSON.parse(props.content).figures.filter((f) => f.traces.length);
-  draw();
-}
-watch(PROPS, refresh);
-new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-let settling = null;
-new ResizeObserver(() => {
-  clearTimeout(settling);
-  settling = setTimeout(() => {
-    const cards = Array.from(state.drawn.values());
-    if (cards.some((card) => displayed(card) && card.plot.clientWidth !== card.width)) draw();
-  }, 120);
-}).observe(ui.grid);
-new IntersectionObserver((entries) => {
-  if (state.seen || !entries.some((e) => e.isIntersecting)) return;
-  state.seen = true;
-  draw();
-}, { rootMargin: WELL_BEFORE }).observe(element);
-refresh();

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
-import gradio as gr
-
 from .panel import Panel
 
 
@@ -20,22 +14,6 @@ class PlotlyPanel(Panel):
     first figure comes into sight.
     """
 
-    scripts = ("plotly_panel.js",)
-    styles = ("cards.css", "plotly_panel.css")
+    script = "components/plotly_panel.js"
+    styles = ("components/plotly_panel.css",)
     name = "fl-plots"
-
-    @classmethod
-    def served(cls, **kwargs: Any) -> PlotlyPanel:
-        """Create a panel of a page, and let the page fetch the script that plotly brings along.
-
-        Args:
-            **kwargs: passed to `Panel`.
-        """
-        import plotly
-
-        path = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
-        gr.set_static_paths([path])
-        panel = cls(**kwargs)
-        # Not a prop: an update replaces all of them.
-        panel.js_on_load = f"const LIBRARY = {json.dumps(path.as_posix())};\n{panel.js_on_load}"
-        return panel

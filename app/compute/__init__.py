@@ -1,6 +1,7 @@
 """What runs models: on a device that is here, or that is lent to each call (ZeroGPU).
 
     progress       work that reports how far it is
+    reading_cache  rows of texts, kept for whatever is asked of them next
     model_cache    loaded models, shared by all visitors
     device         the decorator of calls that need a device
     analyze        read, fuse, compare, next characters

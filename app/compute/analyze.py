@@ -14,7 +14,7 @@ from fusion_core.reading import read
 from fusion_core.records import Analysis, Progress, Projection, TextReading
 
 from ..requests import AnalysisRequest
-from .device import LENT, on_device
+from .device import on_device
 from .model_cache import ModelCache
 from .progress import run_with_progress
 
@@ -41,8 +41,7 @@ class Analyzed:
 
     Attributes:
         analysis: what the page looks at.
-        comparison: on a lent device, where no rows outlive the call, what else could have been
-            done with them; elsewhere None until it is asked for.
+        comparison: what else could have been done with the rows, where that was asked for, too.
     """
 
     analysis: Analysis
@@ -92,18 +91,21 @@ def _compare(projection: Projection, request: AnalysisRequest, progress: Progres
 
 
 @on_device(_seconds)
-def analyze(cache: str, request: AnalysisRequest) -> Generator[str | Analyzed, None, None]:
+def analyze(
+    cache: str, request: AnalysisRequest, with_comparison: bool = False
+) -> Generator[str | Analyzed, None, None]:
     """Read a text and fuse; reports its progress, and gives the analysis at last.
 
     Args:
         cache: key of the cache that holds the models.
         request: what to read and how.
+        with_comparison: try every operator and mapping, too, while the rows are at hand.
     """
 
     def work(progress: Callable[[str, float], None]) -> Analyzed:
         projection = _projection(cache, request, progress)
         found = pipeline.view(projection, request.config, view_top_k=VIEWED, progress=progress)
-        return Analyzed(found, _compare(projection, request, progress) if LENT else None)
+        return Analyzed(found, _compare(projection, request, progress) if with_comparison else None)
 
     yield (yield from run_with_progress(work))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusion_core import errors
-from fusion_core.generate import Ensemble, Step, generate, stream
+from fusion_core.generation import Ensemble, Step, generate, stream
 
 from ..requests import GenerationRequest
 from .device import on_device
@@ -125,7 +125,7 @@ def _rates(counts: Sequence[int], seconds: Sequence[float]) -> tuple[float, ...]
 
 @on_device(_seconds)
 def texts(cache: str, asked: GenerationRequest) -> dict[str, Any]:
-    """Continue a prompt with all models, one after another; see `fusion_core.generate.generate`."""
+    """Continue a prompt with all models, one after another: `fusion_core.generation`."""
     here = ModelCache.at(cache)
     target, *sources = (here.get(name) for name in asked.names)
     return generate(

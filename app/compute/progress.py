@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 INTERVAL_SECONDS = 0.5
-"""How often a visitor is told what is being done."""
+"""How often a visitor hears what is being done."""
 
 
 def run_with_progress(

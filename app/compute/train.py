@@ -10,11 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from fusion_core import runs
-from fusion_core import train as training
+from fusion_core import runs, training
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError
-from fusion_core.generate import Ensemble, Sampling, stream
+from fusion_core.generation import Ensemble, Sampling, stream
 from fusion_core.runs import RunStatus
 from fusion_core.runs.folder import STOP
 

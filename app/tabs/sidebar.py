@@ -11,6 +11,7 @@ import gradio as gr
 from fusion_core import fuse, mapping, zoo
 from fusion_core.config import FusionConfig
 
+from ..components import scripts
 from ..limits import GIB, Limits
 from ..requests import AnalysisRequest, analysis_request
 from ..state import AppState
@@ -114,5 +115,5 @@ def build(state: AppState) -> Settings:
         elem_classes="fl-limits",
     )
     copy = gr.Button("Copy link to this view", size="sm", elem_id="copy-link")
-    copy.click(None, None, copy, js="async () => await window.fuselab.copy()")
+    copy.click(None, None, copy, js=scripts.call("links.js", "copy"))
     return settings

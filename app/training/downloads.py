@@ -13,7 +13,7 @@ from typing import Any
 from fusion_core import runs
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
-from fusion_core.train import versions
+from fusion_core.training import versions
 
 from .job import Job
 

@@ -11,7 +11,7 @@ from fusion_core import models
 from fusion_core.config import FusionConfig, Lora, Objective, RunConfig
 from fusion_core.errors import InputError, TooLargeError, size_of
 from fusion_core.text_display import short_name
-from fusion_core.train import Estimate
+from fusion_core.training import Estimate
 
 from ..limits import Limits
 from . import data

@@ -1,4 +1,4 @@
-"""Sparse rows <-> a few bytes a row.
+"""Codec of sparse rows: a few bytes each.
 
 *Ids.* The k ids and the observed id stand in exactly b bits each, most significant bit first, b
 being what the vocabulary's largest id needs. The ids of a row differ, so that a repeat of the first

@@ -1,4 +1,4 @@
-"""What a cache is of: the settings of its rows, and which documents stand in which shard."""
+"""Manifest of a cache: the settings of its rows, and which documents stand in which shard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOTHING = object()
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """What a cache is of, the same however many processes write it.
+    """Manifest of a cache, the same however many processes write it.
 
     Attributes:
         kind: "fused": one row a position; "sources": each source's carried-over row.

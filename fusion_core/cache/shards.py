@@ -1,4 +1,4 @@
-"""One shard: some documents' rows in one safetensors file, named after its content."""
+"""Shard of a cache: some documents' rows in one safetensors file, named after its content."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Shard:
     Args:
         path: the file.
         documents: how many it has to hold.
-        about: what `pack` was told.
+        about: as in `pack`.
 
     Attributes:
         lengths: (documents,) int64, rows of each document.

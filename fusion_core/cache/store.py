@@ -53,7 +53,7 @@ def sweep(folder: str | Path) -> None:
 
 
 class CacheWriter:
-    """Write a cache shard by shard, in as many processes as one likes, or go on with one.
+    """Writer of a cache, shard by shard, in as many processes as one likes, or go on with one.
 
     One process calls `prepare`, and then each of them `missing` and `write`.
 
@@ -157,7 +157,7 @@ class CacheWriter:
 
 
 class Cache:
-    """A finished cache: a sequence of documents, each read when it is asked for.
+    """Finished cache: a sequence of documents, each read when it is asked for.
 
     It can be pickled and handed to the workers of a torch DataLoader.
 

@@ -249,7 +249,7 @@ class RunConfig(Settings):
         known = {name for model in models for name in model.model_fields}.difference(_PARTS)
         if unknown := [key for key in given if key not in known]:
             raise InputError(
-                f"There is no setting called {unknown[0]!r}: choose from "
+                f"There is no setting called {shown(unknown[0])}: choose from "
                 f"{', '.join(sorted(known))}."
             )
         sources = given.get("sources") or ()

@@ -145,7 +145,7 @@ def add_flags(
         words = setting.description.replace("%", "%%")
         if name in known:
             words += f": {', '.join(known[name])}"
-        if setting.default not in (None, False, []):
+        if setting.default is not None and setting.type not in ("boolean", "array"):
             words += " (default: %(default)s)"
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, help=words, default=setting.default, **_FLAGS[setting.type])
@@ -174,13 +174,14 @@ def _bounds(schema: dict[str, Any]) -> str:
 def _sentence(model: type[Settings], error: ValidationError) -> str:
     """Say what the first error is and what to choose; a misspelt name comes before all else."""
     errors = error.errors(include_url=False)
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    fields = ", ".join(sorted(model.model_fields))
+    known = model.model_fields
+    first = next((e for e in errors if e["loc"] and e["loc"][0] not in known), errors[0])
+    fields = ", ".join(sorted(known))
     if not first["loc"]:
         return f"{model.__name__} must be a mapping of {fields}, not {shown(first['input'])}."
     name = f"{model.prefix}{first['loc'][0]}"
-    if first["type"] == "extra_forbidden":
-        return f"There is no setting called {name!r}: choose from {fields}."
+    if first["loc"][0] not in known:
+        return f"There is no setting called {shown(name)}: choose from {fields}."
     setting = next(s for s in describe(model) if s.name == first["loc"][0])
     what = setting.description.partition(";")[0]
     if first["type"] == "missing":

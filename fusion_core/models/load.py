@@ -34,7 +34,7 @@ WINDOW_CELLS = 1 << 28
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedModel:
     """A causal language model with its tokenizer, ready to read.
 
@@ -54,6 +54,11 @@ class LoadedModel:
     context: int | None
     size_bytes: int
     document_tokens: DocumentTokens | None = None
+
+    def __repr__(self) -> str:
+        kind = type(self.network).__name__
+        size = f"{self.size_bytes / 1e6:,.1f} MB, {self.tokenizer.size:,} ids"
+        return f"LoadedModel({self.name}: {kind}, {size}, on {self.device})"
 
     @property
     def device(self) -> torch.device:

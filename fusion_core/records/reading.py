@@ -155,7 +155,8 @@ class TextReading(Record):
     def summary(self) -> str:
         """Return the text's size, the models and their bits per byte."""
         bits = ", ".join(f"{n} {b:.3f}" for n, b in self.bits_per_byte.items())
-        return f"{len(self.data):,} bytes in {len(self.windows)} windows; bits per byte: {bits}"
+        windows = f" in {len(self.windows)} windows" if len(self.windows) > 1 else ""
+        return f"{len(self.data):,} bytes{windows}; bits per byte: {bits}"
 
     @property
     def data(self) -> bytes:

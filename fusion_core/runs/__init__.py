@@ -14,7 +14,7 @@ running without that lock was killed, and can be resumed.
 
 from .control import resume, start, stop
 from .folder import STATES, RunStatus, Tail, follow, list_runs, metrics, status
-from .worker import run
+from .worker import run, train
 
 __all__ = [
     "STATES",
@@ -28,4 +28,5 @@ __all__ = [
     "start",
     "status",
     "stop",
+    "train",
 ]

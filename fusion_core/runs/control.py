@@ -1,4 +1,4 @@
-"""Workers of their own: begin, go on, stop."""
+"""Control of workers: start, resume, stop."""
 
 from __future__ import annotations
 

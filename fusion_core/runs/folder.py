@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from fusion_core import train
+from fusion_core import training
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.io.files import write_whole
@@ -81,7 +81,7 @@ def status(folder: str | Path) -> RunStatus:
 
 
 class Tail:
-    """Reads the lines of a growing file once each.
+    """Reader of a growing file of JSON lines, each read once.
 
     Attributes:
         lines: all that have been read of the file that is there now.
@@ -180,7 +180,7 @@ def claim(folder: Path, config: RunConfig, *, fresh: bool) -> None:
                 f"{folder} holds {other[-1]}: choose an empty folder"
                 + (", or resume the run in it." if CONFIG in other else ".")
             )
-        write_whole(folder / CONFIG, config.to_yaml(train.versions()).encode())
+        write_whole(folder / CONFIG, config.to_yaml(training.versions()).encode())
         write_status(folder, RunStatus(stage="starting"))
     except OSError as error:
         raise InputError(

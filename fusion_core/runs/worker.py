@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fusion_core import train
+from fusion_core import training
 from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError, TooLargeError, is_out_of_memory
@@ -34,6 +34,18 @@ from .folder import (
 
 STATUS_SECONDS = 0.3
 """Seconds between two writings of the status, where nothing but its numbers changes."""
+
+
+def train(
+    config: RunConfig | str | Path,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    progress: Callable[[str, float], None] | None = None,
+) -> dict[str, Any]:
+    """Train in this process, by settings or by the YAML file that holds them; see `run`."""
+    settings = config if isinstance(config, RunConfig) else RunConfig.read(config)
+    return run(settings, folder, resume=resume, progress=progress)
 
 
 def run(
@@ -64,7 +76,7 @@ def run(
         if not group.broadcast():
             return {}
         with _signals(threading.Event()):  # the first process is asked, and tells
-            return _train_by(config)(config, folder, train.Callbacks())
+            return _train_by(config)(config, folder, training.Callbacks())
     goes = False
     try:
         with locked(folder):
@@ -85,7 +97,7 @@ def run(
 
 
 class _Worker:
-    """Keeps status and metrics while a run is trained."""
+    """Worker that keeps status and metrics while a run is trained."""
 
     def __init__(self, folder: Path, progress: Callable[[str, float], None] | None) -> None:
         self._folder, self._progress = folder, progress
@@ -95,14 +107,14 @@ class _Worker:
         self._last: dict[str, Any] = {}
 
     def work(self, config: RunConfig) -> dict[str, Any]:
-        callbacks = train.Callbacks(stage=self._stage, metrics=self._metrics, stop=self._stop)
+        callbacks = training.Callbacks(stage=self._stage, metrics=self._metrics, stop=self._stop)
         try:
             self._forget_later_steps()
             self._update(state="preparing", stage="starting", now=True)
             with _signals(self._asked):
                 result = _train_by(config)(config, self._folder, callbacks)
             result = self._last | result
-        except train.StoppedError:
+        except training.StoppedError:
             result = {"stopped": True}
         except KeyboardInterrupt:
             self._update(state="stopped", stage="", message="It was interrupted.", now=True)
@@ -144,7 +156,7 @@ class _Worker:
 
     def _forget_later_steps(self) -> None:
         """Drop metrics of steps after the checkpoint that is gone on from."""
-        step = train.steps_done(self._folder)
+        step = training.steps_done(self._folder)
         kept = [x for x in metrics(self._folder) if x["step"] <= step]
         self._status = replace(self._status, step=step)
         write_whole(self._folder / METRICS, b"".join(map(line, kept)))
@@ -208,4 +220,4 @@ def _signals(asked: threading.Event) -> Iterator[None]:
 
 
 def _train_by(config: RunConfig) -> Callable[..., dict[str, Any]]:
-    return train.train_pairwise if config.pairwise else train.train
+    return training.train_pairwise if config.pairwise else training.train

@@ -46,7 +46,7 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
     target = analysis.target
     observed = int(target.ids[token])
     spell = pieces[target.model]
-    row_bytes = int(target.end[tokens[index - 1]]) if index else 0
+    row_byte = int(target.end[tokens[index - 1]]) if index else 0
     fused = analysis.fused
     winner = winners(analysis, index, index + 1)[0]
     target_ce = float(analysis.target_ce[index])
@@ -60,14 +60,14 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
             "start": int(target.start[token]),
             "end": int(target.end[token]),
         },
-        "after": around(target.data, row_bytes),
+        "after": around(target.data, row_byte),
         "target": {
             "name": target.model,
             "row": bars_report(analysis.native, index, spell, observed, target_ce),
             "ce": rounded(target_ce),
         },
         "sources": [
-            _source(analysis, i, index, row_bytes, pieces) for i in range(len(analysis.sources))
+            _source(analysis, i, index, row_byte, pieces) for i in range(len(analysis.sources))
         ],
         "fused": {
             "row": bars_report(fused.rows, index, spell, observed, fused_ce)
@@ -112,7 +112,7 @@ def _attribution(
 
 
 def _source(
-    analysis: Analysis, number: int, index: int, row_bytes: int, pieces: Mapping[str, Piece]
+    analysis: Analysis, number: int, index: int, row_byte: int, pieces: Mapping[str, Piece]
 ) -> dict[str, Any]:
     source = analysis.sources[number]
     target = analysis.target
@@ -135,12 +135,12 @@ def _source(
         "inside": None,
     }
     if at >= 0 and kind is not RowKind.NONE:
-        card |= _native(source, at, kind, row_bytes, pieces[source.encoding.model])
+        card |= _native(source, at, kind, row_byte, pieces[source.encoding.model])
     return card
 
 
 def _native(
-    source: SourceAnalysis, at: int, kind: RowKind, row_bytes: int, spell: Piece
+    source: SourceAnalysis, at: int, kind: RowKind, row_byte: int, spell: Piece
 ) -> dict[str, Any]:
     """Describe a source's native row, and the token inside which the target's row is."""
     encoding = source.encoding
@@ -154,7 +154,7 @@ def _native(
         "after": around(encoding.data, boundary),
     }
     if kind is RowKind.INSIDE:
-        known = encoding.data[boundary:row_bytes].decode("utf-8", "backslashreplace")
+        known = encoding.data[boundary:row_byte].decode("utf-8", "backslashreplace")
         whole = "" if follows is None else encoding.pieces[follows]
         shown["inside"] = [visible(whole), visible(known)]
     return shown

@@ -12,12 +12,13 @@ import gradio as gr
 from fusion_core.errors import FusionError, InputError
 
 from ... import example_texts
-from ...components import AlignmentView, busy, done
+from ...components import busy, done, scripts
 from ...state import AppState, KeptAnalysis
 from .. import examples
 from ..events import report_errors
 from ..sidebar import Settings
 from . import cards, view
+from .component import AlignmentView
 
 INTRO = (
     "Equal bytes stand under one another; the target is the lowest lane. Choose one of its tokens "
@@ -84,9 +85,7 @@ def build(state: AppState, settings: Settings) -> Tab:
         ask, score, score, trigger_mode="once", concurrency_id="analyze", concurrency_limit=2,
         **quiet,
     )  # fmt: skip
-    score.change(
-        None, score, None, js="(v) => { window.fuselab?.set('token', v ? v.index + 1 : null); }"
-    )
+    score.change(None, score, None, js=scripts.call("links.js", "linkToken"))
     return Tab(text, score, run, token)
 
 

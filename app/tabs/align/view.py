@@ -112,8 +112,8 @@ def score(analysis: Analysis, analysis_id: str, page: int = 0) -> dict[str, Any]
         of this page that a click selects), ``rings`` (for each source and target token, the index
         in the source's lane whose row is carried over, or `START_RING` or `NO_RING`), ``bars``
         (cells at which all models have a boundary), ``breaks`` (cells after a line end),
-        ``winners`` and ``kinds`` for each target token (bit k: it stands in a group of kind k with
-        some source; bit 0: it ends inside every source's token) and the scoreboard.
+        ``winners`` and ``kinds`` for each target token (bit k: it is in a group of kind k with some
+        source; bit 0: it ends inside every source's token) and the scoreboard.
     """
     starts = pages(analysis)
     page = min(max(page, 0), len(starts) - 1)

@@ -8,11 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from ...components import FuseView, busy, done
+from ...components import busy, done
 from ...state import AppState
 from ..align.layout import Tab as AlignTab
 from ..events import report_errors
 from ..sidebar import Settings
+from .component import FuseView
 from .view import fuse_view, summary
 
 INTRO = (

@@ -1,7 +1,8 @@
 """The Generate tab.
 
-    view     batches of steps -> lines for the page
-    layout   components and events
+    view       batches of steps -> lines for the page
+    component  the drawing of them
+    layout     components and events
 
 Each may import those above it.
 """

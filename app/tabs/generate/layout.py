@@ -11,8 +11,7 @@ import gradio as gr
 from fusion_core import fuse
 
 from ... import example_texts
-from ...components import StreamView, busy, done
-from ...components.stream import stopped
+from ...components import busy, done
 from ...compute import generate
 from ...requests import ENSEMBLE_OPERATOR, generation_request
 from ...state import AppState
@@ -20,6 +19,7 @@ from .. import examples
 from ..events import report_errors
 from ..sidebar import Settings
 from . import view as views
+from .component import StreamView, stopped
 
 INTRO = (
     "The target, every source and all of them fused continue one prompt, a token each in turn. "
@@ -68,7 +68,7 @@ def build(
         settings: target and sources.
         resolve: turns a value of the dropdown of trained models into what can be loaded; raises
             a `FusionError` where there is no such model.
-        label: turns such a value into what stands above its column.
+        label: turns such a value into the title of its column.
     """
     prompts = example_texts.prompts()
     gr.Markdown(INTRO, elem_classes="fl-intro")

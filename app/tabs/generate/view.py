@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from fusion_core.generate import Step
+from fusion_core.generation import Step
 from fusion_core.text_display import short_name, visible
 
 from ...compute.generate import Batch
@@ -23,7 +23,7 @@ class Column:
     """One writer.
 
     Attributes:
-        title: what stands above its text.
+        title: shown above its text.
         role: "fused", "target", "source" or "trained".
         source: its number among the sources, which chooses its colour; -1 for others.
     """

@@ -13,11 +13,12 @@ import gradio as gr
 
 from fusion_core.errors import size_of
 
-from ...components import PlotlyPanel, RunView, done
+from ...components import PlotlyPanel, done
 from ...state import AppState
 from ...training.store import JobStore
 from ..sidebar import Settings
 from . import fields as form_fields
+from .component import RunView
 from .fields import Fields
 from .page import DELETE, NOTHING, Board, Page
 
@@ -118,7 +119,7 @@ def _board() -> Board:
         delete = gr.Button(DELETE, elem_id="train-delete", **small)
     view = RunView(notice=done(NOTHING),
                    elem_id="train-view")  # fmt: skip
-    curves = PlotlyPanel.served(elem_id="train-curves")
+    curves = PlotlyPanel(elem_id="train-curves")
     written = RunView(elem_id="train-written")
     with gr.Row():
         samples = gr.Button(

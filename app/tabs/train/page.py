@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from ...components import PlotlyPanel, RunView, busy, done, failed
+from ...components import PlotlyPanel, busy, done, failed
 from ...compute import train
 from ...state import AppState
 from ...training import downloads, store
@@ -20,6 +20,7 @@ from ...training.store import JobStore
 from ..events import sentence
 from . import fields
 from . import view as views
+from .component import RunView
 
 DELETE, SURE = "Delete", "Delete for good?"
 NOTHING = "No run yet: fill in the form and press Start."

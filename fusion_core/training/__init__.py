@@ -1,0 +1,57 @@
+"""Short continual training: documents and their rows -> a target that has learnt from them.
+
+dataset    documents with fused rows -> blocks -> batches
+data       a run's settings -> the documents that it trains on
+trainer    `FusionTrainer`, a `transformers.Trainer` with the fusion loss
+callbacks  metrics, checkpoints and the best weights, between two steps
+arguments  a run's settings -> the trainer and its arguments
+adapters   low-rank adapters, put on and merged
+checks     what a training would be refused for, before anything is read
+estimate   time, memory and disk that it will take
+loop       all of it in order
+export     the model's folder and its card, checked against the model that was trained
+pairwise   a training with each source by itself, and their results merged
+"""
+
+from .arguments import CHECKPOINTS
+from .checks import supports_packing
+from .data import TRAINING_TEXT, prompt_tokens
+from .dataset import (
+    Blocks,
+    CachedRowsDataset,
+    Collator,
+    Example,
+    ExampleDataset,
+    Positions,
+    TextDataset,
+    pack,
+)
+from .estimate import Estimate, estimate
+from .loop import MODEL, Callbacks, StoppedError, steps_done, train, versions
+from .pairwise import train_pairwise
+from .trainer import FusionTrainer
+
+__all__ = [
+    "CHECKPOINTS",
+    "MODEL",
+    "TRAINING_TEXT",
+    "Blocks",
+    "CachedRowsDataset",
+    "Callbacks",
+    "Collator",
+    "Estimate",
+    "Example",
+    "ExampleDataset",
+    "FusionTrainer",
+    "Positions",
+    "StoppedError",
+    "TextDataset",
+    "estimate",
+    "pack",
+    "prompt_tokens",
+    "steps_done",
+    "supports_packing",
+    "train",
+    "train_pairwise",
+    "versions",
+]

@@ -144,7 +144,7 @@ def run_cache(options: Namespace) -> Output:
     report = {
         "target_tokens": cache.tokens,
         "bytes": cache.bytes,
-        "bytes_per_token": cache.bytes / cache.tokens,
+        "bytes_per_token": cache.rows_bytes / cache.tokens,
         "seconds": time.perf_counter() - began,
         "documents": len(cache),
         "shards": len(cache.manifest.shards),

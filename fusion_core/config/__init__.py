@@ -4,6 +4,7 @@ from .flags import add_flags, read_flags
 from .paths import may_be_dataset
 from .run import Lora, Objective, RunConfig
 from .settings import (
+    Count,
     FusionConfig,
     Sampling,
     Setting,
@@ -20,6 +21,7 @@ from .text import BYTE_ORDER_MARK, MAX_TEXT_BYTES, decoded, utf8
 __all__ = [
     "BYTE_ORDER_MARK",
     "MAX_TEXT_BYTES",
+    "Count",
     "FusionConfig",
     "Lora",
     "Objective",

@@ -5,6 +5,8 @@ The same limits hold as on the page. A wrong argument is answered with one sente
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -85,7 +87,9 @@ def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
                 raise
             raise refused(said) from error
 
-    answer.__doc__ = (function.__doc__ or "").format(**_described())
+    # Of an argument's description gradio reads one line.
+    words = re.sub(r"\n {8}", " ", inspect.getdoc(function) or "")
+    answer.__doc__ = words.format(**_described())
     return answer
 
 

@@ -81,7 +81,7 @@ class Page(gr.Blocks):
         """Describe the endpoints, with each argument's description and whatever is its default."""
         found = super().get_api_info(*args, **kwargs)
         for function in self.fns.values():
-            if function.api_visibility != PUBLIC:
+            if function.api_visibility != PUBLIC or function.fn is None:
                 continue
             words = get_function_description(function.fn)[1]
             for parameter in found["named_endpoints"][f"/{function.api_name}"]["parameters"]:

@@ -135,9 +135,9 @@ class Endpoints:
             target: name of the model in whose tokens is fused.
             sources: names of the models that are fused.
             text: what they read.
-            operator: {operator}: {operators}
+            operator: {operator}: {operators}.
             level: {level}
-            strategy: {strategy}: {strategies}
+            strategy: {strategy}: {strategies}.
             top_k: {top_k}
 
         Returns:
@@ -166,9 +166,9 @@ class Endpoints:
             sources: names of the models that are fused.
             text: what they read.
             index: which of the target's tokens, from 0, its start token not counted.
-            operator: {operator}: {operators}
+            operator: {operator}: {operators}.
             level: {level}
-            strategy: {strategy}: {strategies}
+            strategy: {strategy}: {strategies}.
             top_k: {top_k}
 
         Returns:
@@ -196,8 +196,8 @@ class Endpoints:
             target: name of the model in whose tokens the fused text is written.
             sources: names of the models that are fused.
             prompt: what is continued.
-            operator: {operator}: {label_free}
-            strategy: {strategy}: {strategies}
+            operator: {operator}: {label_free}.
+            strategy: {strategy}: {strategies}.
             max_new_tokens: {max_new_tokens}
             temperature: {temperature}
             top_p: {top_p}
@@ -254,9 +254,9 @@ class Endpoints:
             batch_size: {batch_size}
             lora: {lora}
             baseline: train the same on the text alone, too, to compare.
-            operator: {operator}: {operators}
+            operator: {operator}: {operators}.
             level: {level}
-            strategy: {strategy}: {strategies}
+            strategy: {strategy}: {strategies}.
             seed: {seed}
             key: from an earlier answer, to keep runs together; empty makes a new one.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,30 +224,13 @@ def view(
     text = fuse_text(projection, config, look=look, progress=progress)
     reading, fused = projection.reading, text.fused
     m, where = len(fused), np.concatenate([v.where for v in views])
-    bits = reading.bits_per_byte
-    kind = scattered(torch.cat([v.kind for v in views]), where, m)
-    sources = []
-    for j, model in enumerate(reading.models[1:]):
-        places, natives = zip(*(v.sources[j] for v in views), strict=True)
-        n_rows = len(reading.encodings[j + 1].text_tokens) + 1
-        sources.append(
-            SourceAnalysis(
-                alignment=reading.alignment(model),
-                native=SparseRows.concat(natives).scattered(np.concatenate(places), n_rows),
-                projected=SparseRows.concat([v.projected[j] for v in views]).scattered(where, m),
-                kind=kind[:, j],
-                kept=fused.kept[:, j],
-                ce=fused.ce[:, j],
-                bits_per_byte=bits[model],
-            )
-        )
     operator = fuse.operator_of(config.operator)
     return Analysis(
         target=reading.encodings[0],
         native=SparseRows.concat([v.native for v in views]).scattered(where, m),
         target_ce=reading.target_ce(),
-        target_bits_per_byte=bits[reading.models[0]],
-        sources=tuple(sources),
+        target_bits_per_byte=reading.bits_per_byte[reading.models[0]],
+        sources=tuple(_sources(text, views, where)),
         fused=fused,
         attribution=Attribution.concat([v.attribution for v in views]).scattered(where, m),
         fused_bits_per_byte=text.bits_per_byte,
@@ -262,6 +245,27 @@ def view(
             "documents": reading.documents,
         },
     )
+
+
+def _sources(
+    text: FusedText, views: list[_WindowView], where: np.ndarray
+) -> Iterator[SourceAnalysis]:
+    """Put together what the windows show of each source."""
+    reading, fused = text.projection.reading, text.fused
+    kind = scattered(torch.cat([v.kind for v in views]), where, len(fused))
+    for j, model in enumerate(reading.models[1:]):
+        places, natives = zip(*(v.sources[j] for v in views), strict=True)
+        n_rows = len(reading.encodings[j + 1].text_tokens) + 1
+        projected = SparseRows.concat([v.projected[j] for v in views])
+        yield SourceAnalysis(
+            alignment=reading.alignment(model),
+            native=SparseRows.concat(natives).scattered(np.concatenate(places), n_rows),
+            projected=projected.scattered(where, len(fused)),
+            kind=kind[:, j],
+            kept=fused.kept[:, j],
+            ce=fused.ce[:, j],
+            bits_per_byte=reading.bits_per_byte[model],
+        )
 
 
 def fuse_text(projection: Projection, config: FusionConfig, **options: Any) -> FusedText:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion_core.align import by_bytes, by_bytes_batch
+from fusion_core.align import by_bytes, by_bytes_batch, by_dtw
 from fusion_core.align.windows import cut, windows
 from fusion_core.errors import InputError
 from fusion_core.records import Alignment, Encoding, RowKind, Window
@@ -159,3 +160,144 @@ def test_a_window_that_cuts_a_source_token_has_no_row_inside_it(lost: Spans) -> 
     assert late.start.tolist() == [2] and late.lost == ()
     assert aligned.kind.tolist() == [shared, none, none, none]
     assert aligned.row.tolist() == [0, -1, -1, -1]
+
+
+def last_cut(low: int, high: int, *sides: list[int]) -> int:
+    """Find the last boundary of a side in (low, high], of the first side that has one."""
+    for ends in sides:
+        fits = [e for e in ends if low < e <= high]
+        if fits:
+            return max(fits)
+    return low
+
+
+def plain_windows(
+    readings_: list[Encoding], contexts: list[int | None], overlap: float
+) -> list[tuple[int, int, int, bool]]:
+    """Read as far as every model can, and go back by a share of what was read."""
+    length, out, start, owned = len(readings_[0].data), [], 0, 0
+    sides = [e.end[e.text_tokens].tolist() for e in readings_]
+    common = [e for e in sides[0] if all(e in side for side in sides)]
+    while owned < length:
+        limit = length
+        for reading, context in zip(readings_, contexts, strict=True):
+            left = [i for i in reading.text_tokens if reading.start[i] >= start]
+            if context is not None and len(left) > context - 1:  # one is the start token
+                limit = min(limit, int(reading.end[left[context - 2]]))
+        stop = length if limit == length else last_cut(owned, limit, common, sides[0])
+        out.append((start, stop, owned, stop == length))
+        if stop <= owned:
+            raise InputError("too short")
+        again = last_cut(start, stop - int(overlap * (stop - start)), common, sides[0])
+        start, owned = (again if again > start else stop), stop
+    return out
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.integers(1, 14), st.sampled_from([0.0, 0.25, 0.5, 0.75]))
+def test_windows_are_as_defined(data: st.DataObject, size: int, overlap: float) -> None:
+    both = [data.draw(readings(size)) for _ in range(2)]
+    context = st.one_of(st.none(), st.integers(2, 9))
+    contexts = [data.draw(context), data.draw(context)]
+    try:
+        expected = plain_windows(both, contexts, overlap)
+    except InputError:
+        shortest = min(c for c in contexts if c)
+        with pytest.raises(InputError, match=f"A context of {shortest} tokens is too short"):
+            windows(both, contexts, overlap)
+        return
+    found = windows(both, contexts, overlap)
+    assert [(w.start, w.end, w.owned_from, w.last) for w in found] == expected
+    if overlap == 0.25:
+        assert windows(both, contexts) == found
+    for window in found:
+        check_window_part(data.draw(st.sampled_from(both)), window)
+
+
+def check_window_part(whole: Encoding, window: Window) -> None:
+    """Compare the tokens that lie within a window with those taken one by one."""
+    part, before = cut(whole, window)
+    low, high = window.start, window.end
+    tokens = [
+        i
+        for i in whole.text_tokens.tolist()
+        if low <= whole.start[i] and whole.end[i] <= high and not (low and whole.end[i] == low)
+    ]
+    assert part.data == whole.data[low:high] and part.ids.tolist() == whole.ids[tokens].tolist()
+    assert (part.start + low).tolist() == whole.start[tokens].tolist()
+    assert (part.end + low).tolist() == whole.end[tokens].tolist()
+    assert part.special.tolist() == [False] * len(tokens) and part.published == ()
+    assert part.pieces == tuple(whole.pieces[i] for i in tokens)
+    assert before == (whole.text_tokens.tolist().index(tokens[0]) if tokens else 0)
+    assert part.lossless == whole.lossless
+    assert part.dummy_prefix == (whole.dummy_prefix and low == 0)
+    lost = {b for s, e in whole.lost for b in range(s, e)} & set(range(low, high))
+    assert {b + low for s, e in part.lost for b in range(s, e)} == lost
+    assert all(0 <= s < e <= high - low for s, e in part.lost)
+
+
+def test_the_words_of_a_vocabulary_are_not_those_of_a_window() -> None:
+    """What the published alignment compares is of the whole text; a part has none."""
+    whole = encoding(4, [(0, 2), (2, 4)], lost=[(1, 2)])
+    named = replace(whole, published=("a", "b"))
+    part, before = cut(named, Window(2, 4, 2))
+    assert part.published == () and before == 1 and not part.lossless
+
+
+def test_more_tokens_than_bytes_are_one_window(real_tokenizer) -> None:
+    """A compatibility character is spelled out by normalisers: eight tokens of three bytes.
+
+    A model without a limit of its context, such as one with recurrent states, reads them at once.
+    """
+    spelled = real_tokenizer("albert-spiece").encode("\ufdfa")
+    assert len(spelled) > len(spelled.data)
+    for text in ("\ufdfa", "\ufdfa a", "a \ufdfa\ufdfa"):
+        both = [real_tokenizer(n).encode(text) for n in ("albert-spiece", "gpt2")]
+        for pair in (both, both[::-1]):
+            found = windows(pair, [None, None])
+            assert [(w.start, w.end) for w in found] == [(0, len(text.encode()))]
+
+
+# The published alignment ----------------------------------------------------------------------
+
+
+def components(pairs: list[tuple[int, int]]) -> list[list[int]]:
+    """Join pairs that share a token, one after the other."""
+    groups: list[tuple[set[int], set[int]]] = []
+    for t, s in pairs:
+        touching = [g for g in groups if t in g[0] or s in g[1]]
+        groups = [g for g in groups if g not in touching]
+        sides = ({t}, {s})
+        groups.append(tuple(x.union(*(g[n] for g in touching)) for n, x in enumerate(sides)))
+    return sorted([min(t), max(t) + 1, min(s), max(s) + 1] for t, s in groups)
+
+
+words = st.lists(st.text(alphabet="ab", max_size=3), min_size=1, max_size=9)
+
+
+@settings(max_examples=150, deadline=None)
+@given(words, words, st.booleans(), st.booleans())
+def test_groups_of_the_warping_are_its_components(
+    t: list[str], s: list[str], bos: bool, start: bool
+) -> None:
+    both = []
+    for own in (t, s):
+        n = len(own)
+        spans = [(min(i, 1), 1) if i else (0, 1) for i in range(n)]
+        made = encoding(1, spans, bos=bos and own is t)
+        both.append(replace(made, published=("?",) * (len(made) - n) + tuple(own)))
+    aligned = by_dtw(*both, source_start=start)
+    pairs = [(i, j) for i, given in enumerate(aligned.target_to_source) for j in given]
+    assert aligned.groups.tolist() == components(pairs)
+    plain = by_bytes(*both, source_start=start)
+    for name in ("boundary", "row", "kind", "offset", "at_boundary"):
+        assert np.array_equal(getattr(aligned, name), getattr(plain, name))
+
+
+def test_a_side_without_tokens_is_not_warped() -> None:
+    some, none = encoding(2, [(0, 1), (1, 2)], bos=True), encoding(2, [], lost=[(0, 2)])
+    some = replace(some, published=("?", "a", "b"))
+    for pair in ((some, none), (none, some), (none, none)):
+        aligned, plain = by_dtw(*pair), by_bytes(*pair)
+        assert aligned.cost == 0 and aligned.groups.tolist() == plain.groups.tolist()
+        assert aligned.target_to_source == ((),) * len(pair[0])

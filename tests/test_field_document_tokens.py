@@ -18,7 +18,7 @@ from transformers import (
     GenerationConfig,
 )
 
-from fusion_core import compare, generation, mapping, models, pipeline
+from fusion_core import compare, generation, mapping, models
 from fusion_core.cli import main
 from fusion_core.config import FusionConfig
 from fusion_core.errors import FusionError, InputError
@@ -139,7 +139,7 @@ def test_models_of_one_tokenizer_that_end_texts_differently(
     target = replace(target, name="base", tokenizer=source.tokenizer.with_document_tokens(0, [301]))
     chat = replace(source, tokenizer=source.tokenizer.with_document_tokens(0, [300]))
     assert chat.tokenizer.vocabulary_key == target.tokenizer.vocabulary_key
-    score = pipeline.transfer(target, chat, [TEXT], FusionConfig(strategy=strategy))
+    score = compare.transfer(target, chat, [TEXT], FusionConfig(strategy=strategy))[strategy]
     assert score["transfer_ce"] == pytest.approx(score["native_ce"], abs=1e-4)
     assert score["kept_mass"] == pytest.approx(1, abs=1e-5)
     (window,) = read(TEXT, target, chat).project(strategy).windows
@@ -268,7 +268,7 @@ def test_the_mass_of_every_end_reaches_the_targets_ends(tmp_path: Path, kind: st
     back = mapping.PrefixRelation(target.tokenizer, source.tokenizer).conditioned_on()
     to = {int(t) for s, t in zip(back.edge_source, back.edge_target, strict=True) if s == end}
     assert to == {0, 300}
-    found = compare.next_characters([source], "the cat", [7])[0]
+    found = compare.next_characters(read("the cat", source), [7])[0]
     encoding = source.tokenizer.encode("the cat")
     row = models.read_rows(source, encoding).dense.probs[-1]
     assert float(found.end[0]) == pytest.approx(float(row[0] + row[300]), abs=1e-6)

@@ -27,10 +27,10 @@ def test_windows_cover_the_text_once(
         widest = max(np.diff([0, *t]))
         assert widest > s_context - 2
         return
-    assert [w.own for w in found] == [0] + [w.end for w in found[:-1]]
+    assert [w.owned_from for w in found] == [0] + [w.end for w in found[:-1]]
     assert found[-1].end == 60
     for window in found:
-        assert window.start <= window.own < window.end
+        assert window.start <= window.owned_from < window.end
         for reading, context in zip(readings, (t_context, s_context), strict=True):
             part, before = cut(reading, window)
             assert len(part) + 1 <= context
@@ -40,7 +40,7 @@ def test_windows_cover_the_text_once(
 
 def test_a_text_that_fits_is_one_window() -> None:
     reading = encoding(b"abcdef", [1, 3, 6], bos=True)
-    assert [(w.start, w.end, w.own) for w in windows([reading], [4])] == [(0, 6, 0)]
+    assert [(w.start, w.end, w.owned_from) for w in windows([reading], [4])] == [(0, 6, 0)]
     assert [(w.start, w.end) for w in windows([reading], [None])] == [(0, 6)]
     part, before = cut(reading, windows([reading], [4])[0])
     assert before == 0 and len(part) == 3 and not part.special.any()

@@ -118,9 +118,10 @@ def _way_back(total: np.ndarray) -> list[tuple[int, int]]:
     while i > 1 or j > 1:
         above = total[i - 1]
         diagonal, up, left = above[j - 1], above[j], total[i, j - 1]
-        if diagonal <= up and diagonal <= left and i > 1 and j > 1:
+        # Nothing outside the table is near, so that no step leaves it.
+        if diagonal <= up and diagonal <= left:
             i, j = i - 1, j - 1
-        elif i > 1 and (up <= left or j == 1):
+        elif up <= left:
             i -= 1
         else:
             j -= 1

@@ -38,7 +38,7 @@ def windows(
     while owned < length:
         limit = length
         for begin, end, context in zip(starts, ends, contexts, strict=True):
-            last = int(np.searchsorted(begin, start)) + (context or length + 2) - 2
+            last = int(np.searchsorted(begin, start)) + (context or len(end) + 2) - 2
             if last < len(end) - 1:
                 limit = min(limit, int(end[last]))
         stop = length if limit >= length else _last_cut(common, ends[0], owned, limit)

@@ -206,12 +206,12 @@ def merged(folder: Path) -> list[dict[str, Any]]:
 
 
 def to_reach(done: list[dict[str, Any]], seed: int) -> float:
-    """Say how many times fewer tokens fusion needs for the best validation figure of its twin."""
-    twin, fused = (
+    """Say how many times fewer tokens fusion needs for the best validation figure of its baseline."""
+    baseline, fused = (
         next(r["curve"] for r in done if r["name"] == name and r["seed"] == seed)
         for name in ("clm", "fusion")
     )
-    tokens, goal = min(twin, key=lambda x: x[1])
+    tokens, goal = min(baseline, key=lambda x: x[1])
     return tokens / next((t for t, v in fused if v <= goal), math.inf)
 
 
@@ -235,14 +235,14 @@ LABELS = {
 
 def table(names: list[str], rows: dict[str, list[dict[str, float]]]) -> list[str]:
     """Make a table of means over seeds."""
-    twin = statistics.mean(mean(r) for r in rows["clm" if "clm" in names else "fresh clm"])
+    baseline = statistics.mean(mean(r) for r in rows["clm" if "clm" in names else "fresh clm"])
     lines = [f"| | {' | '.join(DOMAINS)} | mean | spread | to the text alone |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in names:
         means = [mean(r) for r in rows[name]]
         cells = [f"{statistics.mean(r[d] for r in rows[name]):.3f}" for d in DOMAINS]
         spread = f"{min(means):.3f}–{max(means):.3f}" if len(means) > 1 else ""
-        change = f"{statistics.mean(means) / twin - 1:+.1%}"
+        change = f"{statistics.mean(means) / baseline - 1:+.1%}"
         lines.append(
             f"| {LABELS[name]} | {' | '.join(cells)} | {statistics.mean(means):.3f} | {spread} | "
             f"{change} |"

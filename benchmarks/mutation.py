@@ -178,7 +178,7 @@ def sampled(module: str, every: list[Mutant], n: int, seed: int) -> list[Mutant]
 
 def reason(module: str, mutant: Mutant) -> str:
     """Look up why a mutant cannot be killed."""
-    for known in SETTINGS["module"][module].get("lives", []):
+    for known in SETTINGS["module"][module].get("lives", []) + SETTINGS["lives"]:
         if known["old"] in mutant.old and known["new"] in mutant.new:
             return str(known["why"])
     return "not explained"

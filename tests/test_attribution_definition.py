@@ -80,6 +80,7 @@ def test_shares_are_those_of_the_flow(
     ids, probs, weights, token, mass, native, other = attributed(
         cases, mappings, operator, with_target
     )
+    assert token.min() >= -1
     together = mass.sum(3) + native + other
     np.testing.assert_allclose(together.sum(2), probs, atol=2e-6)
     named = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -148,6 +150,18 @@ def test_the_longest_token_of_the_vocabulary_is_another_spelling(sparse: bool) -
     got = ruled(rows, own, observed, native, target)
     assert got[0, longest] == pytest.approx(0, abs=1e-7)
     assert got[0, observed[0]] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_a_vocabulary_without_bytes_has_no_other_spellings(monkeypatch) -> None:
+    target, observed = cut(b"abc", False, np.random.default_rng(2))
+    monkeypatch.setattr(sys.modules[__name__], "IDS_OF", {})
+    m = len(observed)
+    own = q = np.full((m, SIZE), 1 / SIZE)
+    rows = rows_of(q, own, np.full(m, 0.5), np.full(m, int(RowKind.SHARED)), sparse=False)
+    got = ruled(rows, own, observed, np.full(m, np.log(2)), target)
+    wanted = np.full((m, SIZE), 0.5 / (SIZE - 1))
+    wanted[np.arange(m), observed] = 0.5
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
 def test_no_row_at_all_to_which_it_applies() -> None:

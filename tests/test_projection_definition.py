@@ -67,6 +67,17 @@ def test_jeffreys_rule_with_known_bytes(target: str, source: str, top_k: int | N
     assert {kind for kind, _ in seen} == {RowKind.SHARED, RowKind.INSIDE}
 
 
+@pytest.mark.parametrize("strategy", ["prefix", "exact", "same"])
+def test_how_many_rows_at_a_time_does_not_matter(strategy: str, monkeypatch) -> None:
+    monkeypatch.setattr(project.rows, "CHUNK_CELLS", 1)
+    case = drawn("marked", "marked" if strategy == "same" else "plain", 9)
+    names = case.source.model, case.target.model
+    if strategy == "exact":
+        agrees(case, mapping_between(*(VOCABULARIES[n] for n in names), strategy))
+    else:
+        agrees(case, relation(names[1], names[0]))
+
+
 @pytest.mark.parametrize("top_k", [None, 6])
 @pytest.mark.parametrize("strategy", ["exact", "mined", "retokenise"])
 @pytest.mark.parametrize(("target", "source"), PAIRS[:5])

@@ -206,7 +206,7 @@ def merged(folder: Path) -> list[dict[str, Any]]:
 
 
 def to_reach(done: list[dict[str, Any]], seed: int) -> float:
-    """Say how many times fewer tokens fusion needs for the best validation figure of its baseline."""
+    """Say how many times fewer tokens fusion needs for its baseline's best validation figure."""
     baseline, fused = (
         next(r["curve"] for r in done if r["name"] == name and r["seed"] == seed)
         for name in ("clm", "fusion")

@@ -16,7 +16,11 @@ K = 6
 
 
 def attributed(
-    cases: list[Case], mappings: list[VocabMapping], operator: str, with_target: bool
+    cases: list[Case],
+    mappings: list[VocabMapping],
+    operator: str,
+    with_target: bool,
+    absent: int = 0,
 ) -> tuple[np.ndarray, ...]:
     """Return ids and probabilities of fused rows, weights, tokens, masses, native part, others."""
     target = cases[0].target_rows
@@ -25,6 +29,7 @@ def attributed(
     routes = [project.Route.of(*g, m) for g, m in zip(given, mappings, strict=True)]
     rows = [*projected, *([fuse.target_rows(target)] if with_target else [])]
     fused = fuse.fuse_rows(rows, target, [0.5] * len(rows), operator=operator, top_k=K)
+    fused.rows.ids[:absent, ::2], fused.rows.probs[:absent, ::2] = -1, 0
     found = project.attribute(fused, rows, routes, target)
     parts = (fused.rows.ids, fused.rows.probs, fused.weights)
     return tuple(x.numpy() for x in (*parts, found.token, found.mass, found.target, found.other))
@@ -122,3 +127,15 @@ def test_rows_of_no_kind_name_nothing() -> None:
     np.testing.assert_allclose(other[none], 0, atol=1e-7)
     assert (native[none][:, 0] > 0).any()
     assert torch.from_numpy(native).dtype == torch.float32
+
+
+@pytest.mark.parametrize("top_k", [None, 12])
+def test_places_without_a_token_have_nothing(top_k: int | None) -> None:
+    case = drawn("plain", "marked", 4, top_k)
+    pairs = [relation("plain", "marked")]
+    whole = attributed([case], pairs, "mean", True)[3:]
+    absent = attributed([case], pairs, "mean", True, absent=2)[3:]
+    for a, b in zip(whole, absent, strict=True):
+        np.testing.assert_array_equal(a[2:], b[2:])
+        np.testing.assert_allclose(a[:, 1::2], b[:, 1::2], atol=1e-6)
+        assert set(b[:2, ::2].ravel().tolist()) <= {0.0, -1.0}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -240,6 +240,32 @@ def test_rows_that_agree_nowhere_keep_their_sum(sparse: bool) -> None:
     got = run(case, sparse=sparse, operator="product", top_k=4)
     np.testing.assert_allclose(got.probs, np.tile([0.375, 0.375, 0.125, 0.125], (5, 1)), atol=1e-6)
     np.testing.assert_allclose(got.rest["entropy"], entropy(got.probs[0]), atol=1e-5)
+
+
+def test_tokens_behind_many_that_are_lessened(sparse: bool) -> None:
+    """The most probable tokens of the target are those that the source takes from."""
+    case = drawn(0, sources=1)
+    size = case.own.shape[1]
+    case.own[:] = np.linspace(1, 2, size)
+    case.own[:] /= case.own[0].sum()
+    case.share = [np.full(len(case.own), 1.0)]
+    case.q = [case.own.copy()]
+    case.q[0][:, -8:] *= 0.5
+    case.q[0][:, 0] += 1 - case.q[0].sum(1)
+    check(case, run(case, sparse=sparse, operator="mean", top_k=3), 3, "mean", "token", 1.0)
+
+
+@pytest.mark.parametrize("sources", [2, 3])
+def test_an_operator_with_another_mean(sources: int, sparse: bool, monkeypatch) -> None:
+    """The mean of square roots, squared: rows are summed, lessened or not, and normalised."""
+    roots = replace(fuse.OPERATORS["mean"], combine=fuse.Combination(torch.sqrt, torch.square))
+    monkeypatch.setitem(fuse.OPERATORS, "roots", roots)
+    case = drawn(10, sources=sources)
+    got = run(case, sparse=sparse, operator="roots", top_k=4)
+    wanted = np.square(sum(np.sqrt(q) for q in case.q))
+    wanted /= wanted.sum(1, keepdims=True)
+    np.testing.assert_allclose(got.probs, -np.sort(-wanted, axis=1)[:, :4], atol=2e-5)
+    np.testing.assert_allclose(got.rest["entropy"], [entropy(p) for p in wanted], atol=1e-4)
 
 
 # Rows of which only the top is known ----------------------------------------------------------

@@ -62,22 +62,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def named_folder(variable: str, content: str) -> Path:
+    """Return the folder that a variable of the environment names, or skip."""
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} is not set: it names the folder of {content}")
+    return Path(folder).resolve()
+
+
 @pytest.fixture(scope="session")
 def testdata() -> Path:
     """Folder of real tokenizers, models and texts."""
-    folder = os.environ.get("FUSELAB_TESTDATA")
-    if not folder:
-        pytest.skip("FUSELAB_TESTDATA is not set: it names the folder of real test data")
-    return Path(folder).resolve()
+    return named_folder("FUSELAB_TESTDATA", "real test data")
 
 
 @pytest.fixture(scope="session")
 def real_models() -> Path:
     """Folder of real pretrained models: smollm2-135m and gemma3-270m."""
-    folder = os.environ.get("FUSELAB_REAL")
-    if not folder:
-        pytest.skip("FUSELAB_REAL is not set: it names a folder of real pretrained models")
-    return Path(folder).resolve()
+    return named_folder("FUSELAB_REAL", "real pretrained models")
 
 
 @pytest.fixture(scope="session")

@@ -26,10 +26,14 @@ Run = Callable[..., tuple[dict[str, Any], Path, list[dict[str, Any]]]]
 @pytest.fixture(scope="module")
 def training_texts(tmp_path_factory) -> Path:
     """Write some text to train on and to measure on."""
-    folder = tmp_path_factory.mktemp("texts")
-    learnt = [t for d in ("code", "commonsense") for t in corpus.text(d, "train", 3000, seed=3)]
+    return write_texts(tmp_path_factory.mktemp("texts"), 3000, 1500)
+
+
+def write_texts(folder: Path, train: int, held_out: int) -> Path:
+    """Write so many bytes a domain to train on, and to measure on."""
+    learnt = [t for d in ("code", "commonsense") for t in corpus.text(d, "train", train, seed=3)]
     corpus.write(folder / "data.txt", learnt)
-    corpus.write(folder / "held-out.txt", corpus.text("code", "validation", 1500, seed=3))
+    corpus.write(folder / "held-out.txt", corpus.text("code", "validation", held_out, seed=3))
     return folder
 
 

@@ -25,15 +25,7 @@ from tiny_tokenizers import (
     replace_start,
     without_spaces,
 )
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-)
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from fusion_core import compare, mapping, pipeline, reports, tokens, zoo
 from fusion_core.align import by_bytes

@@ -17,8 +17,9 @@ import pytest
 import torch
 from conftest import launched
 from run_workers import checkpoint_model, timeless, until, watched, weights, worker_of
+from short_runs import write_texts
 
-from fusion_core import cli, corpus, models, runs
+from fusion_core import cli, models, runs
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.runs import folder as folders
@@ -27,10 +28,7 @@ from fusion_core.runs import folder as folders
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> RunConfig:
     """A run of two sources that takes some seconds, with many checkpoints."""
-    folder = tmp_path_factory.mktemp("texts")
-    train = [t for d in ("code", "commonsense") for t in corpus.text(d, "train", 4000, seed=3)]
-    corpus.write(folder / "data.txt", train)
-    corpus.write(folder / "held-out.txt", corpus.text("code", "validation", 1000, seed=3))
+    folder = write_texts(tmp_path_factory.mktemp("texts"), 4000, 1000)
     return RunConfig.of(
         {
             "target": "zoo:llama",

@@ -10,15 +10,7 @@ from typing import Any
 
 import tiny
 from conftest import sentencepiece
-from tokenizers import (
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    trainers,
-)
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from fusion_core import tokens
 from fusion_core.tokens import TextTokenizer

@@ -189,7 +189,7 @@ class _Targets:
 
     def see(self, z: Tensor, at: slice) -> _Seen:
         """Read rows ``at`` of the logits, (c, V)."""
-        lse = lse_t = z.logsumexp(1)
+        lse = lse_t = z.logsumexp(1)  # (c,)
         z_k = None if self.rows is None else z.gather(1, self.ids[at])
         if self.temperature != 1 and z_k is not None:
             lse_t, z_k = (z / self.temperature).logsumexp(1), z_k / self.temperature
@@ -197,10 +197,10 @@ class _Targets:
 
     def losses(self, seen: _Seen) -> tuple[Tensor, Tensor]:
         """Return (n,) of both parts."""
-        clm = (seen.lse - seen.at_label).masked_fill(self.ignored, 0)
+        clm = (seen.lse - seen.at_label).masked_fill(self.ignored, 0)  # (n,)
         if self.rows is None or seen.z_k is None:
             return clm, torch.zeros_like(clm)
-        logprobs = (seen.z_k - seen.lse_t[:, None]).masked_fill(self.absent, 0)
+        logprobs = (seen.z_k - seen.lse_t[:, None]).masked_fill(self.absent, 0)  # (n, k)
         rest = self._rest(seen)[0]
         return clm, -(self.rows.probs * logprobs).sum(1) - self.rows.tail * rest.log()
 
@@ -212,21 +212,21 @@ class _Targets:
         of_fusion = of_fusion / self.temperature
         rest, counts = self._rest(seen)
         # Where the rest cannot be told from 0, the bucket has no gradient.
-        share = torch.where(counts, self.rows.tail / rest, 0)
+        share = torch.where(counts, self.rows.tail / rest, 0)  # (n,)
         mass = torch.where(counts, 1, 1 - self.rows.tail)
-        q_k = torch.exp(seen.z_k - seen.lse_t[:, None])
+        q_k = torch.exp(seen.z_k - seen.lse_t[:, None])  # (n, k)
         named = of_fusion[:, None] * (mass[:, None] * q_k - self.probs)
         outside = (of_fusion * (mass - share)).masked_fill(self.empty[:, 0], 0)
         return _Factors(of_clm, outside, named.masked_fill(self.empty, 0))
 
     def gradient(self, z: Tensor, at: slice, by: _Factors) -> Tensor:
         """Return (c, V), the gradient of rows ``at`` of the logits."""
-        of_clm, q = by.of_clm[at, None], torch.softmax(z, 1)
+        of_clm, q = by.of_clm[at, None], torch.softmax(z, 1)  # (c, 1), (c, V)
         if by.outside is None or by.named is None:
             grad = q.mul_(of_clm)
         else:
             named = q.gather(1, self.ids[at]).mul_(of_clm).add_(by.named[at])
-            outside = by.outside[at, None]
+            outside = by.outside[at, None]  # (c, 1)
             if self.temperature == 1:
                 grad = q.mul_(of_clm + outside)
             else:
@@ -338,8 +338,8 @@ class _OfHead(torch.autograd.Function):
         of_weight = torch.zeros_like(weight, dtype=ctx.seen.lse.dtype)
         of_bias = None if bias is None else torch.zeros_like(bias, dtype=of_weight.dtype)
         for at in _slices(len(hidden), len(weight), HEAD_CELLS, hidden.device):
-            grad = ctx.targets.gradient(logits(at), at, by)
-            of_hidden[at] = grad.to(narrow.dtype) @ narrow
+            grad = ctx.targets.gradient(logits(at), at, by)  # (c, V)
+            of_hidden[at] = grad.to(narrow.dtype) @ narrow  # (c, V) @ (V, h)
             of_weight.addmm_(grad.T, hidden[at].to(grad.dtype))
             if of_bias is not None:
                 of_bias += grad.sum(0)

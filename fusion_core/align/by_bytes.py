@@ -148,12 +148,12 @@ def _marked(at: np.ndarray, size: int) -> np.ndarray:
 def _groups(target: _Side, source: _Side, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Close a group at every boundary that both sides share, and at each text's end."""
     size = int(slots[-1])
-    shared = _marked(target.end, size) & _marked(source.end, size)
+    shared = _marked(target.end, size) & _marked(source.end, size)  # (N,)
     shared[slots[1:] - 1] = True
-    cuts = np.flatnonzero(shared)
+    cuts = np.flatnonzero(shared)  # (c,)
     stops = [_count(side.end, size)[cuts] for side in (target, source)]
-    begins = [np.concatenate([[0], stop[:-1]]) for stop in stops]
-    filled = (begins[0] < stops[0]) | (begins[1] < stops[1])
+    begins = [np.concatenate([[0], stop[:-1]]) for stop in stops]  # (c,) each
+    filled = (begins[0] < stops[0]) | (begins[1] < stops[1])  # (c,)
     text = np.searchsorted(slots, cuts, side="right")[filled] - 1
     columns: list[np.ndarray] = []
     for side, begin, stop in zip((target, source), begins, stops, strict=True):
@@ -195,7 +195,7 @@ def _rows(
     size = int(slots[-1])
     row_bytes = source.row_bytes()
     at = np.maximum(at, source.first_stand[text])
-    joined = _count(row_bytes, size)[at] - 1
+    joined = _count(row_bytes, size)[at] - 1  # (m,)
     row = joined - (source.before[text] + text)
     offset = at - row_bytes[joined]
     # Only where the next source token begins at the row's own boundary, and the bytes from there on

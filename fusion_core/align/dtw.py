@@ -86,13 +86,13 @@ def warp(target: Sequence[str], source: Sequence[str]) -> tuple[list[tuple[int, 
     """
     rows, row_of = _distinct(target)
     columns, column_of = _distinct(source)
-    table = process.cdist(rows, columns, scorer=Levenshtein.distance, dtype=np.int32)
+    table = process.cdist(rows, columns, scorer=Levenshtein.distance, dtype=np.int32)  # (u, v)
     m, n = len(target), len(source)
-    running = np.zeros((len(rows), n + 1), np.int32)
+    running = np.zeros((len(rows), n + 1), np.int32)  # (u, n + 1)
     np.cumsum(table[:, column_of], axis=1, out=running[:, 1:])
     far = np.iinfo(np.int32).max // 2
     # total[i + 1, j + 1] is D[i, j]; the row and column before the first are out of reach.
-    total = np.full((m + 1, n + 1), far, np.int32)
+    total = np.full((m + 1, n + 1), far, np.int32)  # (m + 1, n + 1)
     total[0, 0] = 0
     reach = np.empty(n, np.int32)
     for i, row in enumerate(row_of):
@@ -133,7 +133,7 @@ def _components(
     pairs: Sequence[tuple[int, int]], own: np.ndarray, others: np.ndarray
 ) -> np.ndarray:
     """Join pairs that share a token: the path's stretches between its diagonal steps."""
-    path = np.asarray(pairs, np.int64)
+    path = np.asarray(pairs, np.int64)  # (p, 2)
     opens = np.flatnonzero(np.concatenate([[True], (np.diff(path, axis=0) == 1).all(axis=1)]))
     first, last = path[opens], path[np.append(opens[1:], len(path)) - 1]
     return np.stack(

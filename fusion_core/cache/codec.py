@@ -59,8 +59,8 @@ def encode(rows: SparseRows, observed: torch.Tensor) -> dict[str, np.ndarray]:
     _check(ids, p, tail, seen, rows.vocab_size)
     first = np.where(p[:, :1] > 0, ids[:, :1], 0)
     numbers = np.concatenate([first, np.where(ids[:, 1:] < 0, first, ids[:, 1:]), seen[:, None]], 1)
-    codes = np.empty(p.shape, np.uint8)
-    turn = np.arctan2(np.sqrt(tail), np.sqrt(p[:, 0])) / (np.pi / 2)
+    codes = np.empty(p.shape, np.uint8)  # (m, k)
+    turn = np.arctan2(np.sqrt(tail), np.sqrt(p[:, 0])) / (np.pi / 2)  # (m,)
     codes[:, 0] = np.where(p[:, 0] > 0, np.ceil(254 * turn), 255)
     left = np.zeros(len(p))  # of the tokens before, so that what token 1 gets is not their sum
     for j in range(1, p.shape[1]):
@@ -103,7 +103,7 @@ def decode(
             f"Stored rows of shapes {packed.shape} and {codes.shape} are not {k} of {vocab_size:,} "
             "ids a row: build the cache again."
         )
-    numbers = _unpack(packed, k + 1, bits(vocab_size))
+    numbers = _unpack(packed, k + 1, bits(vocab_size))  # (m, k + 1)
     if numbers.size and int(numbers.max()) >= vocab_size:
         raise InputError(
             f"A stored row holds id {int(numbers.max()):,}, outside the vocabulary of "
@@ -113,7 +113,7 @@ def decode(
     ids[:, 1:][ids[:, 1:] == ids[:, :1]] = -1
     probs = np.empty(codes.shape, np.float32)
     probs[:, 1:] = _POWER[codes[:, 1:]] / np.arange(2, k + 1, dtype=np.float32)
-    others = probs[:, 1:].sum(1)
+    others = probs[:, 1:].sum(1)  # (m,)
     probs[:, 1:] /= others.clip(1)[:, None]  # more than 1 only in codes that nobody encoded
     rest = (1 - others).clip(0)
     probs[:, 0] = rest * _FIRST[codes[:, 0]]
@@ -165,7 +165,7 @@ def _unpack(packed: np.ndarray, n: int, size: int) -> np.ndarray:
     """Read what `_pack` wrote: each number out of the few bytes that its bits reach into."""
     first, skip = np.divmod(np.arange(n) * size, 8)
     reach = (size + 14) // 8
-    padded = np.pad(packed, ((0, 0), (0, reach))).astype(np.int64)
+    padded = np.pad(packed, ((0, 0), (0, reach))).astype(np.int64)  # (m, width + reach)
     value = np.zeros((len(packed), n), np.int64)
     for i in range(reach):
         value = value << 8 | padded[:, first + i]

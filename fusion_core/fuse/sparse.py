@@ -57,18 +57,18 @@ class SparseLayout:
         top = native.topk(ahead, dim=1).indices
         first = torch.arange(m, device=native.device)[:, None] * self._size
         keys = torch.cat([(first + top).reshape(-1), *(i[0] * self._size + i[1] for i, _ in parts)])
-        self._key, place = keys.unique(return_inverse=True)
+        self._key, place = keys.unique(return_inverse=True)  # (n,), (all keys,)
         self._row, self._token = self._key // self._size, self._key % self._size
         places = place[m * ahead :].split([len(v) for _, v in parts])
         mass = [
             index_sum(len(self._key), at, values)
             for at, (_, values) in zip(places, parts, strict=True)
         ]
-        self._prior = native.reshape(-1).index_select(0, self._key).exp()
-        self._share = torch.stack([p.target_share for p in projected], dim=1)
+        self._prior = native.reshape(-1).index_select(0, self._key).exp()  # (n,)
+        self._share = torch.stack([p.target_share for p in projected], dim=1)  # (m, S)
         q = torch.stack(mass, dim=1) + self._share.index_select(0, self._row) * self._prior[:, None]
-        self._q = q.clamp(min=0)
-        self._rest = (1 - self._sums(self._prior)).clamp(min=0)
+        self._q = q.clamp(min=0)  # (n, S)
+        self._rest = (1 - self._sums(self._prior)).clamp(min=0)  # (m,)
         self._native_entropy: torch.Tensor | None = None
 
     def _sums(self, values: torch.Tensor) -> torch.Tensor:
@@ -103,8 +103,8 @@ class SparseLayout:
         self, weights: torch.Tensor, combination: Combination | None
     ) -> tuple[SparseRows, torch.Tensor]:
         """Return the top of the fused rows, and (m,) what they give the observed token."""
-        fused = (weights.index_select(0, self._row) * self._q).sum(1)
-        share = (weights * self._share).sum(1)
+        fused = (weights.index_select(0, self._row) * self._q).sum(1)  # (n,)
+        share = (weights * self._share).sum(1)  # (m,)
         if combination:
             fused, share = self._combined(combination, weights, fused, share)
         self._fused, self._fused_share = fused, share

@@ -45,7 +45,7 @@ def fuse_truncated(
     for part in (native, *rows):
         at = torch.nonzero(part.ids >= 0).T
         listed.append((at[0] * size + part.ids[at[0], at[1]], part.probs[at[0], at[1]]))
-    key, place = torch.cat([k for k, _ in listed]).unique(return_inverse=True)
+    key, place = torch.cat([k for k, _ in listed]).unique(return_inverse=True)  # (n,), (all,)
     places = place.split([len(k) for k, _ in listed])
     row, token = key // size, key % size
     prior = native.probs.new_zeros(len(key)).index_copy_(0, places[0], listed[0][1])
@@ -62,7 +62,7 @@ def fuse_truncated(
         columns.append(q)
         tails.append((1 - index_sum(m, row, q)).clamp(min=0))
     q, tail = torch.stack(columns, dim=1), torch.stack(tails, dim=1)
-    fused = (weights[row] * q).sum(1)
+    fused = (weights[row] * q).sum(1)  # (n,)
     if chosen.combine:
         mean = chosen.combine.mean(weights[row], q)
         total = chosen.combine.mean(weights, tail) + index_sum(m, row, mean)

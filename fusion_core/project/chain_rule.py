@@ -53,10 +53,10 @@ def chain_rule(
     known = torch.zeros_like(projected.kept)
     known[sure] = torch.as_tensor(np.exp(-native_nats[rows]), device=device).to(known.dtype)
     goal = sure * size + observed[sure]
-    keys = torch.cat([at * size + dropped, goal]).unique()
+    keys = torch.cat([at * size + dropped, goal]).unique()  # (n,)
     row, token = keys // size, keys % size
     values = probs_at(projected, native, row, token)
-    room = 1 - index_sum(len(known), row, values)
+    room = 1 - index_sum(len(known), row, values)  # (m,)
     applies = torch.zeros_like(known, dtype=torch.bool)
     applies[sure] = room[sure] > ROOM
     scale = torch.where(applies, (1 - known) / room.clamp(min=ROOM), 1.0)

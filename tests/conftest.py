@@ -25,6 +25,9 @@ from fusion_core import tokens
 from fusion_core.models import LoadedModel
 from fusion_core.tokens import TextTokenizer
 
+# Notebooks import the library as if it were installed; here it is the one beside them.
+os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
+
 TOKENIZERS = (
     "albert-spiece",
     "bert-base-uncased",

@@ -4,6 +4,7 @@ The rooms, each of which may import those above it (a test reads the imports; th
 their rooms in the same way):
 
     limits          what one visitor may ask for
+    fields          settings as fields of a form, and one way to read them
     requests        what a visitor asks of the models, checked before anything is loaded
     compute         what runs models
     training        trainings of visitors: form, plan, folder, queue, downloads

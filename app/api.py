@@ -5,6 +5,8 @@ The same limits hold as on the page. A wrong argument is answered with one sente
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -15,7 +17,7 @@ import gradio as gr
 
 from fusion_core import fuse as fusing
 from fusion_core import models, pipeline, reports, runs
-from fusion_core.config import FusionConfig
+from fusion_core.config import FusionConfig, Objective, RunConfig, Sampling, describe
 from fusion_core.errors import sentence
 from fusion_core.mapping import STRATEGIES
 
@@ -26,13 +28,13 @@ from .requests import ENSEMBLE_OPERATOR, analysis_request, generation_request, m
 from .state import AppState, KeptAnalysis
 from .tabs.align.cards import cards
 from .training import form as forms
-from .training.form import Form
+from .training.form import Form, ShortRun
 from .training.plan import make_plan
 from .training.store import JobStore, new_key
 
 Report = dict[str, Any]
 DOMAINS = list(forms.DOMAINS)
-USUAL = FusionConfig()
+USUAL, WRITING = FusionConfig(), Sampling()
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -40,11 +42,12 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def _choices() -> dict[str, str]:
-    """Return what the description of an endpoint names between braces."""
-    return {
+def _described() -> dict[str, str]:
+    """Return what the description of an endpoint names between braces: settings and choices."""
+    models = (RunConfig, Objective, ShortRun, FusionConfig, Sampling)
+    return {s.name: s.description for model in models for s in describe(model)} | {
         "operators": _listed(fusing.OPERATORS),
-        "label_free": _listed(n for n, o in fusing.OPERATORS.items() if o.label_free),
+        "label_free": _listed(fusing.label_free()),
         "strategies": _listed(STRATEGIES),
         "domains": ", ".join(DOMAINS),
     }
@@ -84,7 +87,9 @@ def _answered(function: Callable[..., Report]) -> Callable[..., Report]:
                 raise
             raise refused(said) from error
 
-    answer.__doc__ = (function.__doc__ or "").format(**_choices())
+    # Of an argument's description gradio reads one line.
+    words = re.sub(r"\n {8}", " ", inspect.getdoc(function) or "")
+    answer.__doc__ = words.format(**_described())
     return answer
 
 
@@ -130,10 +135,10 @@ class Endpoints:
             target: name of the model in whose tokens is fused.
             sources: names of the models that are fused.
             text: what they read.
-            operator: {operators}.
-            level: one choice for the whole text ("sequence"), or one for each token ("token").
-            strategy: vocabulary mapping: {strategies}.
-            top_k: tokens kept of a fused row.
+            operator: {operator}: {operators}.
+            level: {level}
+            strategy: {strategy}: {strategies}.
+            top_k: {top_k}
 
         Returns:
             For each target token the fused row, its winner, weights, kept mass and where each fused
@@ -161,10 +166,10 @@ class Endpoints:
             sources: names of the models that are fused.
             text: what they read.
             index: which of the target's tokens, from 0, its start token not counted.
-            operator: as in fuse.
-            level: as in fuse.
-            strategy: as in fuse.
-            top_k: as in fuse.
+            operator: {operator}: {operators}.
+            level: {level}
+            strategy: {strategy}: {strategies}.
+            top_k: {top_k}
 
         Returns:
             The token; for each source its own row, what was carried over, kept mass and
@@ -180,10 +185,10 @@ class Endpoints:
         prompt: str,
         operator: str = ENSEMBLE_OPERATOR,
         strategy: str = USUAL.strategy,
-        max_new_tokens: int = 64,
-        temperature: float = 0.8,
-        top_p: float = 0.95,
-        seed: int = 0,
+        max_new_tokens: int = WRITING.max_new_tokens,
+        temperature: float = WRITING.temperature,
+        top_p: float = WRITING.top_p,
+        seed: int = WRITING.seed,
     ) -> Report:
         """Continue a prompt with the target, with each source, and with all sources fused.
 
@@ -191,12 +196,12 @@ class Endpoints:
             target: name of the model in whose tokens the fused text is written.
             sources: names of the models that are fused.
             prompt: what is continued.
-            operator: {label_free}.
-            strategy: vocabulary mapping: {strategies}.
-            max_new_tokens: most tokens of each text.
-            temperature: 0 takes the most probable token.
-            top_p: share of the probability that is drawn from.
-            seed: of the draws.
+            operator: {operator}: {label_free}.
+            strategy: {strategy}: {strategies}.
+            max_new_tokens: {max_new_tokens}
+            temperature: {temperature}
+            top_p: {top_p}
+            seed: {seed}
 
         Returns:
             The continuations: target, sources by name, and ensemble.
@@ -208,7 +213,7 @@ class Endpoints:
             prompt,
             operator=operator,
             strategy=strategy,
-            new_tokens=max_new_tokens,
+            max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_p=top_p,
             seed=seed,
@@ -232,7 +237,7 @@ class Endpoints:
         operator: str = USUAL.operator,
         level: str = USUAL.level,
         strategy: str = USUAL.strategy,
-        seed: int = 0,
+        seed: int = Form.seed,
         key: str = "",
     ) -> Report:
         """Start a short training on the fused rows of several sources; it goes on by itself.
@@ -242,17 +247,17 @@ class Endpoints:
             sources: names of the models that are fused.
             text: what is learnt, documents apart by blank lines; a tenth is held out.
             domains: toy domains that are learnt besides: {domains}.
-            kilobytes: of text of these domains.
-            steps: of the optimiser.
-            lm_weight: λ, from 0 (the fused rows alone) to 1 (the text alone).
-            learning_rate: its peak.
-            batch_size: blocks a step.
-            lora: train adapters in place of all weights.
+            kilobytes: {kilobytes}
+            steps: {steps}
+            lm_weight: {lm_weight}
+            learning_rate: {learning_rate}
+            batch_size: {batch_size}
+            lora: {lora}
             baseline: train the same on the text alone, too, to compare.
-            operator: as in fuse.
-            level: as in fuse.
-            strategy: as in fuse.
-            seed: of everything that is drawn.
+            operator: {operator}: {operators}.
+            level: {level}
+            strategy: {strategy}: {strategies}.
+            seed: {seed}
             key: from an earlier answer, to keep runs together; empty makes a new one.
 
         Returns:

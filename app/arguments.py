@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import gradio as gr
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from gradio.utils import get_function_description
 
 from fusion_core.config import is_number, is_whole
 from fusion_core.errors import InputError, shown
@@ -75,6 +76,20 @@ def refused(words: str) -> gr.Error:
 
 class Page(gr.Blocks):
     """A page on which what is posted is checked first: to endpoints, and to its own events."""
+
+    def get_api_info(self, *args: Any, **kwargs: Any) -> Any:
+        """Describe the endpoints, with each argument's description and whatever is its default."""
+        found = super().get_api_info(*args, **kwargs)
+        for function in self.fns.values():
+            if function.api_visibility != PUBLIC or function.fn is None:
+                continue
+            words = get_function_description(function.fn)[1]
+            for parameter in found["named_endpoints"][f"/{function.api_name}"]["parameters"]:
+                more = {"description": words[parameter["parameter_name"]]}
+                if parameter["parameter_has_default"]:
+                    more["default"] = parameter["parameter_default"]
+                parameter["type"] = {**parameter["type"], **more}
+        return found
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any

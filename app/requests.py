@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fusion_core import fuse, mapping, models, pipeline
-from fusion_core.config import FusionConfig, is_number, utf8
+from fusion_core.config import FusionConfig, utf8
 from fusion_core.errors import InputError, shown
 from fusion_core.generation import Sampling, check
 
+from .fields import read
 from .limits import Limits
-
-LARGEST_SEED = 2**31 - 1
 
 ENSEMBLE_OPERATOR = "confidence"
 """How an ensemble writes where a visitor chooses nothing else."""
@@ -122,7 +121,7 @@ def analysis_request(
     text = _text("text", text)
     utf8(text, limit=limits.text_bytes)
     first, *others = model_names(limits, target, sources)
-    config = FusionConfig(**options)
+    config = read(FusionConfig, options)
     fuse.operator_of(config.operator, config.level)
     mapping.strategy(config.strategy)
     return AnalysisRequest(first, tuple(others), text, config)
@@ -137,11 +136,8 @@ def generation_request(
     operator: str = ENSEMBLE_OPERATOR,
     with_target: bool = False,
     strategy: str = FusionConfig().strategy,
-    new_tokens: Any = 64,
-    temperature: Any = 0.8,
-    top_p: Any = 0.95,
-    seed: Any = 0,
     trained: Sequence[tuple[str, str]] = (),
+    **sampling: Any,
 ) -> GenerationRequest:
     """Check what a visitor asks to be written.
 
@@ -153,35 +149,27 @@ def generation_request(
         operator: one of `fuse.label_free`.
         with_target: let the target take part in the ensemble.
         strategy: vocab mapping; one that counts does so in the prompt.
-        new_tokens: most tokens of each column.
-        temperature: 0 takes the most probable token.
-        top_p: share of the probability that is drawn from.
-        seed: of the draws.
         trained: further models, as (title, name); whether they may be named is checked by the
             caller.
+        **sampling: of a `Sampling`.
 
     Raises:
         FusionError: one sentence that says what to change.
     """
-    prompt, operator = _text("prompt", prompt), _text("operator", operator)
+    prompt = _text("prompt", prompt)
     if not prompt:
         raise InputError("The prompt is empty: type what the models are to continue.")
     utf8(prompt, limit=limits.text_bytes)
     first, *others = model_names(limits, target, sources)
     pipeline.check_names(first, *others, *(name for _, name in trained))
+    fusion = {"operator": operator, "strategy": strategy, "with_target": with_target}
+    read(FusionConfig, fusion)
     check(operator)
-    strategy = _text("strategy", strategy)
-    sampling = Sampling(
-        max_new_tokens=_whole("New tokens", new_tokens, 1, limits.new_tokens),
-        temperature=_number("The temperature", temperature, "0 or more"),
-        top_p=_number("Top-p", top_p, "above 0 and at most 1"),
-        seed=_whole("The seed", seed, 0, LARGEST_SEED),
-    )
     mapping.strategy(strategy)
+    chosen = read(Sampling, sampling, max_new_tokens=limits.new_tokens)
     return GenerationRequest(
-        first, tuple(others), prompt, operator, bool(with_target), strategy, sampling,
-        tuple(trained),
-    )  # fmt: skip
+        first, tuple(others), prompt, operator, with_target, strategy, chosen, tuple(trained)
+    )
 
 
 def _check_place(limits: Limits, name: str) -> None:
@@ -202,22 +190,3 @@ def _text(what: str, value: Any) -> str:
     if not isinstance(value, str | None):
         raise InputError(f"{what} must be text, not {shown(value)}.")
     return value or ""
-
-
-def _whole(what: str, value: Any, low: int, high: int) -> int:
-    if not (is_number(value) and value == value // 1 and low <= value <= high):
-        raise InputError(
-            f"{what} must be a whole number from {low:,} to {high:,}, and is {_said(value)}: "
-            "change it."
-        )
-    return int(value)
-
-
-def _number(what: str, value: Any, wanted: str) -> float:
-    if not is_number(value):
-        raise InputError(f"{what} must be a number {wanted}, and is {_said(value)}: change it.")
-    return float(value)
-
-
-def _said(value: Any) -> str:
-    return "missing" if value is None else shown(value)

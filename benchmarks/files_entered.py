@@ -56,7 +56,7 @@ def train() -> Callable[[], Any]:
 def analyze() -> Callable[[], Any]:
     """Return what a press of the page's button does with what the page begins with."""
     page = app.ui.build()
-    button = next(b for b in page.blocks.values() if getattr(b, "elem_id", "") == "analyse")
+    button = next(b for b in page.blocks.values() if getattr(b, "elem_id", "") == "analyze")
     press = next(f for f in page.fns.values() if (button._id, "click") in f.targets)
     given = [getattr(block, "value", None) for block in press.inputs]
     return lambda: list(press.fn(*given))

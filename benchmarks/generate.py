@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fusion_core import corpus, fuse, generation, models, pipeline
+from fusion_core import compare, corpus, fuse, generation, models
 from fusion_core.generation import Ensemble, Sampling, stream
 from fusion_core.models import LoadedModel
 from fusion_core.records import Encoding
@@ -59,7 +59,7 @@ def main() -> None:
     lines += ["", "## Quality", "", f"Bits per byte, {BYTES:,} bytes of the test split a domain."]
     lines += ["", f"| | {' | '.join(DOMAINS)} | mean |", "| --- | ---: | ---: | ---: | ---: |"]
     texts = {d: corpus.text(d, "test", BYTES) for d in DOMAINS}
-    scores = {d: pipeline.bits_per_byte(zoo, texts[d]) for d in DOMAINS}
+    scores = {d: compare.bits_per_byte(zoo, texts[d]) for d in DOMAINS}
     for model in zoo:
         lines.append(
             row(f"`{model.name}`", [scores[d][model.name]["bits_per_byte"] for d in DOMAINS])

@@ -115,13 +115,13 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
 
 def test(model: Path | str, folder: Path) -> dict[str, float]:
     """Measure a model on the test split."""
-    from fusion_core import models, pipeline
+    from fusion_core import compare, models
     from fusion_core.io import documents
 
     reader = models.load(str(model))
     texts = {d: documents.read_documents(folder / f"test-{d}.txt") for d in DOMAINS}
     return {
-        d: pipeline.bits_per_byte([reader], t)[reader.name]["bits_per_byte"]
+        d: compare.bits_per_byte([reader], t)[reader.name]["bits_per_byte"]
         for d, t in texts.items()
     }
 
@@ -163,7 +163,7 @@ def run_all(jobs: list[Job], folder: Path) -> list[dict[str, Any]]:
 
 def read_together(folder: Path) -> dict[str, dict[str, float]]:
     """Measure the models as they are, and their fused rows, on the test split."""
-    from fusion_core import models, pipeline
+    from fusion_core import compare, models, pipeline
     from fusion_core.config import FusionConfig
     from fusion_core.io import documents
     from fusion_core.reading import read_documents
@@ -172,7 +172,7 @@ def read_together(folder: Path) -> dict[str, dict[str, float]]:
     rows: dict[str, dict[str, float]] = {}
     for d in DOMAINS:
         texts = documents.read_documents(folder / f"test-{d}.txt")
-        for name, score in pipeline.bits_per_byte(zoo, texts).items():
+        for name, score in compare.bits_per_byte(zoo, texts).items():
             rows.setdefault(name, {})[d] = score["bits_per_byte"]
         for operator in ("confidence", "min_ce"):
             config = FusionConfig(operator=operator)
@@ -206,12 +206,12 @@ def merged(folder: Path) -> list[dict[str, Any]]:
 
 
 def to_reach(done: list[dict[str, Any]], seed: int) -> float:
-    """Say how many times fewer tokens fusion needs for the best validation figure of its twin."""
-    twin, fused = (
+    """Say how many times fewer tokens fusion needs for its baseline's best validation figure."""
+    baseline, fused = (
         next(r["curve"] for r in done if r["name"] == name and r["seed"] == seed)
         for name in ("clm", "fusion")
     )
-    tokens, goal = min(twin, key=lambda x: x[1])
+    tokens, goal = min(baseline, key=lambda x: x[1])
     return tokens / next((t for t, v in fused if v <= goal), math.inf)
 
 
@@ -235,14 +235,14 @@ LABELS = {
 
 def table(names: list[str], rows: dict[str, list[dict[str, float]]]) -> list[str]:
     """Make a table of means over seeds."""
-    twin = statistics.mean(mean(r) for r in rows["clm" if "clm" in names else "fresh clm"])
+    baseline = statistics.mean(mean(r) for r in rows["clm" if "clm" in names else "fresh clm"])
     lines = [f"| | {' | '.join(DOMAINS)} | mean | spread | to the text alone |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in names:
         means = [mean(r) for r in rows[name]]
         cells = [f"{statistics.mean(r[d] for r in rows[name]):.3f}" for d in DOMAINS]
         spread = f"{min(means):.3f}–{max(means):.3f}" if len(means) > 1 else ""
-        change = f"{statistics.mean(means) / twin - 1:+.1%}"
+        change = f"{statistics.mean(means) / baseline - 1:+.1%}"
         lines.append(
             f"| {LABELS[name]} | {' | '.join(cells)} | {statistics.mean(means):.3f} | {spread} | "
             f"{change} |"

@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fusion_core import compare, corpus, mapping, models, pipeline, zoo
+from fusion_core import compare, corpus, mapping, models, zoo
 from fusion_core.config import FusionConfig
 from fusion_core.io import documents
 from fusion_core.models import LoadedModel
@@ -84,7 +84,7 @@ def texts(domain: str, split: str, number: int) -> list[str]:
 
 def bits(source: LoadedModel, target: LoadedModel, read: Sequence[str]) -> tuple[float, float]:
     """Score both models on the texts, in bits per byte."""
-    scores = pipeline.bits_per_byte([source, target], read)
+    scores = compare.bits_per_byte([source, target], read)
     return scores[source.name]["bits_per_byte"], scores[target.name]["bits_per_byte"]
 
 

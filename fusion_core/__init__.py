@@ -49,11 +49,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import plots
-    from .compare import compare_mappings, compare_operators
+    from .compare import bits_per_byte, compare_mappings, compare_operators, next_characters
     from .config import FusionConfig, RunConfig, Sampling
     from .generation import generate
     from .models.load import load
-    from .pipeline import analyze, bits_per_byte, next_characters
+    from .pipeline import analyze
     from .reading import read, read_documents
     from .runs import train
 
@@ -75,11 +75,11 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "compare": ("compare_mappings", "compare_operators"),
+    "compare": ("bits_per_byte", "compare_mappings", "compare_operators", "next_characters"),
     "config": ("FusionConfig", "RunConfig", "Sampling"),
     "generation": ("generate",),
     "models": ("load",),
-    "pipeline": ("analyze", "bits_per_byte", "next_characters"),
+    "pipeline": ("analyze",),
     "reading": ("read", "read_documents"),
     "runs": ("train",),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from . import corpus, pipeline
+from . import compare, corpus
 from .models import LoadedModel
 from .records import Progress
 
@@ -34,7 +34,7 @@ def toy(
         progress: told of every domain.
 
     Returns:
-        For each model's name the figures of `pipeline.bits_per_byte` over all documents, and
+        For each model's name the figures of `compare.bits_per_byte` over all documents, and
         ``tasks`` with ``bits_per_byte`` and ``accuracy`` a domain.
     """
     tasks: dict[str, dict[str, dict[str, float]]] = {m.name: {} for m in readers}
@@ -43,10 +43,10 @@ def toy(
         if progress:
             progress(f"reading {domain}", done / len(corpus.DOMAINS))
         texts = list(islice(corpus.documents(domain, "test", seed=seed), documents))
-        scores = pipeline.bits_per_byte(readers, texts)
+        scores = compare.bits_per_byte(readers, texts)
         right = {m.name: 0 for m in readers}
         for question in corpus.questions(domain, "test", questions, seed=seed):
-            answers = pipeline.most_probable(
+            answers = compare.most_probable(
                 readers, [question.prompt + c for c in question.choices]
             )
             for name, choice in answers.items():
@@ -61,7 +61,7 @@ def toy(
 
 
 def _over_all(scores: Sequence[dict]) -> dict:
-    """Bring the figures of `pipeline.bits_per_byte` of several domains together."""
+    """Bring the figures of `compare.bits_per_byte` of several domains together."""
     n_bytes = sum(s["bytes"] for s in scores)
     means = {
         name: sum(s[name] * s["bytes"] for s in scores) / n_bytes

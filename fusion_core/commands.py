@@ -144,7 +144,7 @@ def run_cache(options: Namespace) -> Output:
     report = {
         "target_tokens": cache.tokens,
         "bytes": cache.bytes,
-        "bytes_per_token": cache.bytes / cache.tokens,
+        "bytes_per_token": cache.rows_bytes / cache.tokens,
         "seconds": time.perf_counter() - began,
         "documents": len(cache),
         "shards": len(cache.manifest.shards),
@@ -176,7 +176,7 @@ def run_evaluate(options: Namespace) -> Output:
     scores = (
         benchmark.toy(readers, progress=_progress())
         if texts is None
-        else pipeline.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
+        else compare.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
     )
     return {"models": {m: {"tasks": {}} | s for m, s in scores.items()}}, reports.evaluate_table
 

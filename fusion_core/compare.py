@@ -1,19 +1,25 @@
-"""Ways of fusing and projecting, held against each other."""
+"""Operators, mappings and models, held against each other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import fuse
+import numpy as np
+import torch
+
+from . import characters, fuse
 from .config import FusionConfig
+from .errors import InputError
 from .evaluate import TransferScore
-from .mapping import STRATEGIES
+from .mapping import STRATEGIES, check_spaces
 from .models import LoadedModel
+from .numerics import bits
 from .pipeline import fuse_text
 from .project import mappings_of, native_ce, project
 from .reading import read_documents
-from .records import Progress, Projection, TextReading
+from .records import Encoding, FusedRows, NextTokenRows, Progress, Projection, TextReading
+from .tokens import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -169,3 +175,102 @@ def add_transfer(projection: Projection, scores: Sequence[TransferScore]) -> Non
             ce, floored = fuse.projected_ce(rows, target)
             score.floored += floored
             score.add(rows, ce, target, native, scored)
+
+
+def bits_per_byte(
+    readers: Sequence[LoadedModel],
+    documents: Sequence[str],
+    *,
+    overlap: float = FusionConfig.model_fields["overlap"].default,
+    progress: Progress | None = None,
+) -> dict[str, dict]:
+    """Score models on documents; all are scored on the same bytes.
+
+    Returns:
+        For each model's name: ``bits_per_byte`` and ``bytes``; ``lossless``, whether its tokens
+        reproduce the documents, and ``lost_share``, the share of the documents' bytes that they do
+        not: these cost the model less than they should, or nothing; and what it read before and
+        after documents, see `LoadedModel.around_documents`.
+    """
+    totals, lost = np.zeros(len(readers)), np.zeros(len(readers), np.int64)
+    exact = np.ones(len(readers), bool)
+    n_bytes = n_read = 0
+    config = FusionConfig(overlap=overlap)
+    for reading in read_documents(readers, documents, config, progress=progress):
+        totals += reading.nats
+        lost += [e.lost_bytes for e in reading.encodings]
+        exact &= [e.lossless for e in reading.encodings]
+        n_bytes += reading.scored_bytes
+        n_read += len(reading.data)
+    return {
+        m.name: {
+            "bits_per_byte": bits(float(totals[j]), n_bytes),
+            "bytes": n_bytes,
+            "lossless": bool(exact[j]),
+            "lost_share": int(lost[j]) / n_read if n_read else 0.0,
+        }
+        | m.around_documents
+        for j, m in enumerate(readers)
+    }
+
+
+def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[str, int]:
+    """Return for each model's name the index of the text that it finds most probable."""
+    nats = [reading.nats for reading in read_documents(readers, texts)]
+    best = np.argmin(np.asarray(nats), axis=0)
+    return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
+
+
+def next_characters(
+    reading: TextReading, positions: Sequence[int]
+) -> list[characters.NextCharacters]:
+    """Compare what models with different vocabularies expect next, character by character.
+
+    Args:
+        reading: the text, as the models read it.
+        positions: bytes of the text, in any order; its end is one, too.
+
+    Returns:
+        One record a model, its positions ascending and each once. Of truncated rows, what was cut
+        off is unknown.
+
+    Raises:
+        InputError: a position lies outside the text.
+        ModelFormatError: a model's vocabulary spells no spaces.
+    """
+    check_spaces(*reading.tokenizers)
+    size = len(reading.data)
+    wanted = np.unique(np.asarray(positions, np.int64))
+    if not len(wanted) or wanted[0] < 0 or wanted[-1] > size:
+        raise InputError(f"Positions must lie from 0 to {size}, the text's bytes: choose some.")
+    parts: list[list[characters.NextCharacters]] = [[] for _ in reading.models]
+    shifts = []
+    for part in reading.windows:
+        window = part.window
+        owned = wanted[(wanted >= window.owned_from) & (wanted < window.owned_to)]
+        if len(owned):
+            shifts.append(window.start)
+            at = (owned - window.start).tolist()
+            for j, tokenizer in enumerate(reading.tokenizers):
+                given = part.rows[j], part.encodings[j], tokenizer, at
+                parts[j].append(characters.next_characters(*given))
+    return [characters.joined(p, shifts) for p in parts]
+
+
+def fused_characters(
+    fused: FusedRows, target: Encoding, tokenizer: TextTokenizer, positions: Sequence[int]
+) -> characters.NextCharacters:
+    """Sum fused rows over the tokens that go on with the same character.
+
+    Args:
+        fused: the text's fused rows.
+        target: the text in the target's tokens.
+        tokenizer: the target's.
+        positions: bytes of the text.
+    """
+    # The row after the text's last token is not fused: all of it is unknown.
+    m = len(fused.rows)
+    rows = fused.rows.scattered(np.arange(m), m + 1)
+    nothing = torch.zeros(m + 1, dtype=torch.int64)
+    given = NextTokenRows("fused", rows, nothing, nothing.float(), target.row_bytes)
+    return characters.next_characters(given, target, tokenizer, positions)

@@ -10,24 +10,7 @@ import torch
 from .numerics import bits
 from .records import NextTokenRows, ProjectedRows, RowKind
 
-__all__ = ["TransferScore", "bits", "native_nats"]
-
-
-def native_nats(rows: NextTokenRows, row_bytes: np.ndarray, low: int, high: int) -> float:
-    """Sum a model's own cross-entropy over the tokens after rows that stand in ``[low, high)``.
-
-    Args:
-        rows: n + 1 rows.
-        row_bytes: (n + 1,) bytes at which they stand.
-        low: first byte.
-        high: one past the last byte.
-
-    Returns:
-        Nats. Where several rows stand at one byte, all of them count: a token without width is
-        predicted, too.
-    """
-    inside = torch.as_tensor((row_bytes[:-1] >= low) & (row_bytes[:-1] < high))
-    return float(-rows.observed_logprob[:-1].cpu()[inside].double().sum())
+__all__ = ["TransferScore", "bits"]
 
 
 @dataclass

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from . import characters, fuse
-from . import evaluate as scoring
+from . import fuse
 from .align import METHODS, by_bytes
 from .config import MAX_TEXT_BYTES, FusionConfig, Truncation, utf8
 from .errors import InputError
-from .mapping import VocabMapping, check_spaces
+from .mapping import VocabMapping
 from .models import LoadedModel, truncate_rows
 from .project import attribute, mappings_of, project, routes_of
-from .reading import check_names, read, read_documents
+from .reading import check_names, read
 from .records import (
     Alignment,
     Analysis,
@@ -32,7 +31,6 @@ from .records import (
     Projection,
     SourceAnalysis,
     SparseRows,
-    TextReading,
     scattered,
 )
 from .tokens import TextTokenizer, encode_chat
@@ -102,105 +100,6 @@ def align_chat(
     reading = encode_chat(target, messages)
     encodings = [encode_chat(s, messages) for s in sources]
     return reading, [(e, by_bytes(reading, e)) for e in encodings]
-
-
-def bits_per_byte(
-    readers: Sequence[LoadedModel],
-    documents: Sequence[str],
-    *,
-    overlap: float = FusionConfig.model_fields["overlap"].default,
-    progress: Progress | None = None,
-) -> dict[str, dict]:
-    """Score models on documents; all are scored on the same bytes.
-
-    Returns:
-        For each model's name: ``bits_per_byte`` and ``bytes``; ``lossless``, whether its tokens
-        reproduce the documents, and ``lost_share``, the share of the documents' bytes that they do
-        not: these cost the model less than they should, or nothing; and what it read before and
-        after documents, see `LoadedModel.around_documents`.
-    """
-    totals, lost = np.zeros(len(readers)), np.zeros(len(readers), np.int64)
-    exact = np.ones(len(readers), bool)
-    n_bytes = n_read = 0
-    config = FusionConfig(overlap=overlap)
-    for reading in read_documents(readers, documents, config, progress=progress):
-        totals += reading.nats
-        lost += [e.lost_bytes for e in reading.encodings]
-        exact &= [e.lossless for e in reading.encodings]
-        n_bytes += reading.scored_bytes
-        n_read += len(reading.data)
-    return {
-        m.name: {
-            "bits_per_byte": scoring.bits(float(totals[j]), n_bytes),
-            "bytes": n_bytes,
-            "lossless": bool(exact[j]),
-            "lost_share": int(lost[j]) / n_read if n_read else 0.0,
-        }
-        | m.around_documents
-        for j, m in enumerate(readers)
-    }
-
-
-def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[str, int]:
-    """Return for each model's name the index of the text that it finds most probable."""
-    nats = [reading.nats for reading in read_documents(readers, texts)]
-    best = np.argmin(np.asarray(nats), axis=0)
-    return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
-
-
-def next_characters(
-    reading: TextReading, positions: Sequence[int]
-) -> list[characters.NextCharacters]:
-    """Compare what models with different vocabularies expect next, character by character.
-
-    Args:
-        reading: the text, as the models read it.
-        positions: bytes of the text, in any order; its end is one, too.
-
-    Returns:
-        One record a model, its positions ascending and each once. Of truncated rows, what was cut
-        off is unknown.
-
-    Raises:
-        InputError: a position lies outside the text.
-        ModelFormatError: a model's vocabulary spells no spaces.
-    """
-    check_spaces(*reading.tokenizers)
-    size = len(reading.data)
-    wanted = np.unique(np.asarray(positions, np.int64))
-    if not len(wanted) or wanted[0] < 0 or wanted[-1] > size:
-        raise InputError(f"Positions must lie from 0 to {size}, the text's bytes: choose some.")
-    parts: list[list[characters.NextCharacters]] = [[] for _ in reading.models]
-    shifts = []
-    for part in reading.windows:
-        window = part.window
-        owned = wanted[(wanted >= window.owned_from) & (wanted < window.owned_to)]
-        if len(owned):
-            shifts.append(window.start)
-            at = (owned - window.start).tolist()
-            for j, tokenizer in enumerate(reading.tokenizers):
-                given = part.rows[j], part.encodings[j], tokenizer, at
-                parts[j].append(characters.next_characters(*given))
-    return [characters.joined(p, shifts) for p in parts]
-
-
-def fused_characters(
-    fused: FusedRows, target: Encoding, tokenizer: TextTokenizer, positions: Sequence[int]
-) -> characters.NextCharacters:
-    """Sum fused rows over the tokens that go on with the same character.
-
-    Args:
-        fused: the text's fused rows.
-        target: the text in the target's tokens.
-        tokenizer: the target's.
-        positions: bytes of the text.
-    """
-    # The row after the text's last token is not fused: all of it is unknown.
-    m = len(fused.rows)
-    rows = fused.rows.scattered(np.arange(m), m + 1)
-    nothing = torch.zeros(m + 1, dtype=torch.int64)
-    given = NextTokenRows("fused", rows, nothing, nothing.float(), target.row_bytes)
-    return characters.next_characters(given, target, tokenizer, positions)
 
 
 def analyze(
@@ -325,30 +224,13 @@ def view(
     text = fuse_text(projection, config, look=look, progress=progress)
     reading, fused = projection.reading, text.fused
     m, where = len(fused), np.concatenate([v.where for v in views])
-    bits = reading.bits_per_byte
-    kind = scattered(torch.cat([v.kind for v in views]), where, m)
-    sources = []
-    for j, model in enumerate(reading.models[1:]):
-        places, natives = zip(*(v.sources[j] for v in views), strict=True)
-        n_rows = len(reading.encodings[j + 1].text_tokens) + 1
-        sources.append(
-            SourceAnalysis(
-                alignment=reading.alignment(model),
-                native=SparseRows.concat(natives).scattered(np.concatenate(places), n_rows),
-                projected=SparseRows.concat([v.projected[j] for v in views]).scattered(where, m),
-                kind=kind[:, j],
-                kept=fused.kept[:, j],
-                ce=fused.ce[:, j],
-                bits_per_byte=bits[model],
-            )
-        )
     operator = fuse.operator_of(config.operator)
     return Analysis(
         target=reading.encodings[0],
         native=SparseRows.concat([v.native for v in views]).scattered(where, m),
         target_ce=reading.target_ce(),
-        target_bits_per_byte=bits[reading.models[0]],
-        sources=tuple(sources),
+        target_bits_per_byte=reading.bits_per_byte[reading.models[0]],
+        sources=tuple(_sources(text, views, where)),
         fused=fused,
         attribution=Attribution.concat([v.attribution for v in views]).scattered(where, m),
         fused_bits_per_byte=text.bits_per_byte,
@@ -363,6 +245,27 @@ def view(
             "documents": reading.documents,
         },
     )
+
+
+def _sources(
+    text: FusedText, views: list[_WindowView], where: np.ndarray
+) -> Iterator[SourceAnalysis]:
+    """Put together what the windows show of each source."""
+    reading, fused = text.projection.reading, text.fused
+    kind = scattered(torch.cat([v.kind for v in views]), where, len(fused))
+    for j, model in enumerate(reading.models[1:]):
+        places, natives = zip(*(v.sources[j] for v in views), strict=True)
+        n_rows = len(reading.encodings[j + 1].text_tokens) + 1
+        projected = SparseRows.concat([v.projected[j] for v in views])
+        yield SourceAnalysis(
+            alignment=reading.alignment(model),
+            native=SparseRows.concat(natives).scattered(np.concatenate(places), n_rows),
+            projected=projected.scattered(where, len(fused)),
+            kind=kind[:, j],
+            kept=fused.kept[:, j],
+            ce=fused.ce[:, j],
+            bits_per_byte=reading.bits_per_byte[model],
+        )
 
 
 def fuse_text(projection: Projection, config: FusionConfig, **options: Any) -> FusedText:

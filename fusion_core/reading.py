@@ -12,7 +12,6 @@ from . import models
 from .align.windows import cut, windows
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
 from .errors import InputError
-from .evaluate import native_nats
 from .models import LoadedModel
 from .records import Encoding, Progress, TextReading, Window, WindowReading, Windows
 from .records.reading import KEPT_BYTES
@@ -193,8 +192,8 @@ class _Text:
         read = Windows(len(self.windows), make, lambda w: w.nbytes, kept)
         nats = np.zeros(len(self.readers))
         for window, (low, high) in zip(read, self.scored, strict=True):
-            for j, rows in enumerate(window.rows):
-                nats[j] += native_nats(rows, window.row_bytes(j), low, high)
+            for j in range(len(nats)):
+                nats[j] += window.nats(j, low, high)
         return TextReading(
             models=tuple(m.name for m in self.readers),
             tokenizers=tuple(m.tokenizer for m in self.readers),

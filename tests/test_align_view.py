@@ -150,7 +150,7 @@ def ways(tiny_models) -> dict[tuple[str, str], Analysis]:
     target, source = tiny_models
     alike = [source, replace(source, name="another")]
     return {
-        (name, level): pipeline.analyse(
+        (name, level): pipeline.analyze(
             target, alike, TEXT, FusionConfig(operator=name, level=level, strategy="exact")
         )
         for name, level in WAYS

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import urllib.request
 from typing import Any
 
 import pytest
 
 from fusion_core import generation, models, pipeline, reports
-from fusion_core.config import FusionConfig
+from fusion_core.config import FusionConfig, Objective, RunConfig, Sampling, Settings
 
 TEXT = "def add(a, b):\n    return a"
 SOURCES = ["zoo:mpt-code", "zoo:gpt2-story"]
@@ -69,7 +70,7 @@ def test_generate_has_the_limits_of_the_page(client: Any) -> None:
     asked = {"target": "zoo:llama", "sources": SOURCES, "prompt": "a"}
     wrong = {
         "New tokens": {"max_new_tokens": 100_000},
-        "top_p": {"top_p": 2},
+        "Top-p": {"top_p": 2},
         "min_ce": {"operator": "min_ce"},
         "empty": {"prompt": ""},
     }
@@ -124,7 +125,7 @@ def test_a_training_has_the_limits_of_the_page_and_its_owner(client: Any) -> Non
         ({"text": "x" * 20_001}, "20,000"),
         ({"operator": "magic"}, "magic"),
         ({"strategy": "magic"}, "magic"),
-        ({"top_k": 0}, "top_k"),
+        ({"top_k": 0}, "Top-k"),
         ({"target": "../../etc"}, "../../etc"),
     ],
 )
@@ -157,3 +158,52 @@ def test_the_endpoints_are_tools_of_mcp(address: str) -> None:
     assert not answer.isError and f"'bytes': {len(TEXT)}" in answer.content[0].text.replace(
         '"', "'"
     )
+
+
+SETTINGS: list[tuple[str, type[Settings], tuple[str, ...]]] = [
+    ("fuse", FusionConfig, ("operator", "level", "strategy", "top_k")),
+    ("distributions", FusionConfig, ("operator", "level", "strategy", "top_k")),
+    ("generate", FusionConfig, ("operator", "strategy")),
+    ("generate", Sampling, ("max_new_tokens", "temperature", "top_p", "seed")),
+    ("train", FusionConfig, ("operator", "level", "strategy")),
+    ("train", RunConfig, ("learning_rate", "batch_size", "lora", "seed")),
+    ("train", Objective, ("lm_weight",)),
+]
+FORM = {"lm_weight": 0.1, "learning_rate": 5e-4}
+"""What a short training of tiny models begins with, in place of a long one's defaults."""
+
+
+@pytest.mark.parametrize(("name", "model", "fields"), SETTINGS)
+def test_an_endpoint_describes_a_setting_as_the_settings_do(
+    client: Any, address: str, name: str, model: type[Settings], fields: tuple[str, ...]
+) -> None:
+    """A default of 0 is in MCP's schema too, which leaves out those that are false."""
+    info = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    endpoint = {p["parameter_name"]: p for p in info[f"/{name}"]["parameters"]}
+    with urllib.request.urlopen(f"{address}/gradio_api/mcp/schema", timeout=60) as answer:
+        tools = {tool["name"]: tool["inputSchema"]["properties"] for tool in json.load(answer)}
+    for field in fields:
+        wanted = model.model_json_schema()["properties"][field]
+        default = FORM.get(field, wanted["default"])
+        if (name, field) == ("generate", "operator"):
+            default = "confidence"  # nothing follows that min_ce could look at
+        default = bool(default) if field == "lora" else default
+        for found in (endpoint[field]["type"], tools[name][field]):
+            assert found["default"] == default, field
+            words = found["description"]
+            assert words == wanted["description"] or words.startswith(f"{wanted['description']}: ")
+            assert found["type"] == wanted.get("type", "boolean")
+        assert endpoint[field]["parameter_default"] == default
+        assert {"operator", "strategy"}.isdisjoint([field]) or ", " in words  # the choices
+
+
+def test_every_argument_of_every_tool_is_described_whole(address: str) -> None:
+    """Of a description that was wrapped, a client saw the first line."""
+    with urllib.request.urlopen(f"{address}/gradio_api/mcp/schema", timeout=60) as answer:
+        tools = json.load(answer)
+    for tool in tools:
+        for argument, schema in tool["inputSchema"]["properties"].items():
+            words = schema["description"]
+            assert words and "{" not in words, (tool["name"], argument)
+    target = next(t for t in tools if t["name"] == "align")["inputSchema"]["properties"]["target"]
+    assert target["description"].endswith("documents.")

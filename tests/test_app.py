@@ -204,7 +204,7 @@ def test_other_wrong_input_is_one_sentence(visit: Callable[..., Any]) -> None:
     assert len(field.input_value()) == 2_000_000
     analyse(page, "Tom has 3 apples.")
     page.locator("#top-k input").fill("0")
-    unchanged(page, "top_k", press)
+    unchanged(page, "Top-k", press)
     page.locator("#top-k input").fill("10")
     page.locator("#top-k input").press("Tab")
     done(page)

@@ -177,11 +177,11 @@ def test_bad_input_is_one_sentence_and_nothing_is_lost(writer: Callable[..., Any
     before = written(page)
     fault = page.locator("#generate-view .fl-status.fl-error")
     for field, bad, good, words in (
-        ("new-tokens", "0", "8", "from 1 to 512"),
-        ("new-tokens", "", "8", "missing"),
-        ("temperature", "-1", "0.8", "temperature must be 0 or more"),
-        ("top-p", "2", "0.95", "top_p must lie above 0"),
-        ("writer-seed", "1.5", "0", "seed must be a whole number"),
+        ("new-tokens", "0", "8", "between 1 and 512"),
+        ("new-tokens", "", "8", "not nothing"),
+        ("temperature", "-1", "0.8", "Temperature must be a number of at least 0"),
+        ("top-p", "2", "0.95", "Top-p must be a number above 0"),
+        ("writer-seed", "1.5", "0", "Seed must be a whole number"),
     ):
         fill(page, **{field: bad})
         page.locator("#write").click()

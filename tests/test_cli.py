@@ -193,8 +193,8 @@ FLAGS = {
     "transfer": PROJECTION | MODEL | {"text_file": None},
     "fuse": FUSION | PROJECTION | MODEL | {"text": None, "text_file": None, "attribution": False},
     "generate": MODEL | {
-        "prompt": None, "operator": "confidence", "with_target": False, "max_new_tokens": 64,
-        "temperature": 0.8, "top_p": 0.95, "seed": 0, "stop": [],
+        "prompt": None, "operator": "confidence", "with_target": False, "strategy": "prefix",
+        "max_new_tokens": 64, "temperature": 0.8, "top_p": 0.95, "seed": 0, "stop": [],
     },
     "cache": FUSION | PROJECTION | MODEL | {
         "data": None, "out": None, "keep": "fused", "shard_bytes": 256_000,

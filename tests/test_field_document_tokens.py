@@ -18,7 +18,7 @@ from transformers import (
     GenerationConfig,
 )
 
-from fusion_core import generation, mapping, models, pipeline
+from fusion_core import compare, generation, mapping, models
 from fusion_core.cli import main
 from fusion_core.config import FusionConfig
 from fusion_core.errors import FusionError, InputError
@@ -70,7 +70,7 @@ def test_the_start_of_a_chat_model_is_measured(tmp_path: Path, kind: str, capsys
         "start": "<|im_start|>", "end": ["<|im_end|>", "<|endoftext|>"], "how": "named",
     }  # fmt: skip
     document = document_tokens.PROBE[0]
-    ours, theirs = (pipeline.bits_per_byte([m], [document])[folder] for m in (model, named))
+    ours, theirs = (compare.bits_per_byte([m], [document])[folder] for m in (model, named))
     assert ours["bits_per_byte"] < theirs["bits_per_byte"]
     (tmp_path / "t.txt").write_text(document)
     asked = ["evaluate", "--json", "--text-file", str(tmp_path / "t.txt"), "--model", folder]
@@ -139,7 +139,7 @@ def test_models_of_one_tokenizer_that_end_texts_differently(
     target = replace(target, name="base", tokenizer=source.tokenizer.with_document_tokens(0, [301]))
     chat = replace(source, tokenizer=source.tokenizer.with_document_tokens(0, [300]))
     assert chat.tokenizer.vocabulary_key == target.tokenizer.vocabulary_key
-    score = pipeline.transfer(target, chat, [TEXT], FusionConfig(strategy=strategy))
+    score = compare.transfer(target, chat, [TEXT], FusionConfig(strategy=strategy))[strategy]
     assert score["transfer_ce"] == pytest.approx(score["native_ce"], abs=1e-4)
     assert score["kept_mass"] == pytest.approx(1, abs=1e-5)
     (window,) = read(TEXT, target, chat).project(strategy).windows
@@ -171,7 +171,7 @@ def test_a_cache_of_rows_with_stated_tokens_is_known_by_the_same_identity(tmp_pa
 def test_without_a_start_every_model_is_scored_on_the_same_bytes() -> None:
     # a first piece without width had made the sum no number
     names = ["zoo:llama?start=none", "zoo:gpt2-story?start=none", "zoo:neox-reason?start=none"]
-    scores = pipeline.bits_per_byte([models.load(n) for n in names], ["Tom took a ball. He ran."])
+    scores = compare.bits_per_byte([models.load(n) for n in names], ["Tom took a ball. He ran."])
     assert all(np.isfinite(s["bits_per_byte"]) for s in scores.values())
     assert len({s["bytes"] for s in scores.values()}) == 1
 
@@ -268,7 +268,7 @@ def test_the_mass_of_every_end_reaches_the_targets_ends(tmp_path: Path, kind: st
     back = mapping.PrefixRelation(target.tokenizer, source.tokenizer).conditioned_on()
     to = {int(t) for s, t in zip(back.edge_source, back.edge_target, strict=True) if s == end}
     assert to == {0, 300}
-    found = pipeline.next_characters([source], "the cat", [7])[0]
+    found = compare.next_characters(read("the cat", source), [7])[0]
     encoding = source.tokenizer.encode("the cat")
     row = models.read_rows(source, encoding).dense.probs[-1]
     assert float(found.end[0]) == pytest.approx(float(row[0] + row[300]), abs=1e-6)

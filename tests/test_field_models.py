@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny import TEXT, large_vocabulary, saved
 
-from fusion_core import fuse, generation, mapping, models, numerics, pipeline
+from fusion_core import compare, fuse, generation, mapping, models, numerics
 from fusion_core.align import by_bytes
 from fusion_core.config import Truncation
 from fusion_core.errors import ModelFormatError
@@ -57,7 +57,7 @@ def test_a_context_is_what_the_network_can_read(
     if kind in ("roberta", "xlm-roberta", "camembert", "data2vec-text", "gpt2", "whisper"):
         with pytest.raises((IndexError, RuntimeError, ValueError)), torch.no_grad():
             model.network(input_ids=torch.full((1, (context or 0) + 1), 7))  # … and no more
-    score = pipeline.bits_per_byte([model], [TEXT * 9])[model.name]
+    score = compare.bits_per_byte([model], [TEXT * 9])[model.name]
     assert np.isfinite(score["bits_per_byte"])
 
 

@@ -109,7 +109,7 @@ def test_rows_are_not_carried_where_bytes_say_too_little(name: str, tmp_path) ->
         lambda: build_cache(other, [one], [TEXT], config, tmp_path / "cache"),
         lambda: Ensemble(other, [one]),
         lambda: Ensemble(one, [other]),
-        lambda: pipeline.next_characters(read(TEXT, one), [3]),
+        lambda: compare.next_characters(read(TEXT, one), [3]),
     ]
     tries += [
         lambda s=s: mapping.mapping_between(one.tokenizer, other.tokenizer, s, [TEXT])
@@ -167,7 +167,7 @@ def test_bits_per_byte_say_what_the_tokens_leave_out(name: str) -> None:
     odd = tiny_model(without_spaces(name), seed=1, extra=0)
     sound = tiny_model(named(bpe(pre_tokenizers.ByteLevel(), size=400), "bytes"), seed=2, extra=0)
     texts = ["the cat sat", "the dog ran to the park"]
-    scores = pipeline.bits_per_byte([odd, sound], texts)
+    scores = compare.bits_per_byte([odd, sound], texts)
     spaces, size = sum(t.count(" ") for t in texts), sum(map(len, texts))
     assert scores[name]["lossless"] is False
     assert scores[name]["lost_share"] == pytest.approx(spaces / size)

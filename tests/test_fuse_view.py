@@ -15,7 +15,7 @@ from app.requests import AnalysisRequest
 from app.tabs.align import cards
 from app.tabs.align import view as views
 from app.tabs.fuse import view as fusing
-from fusion_core import pipeline
+from fusion_core import compare
 from fusion_core.config import FusionConfig
 from fusion_core.mapping import STRATEGIES
 from fusion_core.reading import read
@@ -103,7 +103,7 @@ def test_next_characters_agree_with_the_models_and_sum_to_one(
     target = analysis.target
     positions = sorted({int(b) for b in target.start[target.text_tokens]})
     readers = analyze.characters(cache.key, request_, analysis, positions)
-    alone = pipeline.next_characters(read(TEXT, *tiny_models), positions)
+    alone = compare.next_characters(read(TEXT, *tiny_models), positions)
     for ours, theirs in zip(readers, alone, strict=False):
         assert torch.equal(ours.probs, theirs.probs)
     answers = [cards.characters(readers, analysis, i) for i in range(len(target.text_tokens))]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import byte_level, chain, tiny_model
 
-from fusion_core import corpus, fuse, generation, models, pipeline
+from fusion_core import compare, corpus, fuse, generation, models
 from fusion_core.errors import InputError
 from fusion_core.generation import BACK, Ensemble, Reader, Sampling, stream
 from fusion_core.generation import ensemble as together
@@ -274,7 +274,7 @@ def test_the_ensemble_reads_all_domains_better_than_any_source(zoo) -> None:
         text = corpus.text(domain, "test", 900)[0][:500]
         nats, n = generation.score(ensemble, text)
         together += nats / n / math.log(2) / 3
-        for name, s in pipeline.bits_per_byte(list(zoo.values()), [text]).items():
+        for name, s in compare.bits_per_byte(list(zoo.values()), [text]).items():
             alone[name] += s["bits_per_byte"] / 3
     assert together < min(alone.values())
 
@@ -283,7 +283,7 @@ def test_score_of_one_model_is_its_own_cross_entropy(zoo) -> None:
     model = zoo["llama"]
     text = corpus.text("code", "test", 900)[0][:200]
     nats, n = generation.score(Ensemble(model), text)
-    expected = pipeline.bits_per_byte([model], [text])[model.name]["bits_per_byte"]
+    expected = compare.bits_per_byte([model], [text])[model.name]["bits_per_byte"]
     assert nats / n / math.log(2) == pytest.approx(expected, rel=1e-4)
 
 

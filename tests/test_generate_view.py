@@ -36,7 +36,12 @@ def state(tiny_models, tiny_gpt_tokenizer, monkeypatch: pytest.MonkeyPatch) -> A
 
 def ask(state: AppState, **change: Any) -> GenerationRequest:
     """Ask for something that is allowed, but for some changes."""
-    given = {"target": "tiny-llama", "sources": ["tiny-gpt"], "prompt": PROMPT, "new_tokens": 12}
+    given = {
+        "target": "tiny-llama",
+        "sources": ["tiny-gpt"],
+        "prompt": PROMPT,
+        "max_new_tokens": 12,
+    }
     given |= {"seed": 3} | change
     return generation_request(
         state.limits, given.pop("target"), given.pop("sources"), given.pop("prompt"), **given
@@ -120,7 +125,7 @@ def test_closing_the_work_asks_no_model_again(
 ) -> None:
     calls: list[int] = []
     hooks = [m.network.register_forward_pre_hook(lambda *_: calls.append(1)) for m in tiny_models]
-    batches = write(state.models.key, ask(state, new_tokens=128))
+    batches = write(state.models.key, ask(state, max_new_tokens=128))
     next(batches)
     before = len(calls)
     batches.close()
@@ -188,21 +193,21 @@ def test_requests_and_batches_can_be_handed_to_a_worker(state: AppState) -> None
         ({"trained": [("x", "tiny-gpt")]}, "named twice"),
         ({"operator": "min_ce"}, "token that follows"),
         ({"operator": None}, "operator"),
-        ({"new_tokens": None}, "from 1 to 128, and is missing"),
-        ({"new_tokens": 0}, "from 1 to 128, and is 0"),
-        ({"new_tokens": 129}, "from 1 to 128, and is 129"),
-        ({"new_tokens": 2.5}, "is 2.5"),
-        ({"new_tokens": float("nan")}, "is nan"),
-        ({"new_tokens": float("inf")}, "is inf"),
-        ({"temperature": None}, "temperature must be a number"),
-        ({"temperature": -0.1}, "temperature must be 0 or more"),
-        ({"temperature": float("inf")}, "temperature must be a number"),
-        ({"top_p": 0}, "top_p must lie above 0"),
-        ({"top_p": 1.01}, "top_p must lie above 0"),
+        ({"max_new_tokens": None}, "between 1 and 128, not nothing"),
+        ({"max_new_tokens": 0}, "between 1 and 128, not 0"),
+        ({"max_new_tokens": 129}, "between 1 and 128, not 129"),
+        ({"max_new_tokens": 2.5}, "not 2.5"),
+        ({"max_new_tokens": float("nan")}, "not nan"),
+        ({"max_new_tokens": float("inf")}, "not inf"),
+        ({"temperature": None}, "Temperature must be a number"),
+        ({"temperature": -0.1}, "Temperature must be a number of at least 0"),
+        ({"temperature": float("inf")}, "Temperature must be a number"),
+        ({"top_p": 0}, "Top-p must be a number above 0"),
+        ({"top_p": 1.01}, "Top-p must be a number above 0"),
         ({"top_p": "x"}, "Top-p must be a number"),
-        ({"seed": -1}, "seed must be a whole number"),
-        ({"seed": None}, "seed must be a whole number"),
-        ({"seed": 2.0**40}, "seed must be a whole number"),
+        ({"seed": -1}, "Seed must be a whole number"),
+        ({"seed": None}, "Seed must be a whole number"),
+        ({"seed": 2.0**40}, "Seed must be a whole number"),
     ],
 )
 def test_bad_requests_are_one_sentence(state: AppState, change: dict, words: str) -> None:
@@ -212,7 +217,7 @@ def test_bad_requests_are_one_sentence(state: AppState, change: dict, words: str
 
 
 def test_whole_numbers_may_come_as_decimals(state: AppState) -> None:
-    asked = ask(state, new_tokens=5.0, seed=7.0, temperature=0, top_p=1)
+    asked = ask(state, max_new_tokens=5.0, seed=7.0, temperature=0, top_p=1)
     assert (asked.sampling.max_new_tokens, asked.sampling.seed) == (5, 7)
     assert isinstance(asked.sampling.max_new_tokens, int)
 
@@ -226,7 +231,7 @@ def test_example_prompts_end_where_something_must_follow() -> None:
 
 
 def test_the_tab_asks_for_trained_models_and_its_content_only_grows(state: AppState) -> None:
-    given = {"prompt": PROMPT, "new_tokens": 5.0, "trained": ["run-7"]}
+    given = {"prompt": PROMPT, "max_new_tokens": 5.0, "trained": ["run-7"]}
     folders = {"run-7": "/runs/7/model"}
     views = list(
         layout._write(state, "tiny-llama", ["tiny-gpt"], given, folders.__getitem__, str.upper)

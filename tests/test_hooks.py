@@ -10,6 +10,7 @@ import ast
 import importlib.metadata
 import inspect
 import re
+from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 import tiny
 import transformers
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import deepspeed
 
@@ -40,12 +42,13 @@ SWITCHES = ("loss_is_scaled_for_ga", "model_accepts_loss_kwargs", "can_return_lo
 """Attributes of `transformers.Trainer` that `FusionTrainer` sets."""
 
 PRIVATE: dict[str, str] = {
-    "_n_gpu": "train/arguments.py: one device a process, no DataParallel",
-    "_original_forward": "train/trainer.py: a model without autocast around its forward pass",
-    "_hf_deepspeed_config_weak_ref": "train/callbacks.py: a model that is read whole",
+    "_n_gpu": "training/arguments.py: one device a process, no DataParallel",
+    "_original_forward": "training/trainer.py: a model without autocast around its forward pass",
+    "_hf_deepspeed_config_weak_ref": "training/callbacks.py: a model that is read whole",
     "_commit_hash": "models/load.py: the revision of a model of the hub",
     "_indices": "torch: indices of a sparse tensor before it is coalesced",
     "_values": "torch: the values beside them",
+    "_ActionsContainer": "argparse: a type in config/flags.py, of parsers and their groups",
     "_MutuallyExclusiveGroup": "argparse: a type in cli.py",
 }
 """Private names of other libraries, and what each is for."""
@@ -101,6 +104,15 @@ def test_a_switch_is_read(switch: str) -> None:
     assert f"self.{switch}" in inspect.getsource(Trainer), f"Trainer no longer reads {switch}"
 
 
+@pytest.fixture
+def own_accelerator() -> Iterator[None]:
+    """A process knows one precision: this one begins and ends without."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("own_accelerator")
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba"])
 def test_mixed_precision_keeps_the_plain_forward(kind: str) -> None:
     network: Any = tiny.network(kind)

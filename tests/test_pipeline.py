@@ -13,7 +13,6 @@ from conftest import byte_level, tiny_model
 from fusion_core import compare, fuse, mapping, models, pipeline
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError, TooLargeError
-from fusion_core.io import documents
 from fusion_core.reading import read
 from fusion_core.records import TextReading
 from fusion_core.tokens import TextTokenizer
@@ -40,7 +39,7 @@ def test_identical_tokenizers_give_back_the_sources_rows(
 
 
 def test_bits_per_byte_by_hand(tiny_models) -> None:
-    scores = pipeline.bits_per_byte(tiny_models, [TEXT, "the"])
+    scores = compare.bits_per_byte(tiny_models, [TEXT, "the"])
     for model in tiny_models:
         nats = 0.0
         for text in (TEXT, "the"):
@@ -59,7 +58,7 @@ def test_bits_per_byte_by_hand(tiny_models) -> None:
 
 def test_a_model_without_start_token_leaves_bytes_out_for_all(tiny_models) -> None:
     mute = tiny_model(TextTokenizer(byte_level(), "mute", start_id=None, eos_id=None))
-    scores = pipeline.bits_per_byte([tiny_models[0], mute], ["the cat"])
+    scores = compare.bits_per_byte([tiny_models[0], mute], ["the cat"])
     # After its first byte the mute model predicts; the llama's first boundary is after "the".
     assert {s["bytes"] for s in scores.values()} == {len(" cat")}
     rows = models.read_rows(mute, mute.tokenizer.encode("the cat"))
@@ -75,7 +74,7 @@ def test_a_mute_model_of_one_token_is_refused(tiny_models) -> None:
     with pytest.raises(InputError, match="longer text"):
         pipeline.analyze(tiny_models[0], [mute], "x", FusionConfig())
     with pytest.raises(InputError, match="longer text"):
-        pipeline.bits_per_byte([mute], ["x"])
+        compare.bits_per_byte([mute], ["x"])
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25])
@@ -102,7 +101,7 @@ def test_windows_without_a_shared_boundary_leave_the_same_bytes_out_for_all() ->
         )
     ]
     with pytest.raises(InputError, match="nowhere meet"):
-        pipeline.bits_per_byte(pair, ["x" + "ab" * 150 + "a"])
+        compare.bits_per_byte(pair, ["x" + "ab" * 150 + "a"])
     reading = read("x" + "ab" * 150 + "a and so on", *pair)
     assert len(reading.windows) > 2
     assert 0 < reading.scored_bytes < len(reading.data) / 2
@@ -148,7 +147,7 @@ def test_long_texts_are_read_in_windows(tiny_models) -> None:
     own = analysis.sources[0].native
     assert len(own) == len(analysis.sources[0].encoding.text_tokens) + 1
     assert torch.allclose(own.probs.sum(1) + own.tail, torch.ones(len(own)), atol=1e-5)
-    scores = pipeline.bits_per_byte(tiny_models, [text])
+    scores = compare.bits_per_byte(tiny_models, [text])
     assert scores[target.name]["bytes"] == len(text.encode())
     assert scores[target.name]["bits_per_byte"] == pytest.approx(analysis.target_bits_per_byte)
     # The first window is read as if it stood alone.
@@ -181,49 +180,6 @@ def test_bad_input_is_refused(tiny_models) -> None:
         pipeline.analyze(target, [source], "x", FusionConfig(strategy="magic"))
     with pytest.raises(InputError, match="top_k"):
         FusionConfig(top_k=0)
-
-
-# Nats per target token, from a study of the method: exact, mined, prefix at shared boundaries,
-# prefix inside source tokens, and the target's own at both.
-TABLE = [
-    ("stories260K", "babyllama-tok105", None, (0.570, 0.953, 0.471, 0.723), (0.724, 0.854)),
-    ("stories260K", "babyllama-tok105", 10, (0.586, 0.907, 0.506, 0.768), (0.724, 0.854)),
-    ("babyllama-tok105", "stories260K", None, (7.41, 7.41, 1.69, None), (1.46, None)),
-]
-
-
-@pytest.mark.parametrize(("source", "target", "top_k", "expected", "own"), TABLE)
-def test_transfer_between_real_models(testdata, source, target, top_k, expected, own) -> None:
-    loaded = {n: models.load(str(testdata / "models" / n)) for n in (source, target)}
-    texts = documents.read_documents(testdata / "data" / "tinystories" / "windows.txt")
-    assert len(texts) == 19
-    for strategy, shared in zip(("exact", "mined", "prefix"), expected[:3], strict=True):
-        config = FusionConfig(strategy=strategy, source_top_k=top_k)
-        score = compare.transfer(loaded[target], loaded[source], texts, config)[strategy]
-        assert score["transfer_ce"] == pytest.approx(shared, abs=0.02)
-        assert score["target_ce"] == pytest.approx(own[0], abs=0.02)
-        inside = score["inside"]
-        if strategy == "prefix" and expected[3] is not None:
-            assert inside["transfer_ce"] == pytest.approx(expected[3], abs=0.02)
-            assert inside["target_ce"] == pytest.approx(own[1], abs=0.02)
-            assert score["covered"] / score["positions"] == pytest.approx(0.48, abs=0.01)
-            assert inside["positions"] + score["covered"] == score["positions"]
-        else:
-            assert inside["positions"] == 0 and inside["transfer_ce"] is None
-
-
-def test_native_ce_is_the_chain_rule(testdata) -> None:
-    loaded = {
-        n: models.load(str(testdata / "models" / n)) for n in ("stories260K", "babyllama-tok105")
-    }
-    target, source = loaded["stories260K"], loaded["babyllama-tok105"]
-    text = "Once upon a time, Tom had a dog."
-    score = compare.transfer(target, source, [text], FusionConfig())["prefix"]
-    # Every token of the target spans whole characters, so that the sums over the text are equal.
-    rows = models.read_rows(source, source.tokenizer.encode(text))
-    assert score["native_positions"] == score["positions"]
-    total = -float(rows.observed_logprob[:-1].sum())
-    assert score["native_ce"] * score["positions"] == pytest.approx(total, rel=1e-5)
 
 
 def test_progress_is_told_for_every_window(tiny_models, monkeypatch) -> None:
@@ -337,20 +293,20 @@ def test_next_characters_over_several_windows(tiny_models) -> None:
     size = len(text.encode())
     positions = [0, 3, 8, 200, size, 201, 3]
     reading = read(text, tiny_models[0], tiny_models[1])
-    found = pipeline.next_characters(reading, positions)
+    found = compare.next_characters(reading, positions)
     for model, got in zip(tiny_models, found, strict=True):
         assert got.model == model.name
         assert got.positions.tolist() == sorted(set(positions))
         total = got.probs.sum(1) + got.partial.sum(1) + got.end + got.unknown
         assert torch.allclose(total, torch.ones(len(total)), atol=1e-5)
-    near = pipeline.next_characters(read(text[:20], *tiny_models), [0, 3, 8])
+    near = compare.next_characters(read(text[:20], *tiny_models), [0, 3, 8])
     for got, first in zip(found, near, strict=True):
         for i in range(3):
             whole = dict(zip(got.characters, got.probs[i].tolist(), strict=True))
             for c, p in zip(first.characters, first.probs[i].tolist(), strict=True):
                 assert whole[c] == pytest.approx(p, abs=1e-5)
     with pytest.raises(InputError, match=f"from 0 to {size}"):
-        pipeline.next_characters(reading, [size + 1])
+        compare.next_characters(reading, [size + 1])
 
 
 @pytest.mark.parametrize("strategy", mapping.STRATEGIES)

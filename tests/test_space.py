@@ -41,9 +41,9 @@ def test_a_space_starts_with_the_limits_of_visitors(tmp_path: Path) -> None:
         run = client.predict(**example, kilobytes=4, steps=2, baseline=False, api_name="/train")
         now = client.predict(run["key"], run["run"], api_name="/run_status")
         assert now["parts"]["fused"]["state"] == "finished"
-        with pytest.raises(AppError, match="from 1 to 400"):
+        with pytest.raises(AppError, match="between 1 and 400"):
             client.predict(**example, steps=401, api_name="/train")
-        with pytest.raises(AppError, match="from 1 to 128"):
+        with pytest.raises(AppError, match="between 1 and 128"):
             client.predict(
                 "zoo:llama", ["zoo:mpt-code"], "a", max_new_tokens=129, api_name="/generate"
             )

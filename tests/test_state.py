@@ -86,9 +86,9 @@ def test_the_model_cache_tries_again_after_a_failure() -> None:
         ({"sources": []}, "no source"),
         ({"sources": ["a", "a "]}, "named twice"),
         ({"sources": list("abcdefg")}, "limit of 6"),
-        ({"top_k": 0}, "top_k"),
-        ({"top_k": None}, "top_k"),
-        ({"top_k": 1.5}, "top_k"),
+        ({"top_k": 0}, "Top-k"),
+        ({"top_k": None}, "Top-k"),
+        ({"top_k": 1.5}, "Top-k"),
     ],
 )
 def test_bad_requests_are_one_sentence(change: dict, words: str) -> None:

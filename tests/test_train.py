@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from fusion_core import corpus, models, pipeline
+from fusion_core import compare, corpus, models
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError
 from fusion_core.tokens import TextTokenizer
@@ -51,7 +51,7 @@ def test_the_folder_loads_and_generates(train_zoo, training_texts) -> None:
         assert part in card
     assert f"{result['bits_per_byte']['after']:.4f}" in card
     assert str(training_texts) not in card  # a card is published
-    measured = pipeline.bits_per_byte(
+    measured = compare.bits_per_byte(
         [models.load(str(folder / "model"))], corpus.text("code", "validation", 1500, seed=3)
     )
     after = next(iter(measured.values()))["bits_per_byte"]

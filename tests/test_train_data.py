@@ -12,7 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
 )
 
-from fusion_core import corpus, models, pipeline
+from fusion_core import compare, corpus, models
 from fusion_core.cache import Cache, building
 from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
@@ -99,7 +99,7 @@ def test_sources_write_the_text(train_zoo) -> None:
     written = [json.loads(x)["text"] for x in lines]
     assert 1500 <= sum(len(t.encode()) for t in written) < 4000
     assert "1,500 bytes written by the sources" in result["data"]
-    scores = pipeline.bits_per_byte(
+    scores = compare.bits_per_byte(
         [models.load("zoo:mpt-code")], [t for t in written if "def " in t]
     )
     assert scores["zoo:mpt-code"]["bits_per_byte"] < 0.8  # it is what the model expects

@@ -41,8 +41,8 @@ from fusion_core.errors import FusionError, InputError, TooLargeError
         ("text", "too short", "one document of 9 bytes"),
         ("text", "a\ud800b " * 50, "surrogate"),
         ("file", "/no/such/file.txt", "Your file cannot be read"),
-        ("fusion", {"top_k": 0}, "top_k"),
-        ("fusion", {"top_k": None}, "top_k"),
+        ("fusion", {"top_k": 0}, "Top-k"),
+        ("fusion", {"top_k": None}, "Top-k"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(field: str, value: Any, words: str) -> None:

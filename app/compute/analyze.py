@@ -8,7 +8,13 @@ from typing import Any
 
 from fusion_core import pipeline
 from fusion_core.characters import NextCharacters
-from fusion_core.compare import OperatorScore, compare_mappings, compare_operators
+from fusion_core.compare import (
+    OperatorScore,
+    compare_mappings,
+    compare_operators,
+    fused_characters,
+    next_characters,
+)
 from fusion_core.project import project
 from fusion_core.reading import read
 from fusion_core.records import Analysis, Progress, Projection, TextReading
@@ -139,5 +145,5 @@ def characters(
     """
     reading = _reading(cache, request)
     target = analysis.target, reading.tokenizers[0]
-    found = pipeline.next_characters(reading, positions)
-    return [*found, pipeline.fused_characters(analysis.fused, *target, positions)]
+    found = next_characters(reading, positions)
+    return [*found, fused_characters(analysis.fused, *target, positions)]

@@ -27,8 +27,3 @@ def report_errors(view: Callable[..., Panel], steps: Iterator[Any]) -> Iterator[
         yield from steps
     except Exception as error:
         yield view(notice=failed(sentence(error)))
-
-
-def whole_number(number: Any) -> Any:
-    """Return 10 for 10.0, which is what a number field holds."""
-    return int(number) if isinstance(number, float) and number.is_integer() else number

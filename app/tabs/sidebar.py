@@ -12,10 +12,10 @@ from fusion_core import fuse, mapping, zoo
 from fusion_core.config import FusionConfig
 
 from ..components import scripts
+from ..fields import fields_of, shown
 from ..limits import GIB, Limits
 from ..requests import AnalysisRequest, analysis_request
 from ..state import AppState
-from .events import whole_number
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,7 @@ class Settings:
     @staticmethod
     def options(fusion: Sequence[Any]) -> dict[str, Any]:
         """Return the values of `all` behind target and sources as settings of a fusion."""
-        strategy, operator, level, top_k = fusion
-        return {
-            "strategy": strategy,
-            "operator": operator,
-            "level": level,
-            "top_k": whole_number(top_k),
-        }
+        return dict(zip(("strategy", "operator", "level", "top_k"), fusion, strict=True))
 
     @classmethod
     def request(cls, limits: Limits, text: str, values: Sequence[Any]) -> AnalysisRequest:
@@ -71,7 +65,7 @@ def zoo_names() -> list[str]:
 
 def build(state: AppState) -> Settings:
     """Lay out the models, the way of fusing, and what is allowed here."""
-    names, usual = zoo_names(), FusionConfig()
+    names, fusion = zoo_names(), fields_of(FusionConfig)
     target = "zoo:llama" if "zoo:llama" in names else (names or [""])[0]
     gr.Markdown("### Models", elem_classes="fl-side")
     where = (
@@ -90,20 +84,13 @@ def build(state: AppState) -> Settings:
             allow_custom_value=True, elem_id="sources",
         ),
         strategy=gr.Dropdown(
-            list(mapping.STRATEGIES), value=usual.strategy, label="Vocabulary mapping",
-            info="how a source's mass reaches the target's tokens", elem_id="strategy",
+            list(mapping.STRATEGIES), **shown(fusion["strategy"]), elem_id="strategy"
         ),
         operator=gr.Dropdown(
-            list(fuse.OPERATORS), value=usual.operator, label="Fusion operator",
-            elem_id="operator",
+            list(fuse.OPERATORS), **shown(fusion["operator"]), elem_id="operator"
         ),
-        level=gr.Radio(
-            list(fuse.LEVELS), value=usual.level, label="Level",
-            info="one choice for the whole text, or one for each token", elem_id="level",
-        ),
-        top_k=gr.Number(
-            usual.top_k, label="Top-k of the fused row", precision=0, elem_id="top-k",
-        ),
+        level=gr.Radio(list(fuse.LEVELS), **shown(fusion["level"]), elem_id="level"),
+        top_k=gr.Number(**shown(fusion["top_k"]), precision=0, elem_id="top-k"),
     )  # fmt: skip
     limits = state.limits
     download = f", {limits.model_bytes // GIB} GB a model" if limits.model_bytes else ""

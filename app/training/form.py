@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusion_core import corpus
-from fusion_core.config import is_number, is_whole, one_of
-from fusion_core.errors import InputError, shown
+from pydantic import Field
 
+from fusion_core import corpus
+from fusion_core.config import Count, RunConfig, Settings, one_of
+from fusion_core.errors import InputError
+
+from ..fields import read
 from ..limits import Limits
 
-LARGEST_BATCH = 256
+
+class ShortRun(Settings):
+    """What a form alone asks for."""
+
+    kilobytes: Count = Field(default=60, description="how many KB of all toy domains together")
+    steps: Count = Field(default=100, description="how many optimizer steps each part takes")
 
 
 @dataclass(frozen=True)
@@ -44,46 +52,30 @@ class Form:
     fusion: dict[str, Any] = field(default_factory=dict)
     preset: str = "Custom"
     domains: tuple[str, ...] = tuple(DOMAINS)
-    kilobytes: Any = 60
+    kilobytes: Any = ShortRun().kilobytes
     text: str = ""
     file: str | None = None
-    steps: Any = 100
+    steps: Any = ShortRun().steps
     lm_weight: Any = 0.1
     lora: bool = False
     learning_rate: Any = 5e-4
-    batch_size: Any = 4
+    batch_size: Any = RunConfig.model_fields["batch_size"].default
     baseline: bool = True
-    seed: Any = 0
+    seed: Any = RunConfig.model_fields["seed"].default
 
 
 def check(form: Form, limits: Limits) -> None:
-    """Check the numbers before anything is read; models are checked by `requests`.
+    """Check what a form alone asks for; models are checked by `requests`, settings by `plan`.
 
     Raises:
         FusionError: one sentence that says what to change.
     """
     one_of("preset", form.preset, tuple(PRESETS))
     if PRESETS[form.preset].seconds is None:
-        _whole("Steps", form.steps, 1, limits.steps)
+        read(ShortRun, {"steps": form.steps}, steps=limits.steps)
     for domain in form.domains:
         one_of("toy domain", domain, tuple(DOMAINS))
     if form.domains:
-        _whole("KB of toy text", form.kilobytes, 1, limits.data_bytes // 1000)
-    _whole("Batch", form.batch_size, 1, LARGEST_BATCH)
-    _whole("Seed", form.seed, 0, 2**32 - 1)
-    _number("λ", form.lm_weight, 0, 1)
-    _number("Learning rate", form.learning_rate, 1e-9, 1)
+        read(ShortRun, {"kilobytes": form.kilobytes}, kilobytes=limits.data_bytes // 1000)
     if not form.domains and not (form.text or "").strip() and not form.file:
         raise InputError("There is nothing to read: choose a toy domain, or give a text.")
-
-
-def _whole(name: str, value: Any, low: int, high: int) -> None:
-    if not (is_whole(value) and low <= value <= high):
-        raise InputError(
-            f"{name} must be a whole number from {low:,} to {high:,}, not {shown(value)}."
-        )
-
-
-def _number(name: str, value: Any, low: float, high: float) -> None:
-    if not (is_number(value) and low <= value <= high):
-        raise InputError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}.")

@@ -13,12 +13,16 @@ from fusion_core.errors import InputError, TooLargeError, size_of
 from fusion_core.text_display import short_name
 from fusion_core.training import Estimate
 
+from ..fields import read
 from ..limits import Limits
 from . import data
 from .data import Texts
 from .form import PRESETS, Form, check
 
 EVALUATIONS = 10
+MOST = {"batch_size": 256, "learning_rate": 1}
+"""Of a form, whatever the place."""
+
 LEAST_STEPS = 10
 
 PART_SECONDS = 6.0
@@ -78,21 +82,22 @@ def config_of(form: Form, texts: Texts, folder: Path, steps: int | None, device:
     Raises:
         InputError: a value cannot be used.
     """
-    config = RunConfig(
-        target=form.target,
-        sources=form.sources,
-        data=str(folder / data.DATA),
-        eval_data={name: str(folder / data.held_file(i)) for i, name in enumerate(texts.held)},
-        fusion=FusionConfig(**form.fusion),
-        objective=Objective(lm_weight=form.lm_weight),
-        max_steps=steps,
-        learning_rate=form.learning_rate,
-        batch_size=form.batch_size,
-        lora=Lora() if form.lora else None,
-        eval_every=max(1, (steps or 1) // EVALUATIONS),
-        seed=form.seed,
-        device=device,
-    )
+    values = {
+        "target": form.target,
+        "sources": form.sources,
+        "data": str(folder / data.DATA),
+        "eval_data": {name: str(folder / data.held_file(i)) for i, name in enumerate(texts.held)},
+        "fusion": read(FusionConfig, form.fusion),
+        "objective": read(Objective, {"lm_weight": form.lm_weight}),
+        "max_steps": steps,
+        "learning_rate": form.learning_rate,
+        "batch_size": form.batch_size,
+        "lora": Lora() if form.lora else None,
+        "eval_every": max(1, (steps or 1) // EVALUATIONS),
+        "seed": form.seed,
+        "device": device,
+    }
+    config = read(RunConfig, values, **MOST)
     return RunConfig.of(config.to_mapping())  # with folders of models as whole paths
 
 
@@ -114,6 +119,7 @@ def make_plan(form: Form, limits: Limits, device: str, root: Path, measure: Meas
         FusionError: something cannot be used, or does not fit into the budget.
     """
     check(form, limits)
+    config_of(form, Texts([], {}), Path(), None, device)  # before anything is read
     _check_models(form, limits)
     texts = data.read(form, limits)
     with tempfile.TemporaryDirectory() as scratch:

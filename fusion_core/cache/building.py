@@ -247,22 +247,11 @@ def fuse_again(
             f"Sources {chosen} are not to be had from this document of {max(every, 0)}: build a "
             "cache of kind sources, and name sources that it has."
         )
-    m, extras = len(document), document.extras
-    parts = [document.rows[str(j)] for j in chosen]
-
-    def of_chosen(values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values[..., chosen].astype(np.float32))
-
-    measures = fuse.Measures(
-        token_ce=lambda: of_chosen(extras["ce"]),
-        sequence_ce=lambda: of_chosen(extras["bits_per_byte"][1:]).expand(m, -1),
-        entropy=lambda: of_chosen(extras["entropy"]),
-        top=lambda: torch.stack([p.probs[:, 0] for p in parts], dim=1),
-    )
+    extras = document.extras
     rows, weights = fuse.fuse_truncated(
-        parts,
+        [document.rows[str(j)] for j in chosen],
         document.rows["target"],
-        measures,
+        _measures(document, chosen),
         operator=operator,
         level=level,
         top_k=top_k,
@@ -277,4 +266,19 @@ def fuse_again(
             "kept": np.ceil(kept).astype(np.uint8),
             "weights": weights.mean(0).numpy().astype(np.float16),
         },
+    )
+
+
+def _measures(document: StoredDocument, chosen: Sequence[int]) -> fuse.Measures:
+    """Return what sources can be weighed by, as far as a cache keeps it."""
+    extras = document.extras
+
+    def of(values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values[..., list(chosen)].astype(np.float32))
+
+    return fuse.Measures(
+        token_ce=lambda: of(extras["ce"]),
+        sequence_ce=lambda: of(extras["bits_per_byte"][1:]).expand(len(document), -1),
+        entropy=lambda: of(extras["entropy"]),
+        top=lambda: torch.stack([document.rows[str(j)].probs[:, 0] for j in chosen], dim=1),
     )

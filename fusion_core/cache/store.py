@@ -166,7 +166,8 @@ class Cache:
         manifest: what it is of.
         lengths: (documents,) int64, rows of each document.
         tokens: rows of all documents.
-        bytes: bytes of manifest and rows on disk.
+        bytes: of all its files.
+        rows_bytes: of manifest and rows alone.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, shards: Sequence[Shard]) -> None:
@@ -175,7 +176,9 @@ class Cache:
         self.lengths = np.concatenate([shard.lengths for shard in shards])
         self.tokens = int(self.lengths.sum())
         files = [folder / FILE, *(shard.path for shard in shards)]
-        self.bytes = sum(file.stat().st_size for file in files)
+        self.rows_bytes = sum(file.stat().st_size for file in files)
+        texts = folder / TEXTS
+        self.bytes = self.rows_bytes + (texts.stat().st_size if texts.is_file() else 0)
         self._shards = shards
         self._firsts = [first for first, _ in manifest.shards]
 

@@ -6,12 +6,11 @@ come from them. A value that does not fit is an InputError of one sentence.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -19,6 +18,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -42,13 +42,6 @@ _WORDS = {
     "array": "a list of texts",
     "object": "a mapping",
 }
-_FLAGS: dict[str, dict[str, Any]] = {
-    "integer": {"type": int},
-    "number": {"type": float},
-    "boolean": {"action": "store_true"},
-    "string": {},
-    "array": {"action": "append"},
-}
 
 
 class Settings(BaseModel):
@@ -65,18 +58,17 @@ class Settings(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _in_one_sentence(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _in_one_sentence(
+        cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
         try:
             return handler(values)
         except ValidationError as error:
-            raise InputError(_sentence(cls, error)) from None
+            raise InputError(_sentence(cls, error, info.context or {})) from None
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values, checked as these were."""
         return type(self)(**(dict(self) | changes))
-
-
-S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -103,14 +95,21 @@ class Setting:
     description: str
     expected: str
 
+    def refused(self, value: Any) -> str:
+        """Say that a value does not fit, and what to choose."""
+        what = self.description.partition(";")[0]
+        return f"{self.name} must be {self.expected}, not {shown(value)}: choose {what}."
+
 
 @cache
-def describe(model: type[Settings]) -> tuple[Setting, ...]:
-    """List the fields of a settings model, in their order."""
+def describe(model: type[Settings], **most: float) -> tuple[Setting, ...]:
+    """List the fields of a settings model, in their order; `most` lowers what is largest."""
     found = []
     for name, schema in model.model_json_schema()["properties"].items():
         kinds = [k for k in schema.get("anyOf", [schema]) if k.get("type") != "null"]
         first = kinds[0]
+        if name in most:
+            first["maximum"] = min(most[name], first.get("maximum", most[name]))
         setting = Setting(
             name=name,
             type=first.get("type", "object"),
@@ -123,37 +122,6 @@ def describe(model: type[Settings]) -> tuple[Setting, ...]:
         )
         found.append(setting)
     return tuple(found)
-
-
-def add_flags(
-    parser: argparse._ActionsContainer,
-    model: type[Settings],
-    *names: str,
-    **known: Iterable[str],
-) -> None:
-    """Add flags with the types, defaults and descriptions of fields.
-
-    Args:
-        parser: a parser, or a group of one.
-        model: the settings.
-        names: its fields.
-        known: for a field whose values a registry holds, their names.
-    """
-    settings = {s.name: s for s in describe(model)}
-    for name in names:
-        setting = settings[name]
-        words = setting.description.replace("%", "%%")
-        if name in known:
-            words += f": {', '.join(known[name])}"
-        if setting.default is not None and setting.type not in ("boolean", "array"):
-            words += " (default: %(default)s)"
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, help=words, default=setting.default, **_FLAGS[setting.type])
-
-
-def read_flags(options: argparse.Namespace, model: type[S]) -> S:
-    """Make settings of the flags that `add_flags` added; other fields have their defaults."""
-    return model(**{k: v for k, v in vars(options).items() if k in model.model_fields})
 
 
 def _bounds(schema: dict[str, Any]) -> str:
@@ -171,7 +139,9 @@ def _bounds(schema: dict[str, Any]) -> str:
     return words and f" {words}"
 
 
-def _sentence(model: type[Settings], error: ValidationError) -> str:
+def _sentence(
+    model: type[Settings], error: ValidationError, labelled: Mapping[str, Setting]
+) -> str:
     """Say what the first error is and what to choose; a misspelt name comes before all else."""
     errors = error.errors(include_url=False)
     known = model.model_fields
@@ -183,12 +153,12 @@ def _sentence(model: type[Settings], error: ValidationError) -> str:
     if first["loc"][0] not in known:
         return f"There is no setting called {shown(name)}: choose from {fields}."
     setting = next(s for s in describe(model) if s.name == first["loc"][0])
-    what = setting.description.partition(";")[0]
+    setting = labelled.get(setting.name) or replace(setting, name=name)
     if first["type"] == "missing":
-        return f"The setting {name} is missing: choose {what}."
+        return f"The setting {name} is missing: choose {setting.description.partition(';')[0]}."
     if setting.choices:
-        return _unknown(name, first["input"], setting.choices)
-    return f"{name} must be {setting.expected}, not {shown(first['input'])}: choose {what}."
+        return _unknown(setting.name, first["input"], setting.choices)
+    return setting.refused(first["input"])
 
 
 def _unknown(name: str, value: Any, known: Iterable[str]) -> str:

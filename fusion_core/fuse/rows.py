@@ -55,7 +55,7 @@ def fuse(
     """Fuse the sources' rows of a text.
 
     Args:
-        projection: the text, and its sources' rows on the target's positions and vocabulary.
+        projection: the sources' rows on the target's positions and vocabulary.
         operator: name in `OPERATORS`.
         level: "sequence" or "token"; some operators have none.
         top_k: tokens kept of a fused row.
@@ -72,8 +72,7 @@ def fuse(
     bits = list(reading.bits_per_byte.values())
     sequence_ce = [*bits[1:], *(bits[:1] if with_target else [])]
     number, nats = len(reading.windows), 0.0
-    parts: list[FusedRows] = []
-    places: list[np.ndarray] = []
+    parts, places = list[FusedRows](), list[np.ndarray]()
     for n, (projected, (low, high)) in enumerate(
         zip(projection.windows, reading.scored, strict=True)
     ):
@@ -91,8 +90,7 @@ def fuse(
             operator_temperature=operator_temperature,
             entropy=entropy,
         )
-        at = window.row_bytes(0)[:-1]
-        counted = torch.as_tensor((at >= low) & (at < high))
+        counted = torch.as_tensor((window.row_bytes(0) >= low) & (window.row_bytes(0) < high))[:-1]
         nats -= float(fused.observed_logprob.cpu()[counted].double().sum())
         owned = np.flatnonzero(window.owned(0)[:-1])
         parts.append(fused.at(torch.as_tensor(owned, device=fused.winner.device)))

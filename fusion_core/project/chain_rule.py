@@ -47,26 +47,13 @@ def chain_rule(
         m rows that sum to 1.
     """
     rows = np.flatnonzero(~np.isnan(native_nats) & (projected.kind != 0))
-    text = b" " + target.data
-    row_bytes = target.row_bytes[:-1] + 1
-    longest = max(map(len, ids_of), default=0)
-    at: list[int] = []
-    dropped: list[int] = []
-    for i in rows.tolist():
-        ahead = text[row_bytes[i] : row_bytes[i] + longest]
-        for n in range(1, len(ahead) + 1):
-            same = ids_of.get(ahead[:n], ())
-            at += [i] * len(same)
-            dropped += same
-    device = projected.kept.device
+    device, size = projected.kept.device, native.vocab_size
+    at, dropped = (torch.as_tensor(x, device=device) for x in _along(rows, target, ids_of))
     sure = torch.as_tensor(rows, device=device)
     known = torch.zeros_like(projected.kept)
     known[sure] = torch.as_tensor(np.exp(-native_nats[rows]), device=device).to(known.dtype)
-    size = native.vocab_size
-    taken = torch.as_tensor(at, dtype=torch.int64, device=device) * size
-    taken = taken + torch.as_tensor(dropped, dtype=torch.int64, device=device)
     goal = sure * size + observed[sure]
-    keys = torch.cat([taken, goal]).unique()
+    keys = torch.cat([at * size + dropped, goal]).unique()
     row, token = keys // size, keys % size
     values = probs_at(projected, native, row, token)
     room = 1 - index_sum(len(known), row, values)
@@ -90,6 +77,22 @@ def chain_rule(
             (row, token), wanted, accumulate=True
         )
     return replace(projected, mapped=mapped, target_share=projected.target_share * scale)
+
+
+def _along(
+    rows: np.ndarray, target: Encoding, ids_of: dict[bytes, list[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """List the tokens that spell what follows chosen rows: (n,) rows and (n,) tokens, int64."""
+    text = b" " + target.data
+    row_bytes = target.row_bytes[:-1] + 1
+    longest = max(map(len, ids_of), default=0)
+    found: list[tuple[int, int]] = []
+    for i in rows.tolist():
+        ahead = text[row_bytes[i] : row_bytes[i] + longest]
+        for n in range(1, len(ahead) + 1):
+            found += [(i, token) for token in ids_of.get(ahead[:n], ())]
+    pairs = np.asarray(found, np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def native_ce(target: Encoding, source: Encoding, rows: NextTokenRows) -> np.ndarray:

@@ -47,40 +47,6 @@ def jeffrey(mass: torch.Tensor, room: torch.Tensor) -> tuple[torch.Tensor, torch
     return mapped, mapped / room.clamp(min=TINY)
 
 
-def project_row(
-    given: torch.Tensor, native: torch.Tensor, mapping: VocabMapping, known: bytes = b""
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Project the tokens of one row that agree with known bytes.
-
-    Args:
-        given: (source vocabulary,) probabilities.
-        native: (target vocabulary,), the target's own row.
-        mapping: from one vocabulary to the other.
-        known: with what the next token is known to begin.
-
-    Returns:
-        (target vocabulary,) what was mapped, the mass that was mapped, and the mass of all tokens
-        that agree; nothing is normalised.
-    """
-    if mapping.identity and not known:
-        return given, given.sum(), given.sum()
-    size = len(native)
-    if mapping.transported:
-        mass, ids = given.topk(min(mapping.transported, len(given)))  # (k,)
-        goes = mapping.destinations(ids[None], mass[None], native[None])[0]
-        return index_sum(size, goes, mass), mass.sum(), given.sum()
-    edges = mapping.edges(known)
-    candidates, source, goes = (
-        x.to(native.device) for x in (edges.candidates, edges.source, edges.target)
-    )
-    mass, prior = given[candidates], native[goes]  # (c,), (e,)
-    if edges.weight is not None:
-        flow = mass[source] * edges.weight.to(native.device)
-        return index_sum(size, goes, flow), flow.sum(), mass.sum()
-    mapped, share = jeffrey(mass, index_sum(len(mass), source, prior))
-    return index_sum(size, goes, share[source] * prior), mapped.sum(), mass.sum()
-
-
 @dataclass(frozen=True, eq=False)
 class Route:
     """From which source row, and along which edges, each of the target's m rows is projected.

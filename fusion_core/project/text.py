@@ -1,11 +1,14 @@
-"""The rows of a text on the target's positions and vocabulary, source by source."""
+"""The rows of a text on the target's positions and vocabulary, and the row that ends one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from fusion_core.align import by_bytes
 from fusion_core.mapping import VocabMapping, mapping_between
+from fusion_core.numerics import index_sum
 from fusion_core.records import (
     Alignment,
     Progress,
@@ -20,7 +23,7 @@ from fusion_core.tokens import TextTokenizer
 
 from .chain_rule import chain_rule as with_chain_rule
 from .chain_rule import native_ce
-from .rows import Route, project_rows
+from .rows import Route, jeffrey, project_rows
 
 
 def project(
@@ -127,3 +130,37 @@ def routes_of(projection: Projection, window: WindowReading) -> list[Route]:
         Route.of(window.rows[j], window.rows[0], aligned(projection.reading, window, j), mapping)
         for j, mapping in enumerate(projection.mappings, start=1)
     ]
+
+
+def project_row(
+    given: torch.Tensor, native: torch.Tensor, mapping: VocabMapping, known: bytes = b""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Project the tokens of one row that agree with known bytes.
+
+    Args:
+        given: (source vocabulary,) probabilities.
+        native: (target vocabulary,), the target's own row.
+        mapping: from one vocabulary to the other.
+        known: with what the next token is known to begin.
+
+    Returns:
+        (target vocabulary,) what was mapped, the mass that was mapped, and the mass of all tokens
+        that agree; nothing is normalised.
+    """
+    if mapping.identity and not known:
+        return given, given.sum(), given.sum()
+    size = len(native)
+    if mapping.transported:
+        mass, ids = given.topk(min(mapping.transported, len(given)))  # (k,)
+        goes = mapping.destinations(ids[None], mass[None], native[None])[0]
+        return index_sum(size, goes, mass), mass.sum(), given.sum()
+    edges = mapping.edges(known)
+    candidates, source, goes = (
+        x.to(native.device) for x in (edges.candidates, edges.source, edges.target)
+    )
+    mass, prior = given[candidates], native[goes]  # (c,), (e,)
+    if edges.weight is not None:
+        flow = mass[source] * edges.weight.to(native.device)
+        return index_sum(size, goes, flow), flow.sum(), mass.sum()
+    mapped, share = jeffrey(mass, index_sum(len(mass), source, prior))
+    return index_sum(size, goes, share[source] * prior), mapped.sum(), mass.sum()

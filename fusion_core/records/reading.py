@@ -121,6 +121,16 @@ class WindowReading(Record):
         """(n + 1,) bytes of the whole text at which a model's rows stand."""
         return self.rows[model].boundary + self.window.start
 
+    def nats(self, model: int, low: int, high: int) -> float:
+        """Sum a model's own cross-entropy over the tokens after rows in bytes ``[low, high)``.
+
+        Where several rows stand at one byte, all of them count: a token without width is predicted,
+        too.
+        """
+        at = self.row_bytes(model)[:-1]
+        inside = torch.as_tensor((at >= low) & (at < high))
+        return float(-self.rows[model].observed_logprob[:-1].cpu()[inside].double().sum())
+
     def owned(self, model: int) -> np.ndarray:
         """(n + 1,) bool, rows that are taken from this window."""
         at = self.row_bytes(model)

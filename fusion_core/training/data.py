@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusion_core import generation, models, pipeline
+from fusion_core import compare, generation, models
 from fusion_core.cache import Cache, StoredDocument, building, first_texts, read_manifest
 from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
@@ -243,7 +243,7 @@ def _best(sources: Sequence[LoadedModel], texts: Sequence[str], progress: Progre
     if len(sources) == 1:
         return sources[0]
     sample = documents.sample(texts, SAMPLE_BYTES)
-    scores = pipeline.bits_per_byte(sources, sample, progress=progress)
+    scores = compare.bits_per_byte(sources, sample, progress=progress)
     return min(sources, key=lambda s: scores[s.name]["bits_per_byte"])
 
 

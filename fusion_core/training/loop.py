@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PrinterCallback, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from fusion_core import pipeline
+from fusion_core import compare
 from fusion_core.cache import building
 from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
@@ -249,7 +249,7 @@ def scorer(target: LoadedModel, texts: dict[str, list[str]]) -> Scorer:
     def score(network: Any) -> dict[str, float]:
         reader = replace(target, network=network)
         return {
-            name: pipeline.bits_per_byte([reader], some)[target.name]["bits_per_byte"]
+            name: compare.bits_per_byte([reader], some)[target.name]["bits_per_byte"]
             for name, some in texts.items()
         }
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fusion_core import corpus, models, pipeline
+from fusion_core import compare, corpus, models
 from fusion_core.zoo import DOMAIN_OF, NAMES, PREFIX
 
 COLUMNS = (*corpus.DOMAINS, "mixed")
@@ -22,7 +22,7 @@ def measure(n_bytes: int = BYTES) -> dict[str, dict[str, float]]:
     readers = [models.load(PREFIX + name) for name in NAMES]
     scores: dict[str, dict[str, float]] = {name: {} for name in NAMES}
     for domain in COLUMNS:
-        found = pipeline.bits_per_byte(readers, corpus.text(domain, "test", n_bytes))
+        found = compare.bits_per_byte(readers, corpus.text(domain, "test", n_bytes))
         for name in NAMES:
             scores[name][domain] = found[PREFIX + name]["bits_per_byte"]
     return scores

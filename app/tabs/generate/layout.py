@@ -9,10 +9,12 @@ from typing import Any
 import gradio as gr
 
 from fusion_core import fuse
+from fusion_core.config import FusionConfig, Sampling
 
 from ... import example_texts
 from ...components import busy, done
 from ...compute import generate
+from ...fields import fields_of, shown
 from ...requests import ENSEMBLE_OPERATOR, generation_request
 from ...state import AppState
 from .. import examples
@@ -47,7 +49,7 @@ class Fields:
     prompt: gr.Textbox
     operator: gr.Dropdown
     with_target: gr.Checkbox
-    new_tokens: gr.Number
+    max_new_tokens: gr.Number
     temperature: gr.Number
     top_p: gr.Number
     seed: gr.Number
@@ -94,7 +96,7 @@ def build(
         "prompt": prompt,
         "writer": fields.operator,
         "with_target": fields.with_target,
-        "new_tokens": fields.new_tokens,
+        "new_tokens": fields.max_new_tokens,
         "temperature": fields.temperature,
         "top_p": fields.top_p,
         "seed": fields.seed,
@@ -104,33 +106,26 @@ def build(
 
 def _fields(state: AppState, prompt: gr.Textbox) -> Fields:
     """Lay out how the models write; numbers are checked where they are read, in one sentence."""
-    most = state.limits.new_tokens
+    fusion = fields_of(FusionConfig)
+    sampling = fields_of(Sampling, max_new_tokens=state.limits.new_tokens)
     with gr.Row(elem_id="writer-fields"):
         return Fields(
             prompt=prompt,
             operator=gr.Dropdown(
                 [name for name, operator in fuse.OPERATORS.items() if operator.label_free],
-                value=ENSEMBLE_OPERATOR, label="Fusion operator", info="how sources weigh",
+                **shown(fusion["operator"], ENSEMBLE_OPERATOR),
                 elem_id="writer-operator", min_width=140,
             ),
-            new_tokens=gr.Number(
-                min(64, most), label="New tokens", info=f"at most {most:,}",
-                elem_id="new-tokens", min_width=140,
+            max_new_tokens=gr.Number(
+                **shown(sampling["max_new_tokens"]), elem_id="new-tokens", min_width=140
             ),
             temperature=gr.Number(
-                0.8, label="Temperature", info="0: the likeliest", step=0.1,
-                elem_id="temperature", min_width=140,
+                **shown(sampling["temperature"]), step=0.1, elem_id="temperature", min_width=140
             ),
-            top_p=gr.Number(
-                0.95, label="Top-p", info="above 0, up to 1", step=0.05,
-                elem_id="top-p", min_width=140,
-            ),
-            seed=gr.Number(
-                0, label="Seed", info="same seed, same text", elem_id="writer-seed", min_width=140,
-            ),
+            top_p=gr.Number(**shown(sampling["top_p"]), step=0.05, elem_id="top-p", min_width=140),
+            seed=gr.Number(**shown(sampling["seed"]), elem_id="writer-seed", min_width=140),
             with_target=gr.Checkbox(
-                False, label="Target takes part", info="fused with the sources",
-                elem_id="writer-with-target", min_width=140,
+                **shown(fusion["with_target"]), elem_id="writer-with-target", min_width=140
             ),
             trained=gr.Dropdown(
                 [], value=[], label="Trained here", info="write, too", multiselect=True,

@@ -8,12 +8,14 @@ from typing import Any
 
 import gradio as gr
 
+from fusion_core.config import Objective, RunConfig, Setting
 from fusion_core.errors import size_of
 
+from ...fields import fields_of, shown, whole_number
 from ...limits import Limits
 from ...requests import model_names
-from ...training.form import DOMAINS, PRESETS, Form
-from ..events import whole_number
+from ...training.form import DOMAINS, PRESETS, Form, ShortRun
+from ...training.plan import MOST
 from ..sidebar import Settings
 
 FULL, LORA = "all weights", "LoRA adapters"
@@ -55,11 +57,9 @@ def build(limits: Limits) -> Fields:
         list(PRESETS), value=FIRST, label="Preset", elem_id="train-preset",
         info="a time for everything together, or a number of steps",
     )  # fmt: skip
-    steps = gr.Number(
-        Form.steps, label="Steps of each part", info=f"up to {limits.steps:,}", visible=False,
-        elem_id="train-steps",
-    )  # fmt: skip
-    found = {"preset": preset, "steps": steps} | _texts(limits) | _objective() | _more()
+    short = fields_of(ShortRun, steps=limits.steps, kilobytes=limits.data_bytes // 1000)
+    steps = gr.Number(**shown(short["steps"]), visible=False, elem_id="train-steps")
+    found = {"preset": preset, "steps": steps} | _texts(limits, short) | _objective() | _more()
     quiet: dict[str, Any] = {
         "queue": False, "show_progress": "hidden", "api_visibility": "private"
     }  # fmt: skip
@@ -72,15 +72,12 @@ def build(limits: Limits) -> Fields:
     return Fields(**found)
 
 
-def _texts(limits: Limits) -> dict[str, Any]:
+def _texts(limits: Limits, short: dict[str, Setting]) -> dict[str, Any]:
     """Lay out what is read."""
     domains = gr.CheckboxGroup(
         list(DOMAINS), value=list(DOMAINS), label="Toy text", elem_id="train-domains",
     )  # fmt: skip
-    kilobytes = gr.Number(
-        PRESETS[FIRST].kilobytes, label="KB of toy text", info="all domains together",
-        elem_id="train-kb",
-    )  # fmt: skip
+    kilobytes = gr.Number(**shown(short["kilobytes"], PRESETS[FIRST].kilobytes), elem_id="train-kb")
     with gr.Accordion("Your own text", open=False, elem_id="train-own"):
         text = gr.Textbox(
             "", label="Text", lines=4, max_lines=8, elem_id="train-text",
@@ -94,16 +91,12 @@ def _texts(limits: Limits) -> dict[str, Any]:
 
 
 def _objective() -> dict[str, Any]:
-    """Lay out what is learnt."""
+    """Lay out what is learnt; λ and rate begin with what suits the zoo."""
+    weight = shown(fields_of(Objective)["lm_weight"], Form.lm_weight)
+    speed = shown(fields_of(RunConfig, **MOST)["learning_rate"], Form.learning_rate)
     with gr.Row():
-        lm_weight = gr.Number(
-            Form.lm_weight, label="λ", info="1: text alone, 0: fused rows alone", step=0.1,
-            elem_id="train-lambda", min_width=120,
-        )  # fmt: skip
-        rate = gr.Number(
-            Form.learning_rate, label="Learning rate", info="0.0005 suits the zoo", step=1e-4,
-            elem_id="train-rate", min_width=120,
-        )  # fmt: skip
+        lm_weight = gr.Number(**weight, step=0.1, elem_id="train-lambda", min_width=120)
+        rate = gr.Number(**speed, step=1e-4, elem_id="train-rate", min_width=120)
     baseline = gr.Checkbox(
         Form.baseline, label="Train the baseline, too", elem_id="train-baseline",
         info="the same run on the text alone, to compare with",
@@ -113,19 +106,14 @@ def _objective() -> dict[str, Any]:
 
 def _more() -> dict[str, Any]:
     """Lay out what is seldom changed."""
+    run = fields_of(RunConfig, **MOST)
     with gr.Accordion("More settings", open=False, elem_id="train-more"):
         lora = gr.Radio(
             [FULL, LORA], value=FULL, label="What is trained", elem_id="train-lora",
         )  # fmt: skip
         with gr.Row():
-            batch = gr.Number(
-                Form.batch_size, label="Batch", info="blocks a step", elem_id="train-batch",
-                min_width=120,
-            )  # fmt: skip
-            seed = gr.Number(
-                Form.seed, label="Seed", info="of text and order", elem_id="train-seed",
-                min_width=120,
-            )  # fmt: skip
+            batch = gr.Number(**shown(run["batch_size"]), elem_id="train-batch", min_width=120)
+            seed = gr.Number(**shown(run["seed"]), elem_id="train-seed", min_width=120)
     return {"lora": lora, "batch_size": batch, "seed": seed}
 
 
@@ -144,7 +132,7 @@ def form(limits: Limits, values: Sequence[Any]) -> Form:
         "lora": given["lora"] == LORA,
         "target": first,
         "sources": tuple(others),
-        "fusion": Settings.options(fusion),
+        "fusion": {k: whole_number(v) for k, v in Settings.options(fusion).items()},
     }
     for name in ("kilobytes", "steps", "batch_size", "seed"):
         given[name] = whole_number(given[name])

@@ -121,7 +121,10 @@ class Trial:
         import hypothesis
         import pytest
 
-        hypothesis.settings.register_profile("mutation", derandomize=True, database=None)
+        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # one failure will do
+        hypothesis.settings.register_profile(
+            "mutation", derandomize=True, database=None, phases=phases
+        )
         hypothesis.settings.load_profile("mutation")
         sys.path[:0] = [str(self.copy), str(self.copy / "tests")]
         plain = ["-xq", "-pno:cacheprovider", "-pno:nbmake", "-oaddopts=", "-Wignore"]

@@ -121,7 +121,10 @@ class Trial:
         import hypothesis
         import pytest
 
-        hypothesis.settings.register_profile("mutation", derandomize=True, database=None)
+        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # one failure will do
+        hypothesis.settings.register_profile(
+            "mutation", derandomize=True, database=None, phases=phases
+        )
         hypothesis.settings.load_profile("mutation")
         sys.path[:0] = [str(self.copy), str(self.copy / "tests")]
         plain = ["-xq", "-pno:cacheprovider", "-pno:nbmake", "-oaddopts=", "-Wignore"]
@@ -146,24 +149,36 @@ class Trial:
 
     def survivors(self, some: Sequence[Mutant], limit: float, jobs: int) -> list[Mutant]:
         """Try mutants, some at a time; what is not over by the limit is killed."""
-        waiting, running, lived = list(some), {}, []  # type: ignore[var-annotated]
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                mutant = waiting.pop(0)
-                running[self.start(mutant.source)] = mutant, time.monotonic() + limit
-            time.sleep(0.02)
-            for pid, (mutant, end) in list(running.items()):
-                done, status = os.waitpid(pid, os.WNOHANG)
-                late = not done and time.monotonic() > end
-                if late:
-                    os.killpg(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                if done or late:
-                    del running[pid]
-                    if done and status == 0:
-                        lived.append(mutant)
-                        print(f"lives: {mutant.line}: {mutant.old} -> {mutant.new}", flush=True)
+        waiting, lived = list(some), []
+        running: dict[int, tuple[Mutant, float]] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    mutant = waiting.pop(0)
+                    running[self.start(mutant.source)] = mutant, time.monotonic() + limit
+                time.sleep(0.02)
+                lived += self.finished(running)
+        finally:
+            for pid in running:  # a key was pressed
+                os.killpg(pid, signal.SIGKILL)
         return sorted(lived, key=lambda m: m.line)
+
+    @staticmethod
+    def finished(running: dict[int, tuple[Mutant, float]]) -> list[Mutant]:
+        """Take away what is done, and what is late; return what has lived."""
+        lived = []
+        for pid, (mutant, end) in list(running.items()):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if not done and time.monotonic() < end:
+                continue
+            del running[pid]
+            if not done:
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            elif status == 0:
+                lived.append(mutant)
+                print(f"lives: {mutant.line}: {mutant.old} -> {mutant.new}", flush=True)
+        return lived
 
 
 def sampled(module: str, every: list[Mutant], n: int, seed: int) -> list[Mutant]:
@@ -223,7 +238,7 @@ def main() -> None:
     """Try the mutants of all modules, or of some."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--module", action="append", help="try this one; may be repeated")
-    parser.add_argument("--sample", type=int, default=50, help="mutants a module; 0: all")
+    parser.add_argument("--sample", type=int, default=40, help="mutants a module; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()

@@ -321,3 +321,15 @@ def test_truncated_rows_are_filled_in_from_the_target(operator: str, k: int) -> 
         np.testing.assert_allclose(fused[named], order[: len(named)], atol=1e-6)
         assert float(out.tail[i]) == pytest.approx(1 - order.sum(), abs=1e-6)
     assert out.vocab_size == 19 and out.temperature == TEMPERATURE
+
+
+def test_truncated_rows_that_agree_nowhere_keep_their_sum() -> None:
+    ids = torch.tensor([[0, 1], [2, 3], [4, 5]])
+    own, *rows = (
+        SparseRows(part[None], torch.tensor([[0.75, 0.25]]), torch.zeros(1), 6) for part in ids
+    )
+    same = torch.zeros(1, 2)
+    measures = Measures(lambda: same, lambda: same, lambda: same, lambda: same)
+    out, _ = fuse.fuse_truncated(rows, own, measures, operator="product", level="token", top_k=4)
+    assert out.probs[0].tolist() == pytest.approx([0.375, 0.375, 0.125, 0.125])
+    assert set(out.ids[0].tolist()) == {2, 3, 4, 5} and float(out.tail[0]) == pytest.approx(0)

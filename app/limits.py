@@ -19,7 +19,8 @@ class Limits:
         memory_bytes: loaded models kept for the next visitor, all together.
         model_bytes: largest model that is fetched; None for no limit.
         kept_bytes: text bytes of the analyses that are kept, all together.
-        rows_bytes: memory of the rows that are kept of texts for whatever is asked of them next.
+        rows_bytes: memory of the rows that are kept of texts for whatever is asked of them next;
+            those of the last one are kept in any case, within `records.reading.KEPT_BYTES`.
         local_folders: whether models and data may be read from folders of this machine.
         new_tokens: most tokens that a model writes at once.
         data_bytes: largest text to train on.
@@ -36,7 +37,7 @@ class Limits:
     memory_bytes: int = 8 * GIB
     model_bytes: int | None = None
     kept_bytes: int = 100_000
-    rows_bytes: int = GIB
+    rows_bytes: int = GIB // 16
     local_folders: bool = True
     new_tokens: int = 512
     data_bytes: int = 100_000_000

@@ -114,6 +114,10 @@ def test_rows_beyond_the_limit_are_read_again(zoo: Any, count: Counter[str], mon
     small = AppState(Limits(rows_bytes=1000))
     first = last(small.analyze(request()))
     assert taken(count) == (4, 3)
+    last(small.analyze(request(operator="product")))
+    assert taken(count) == (0, 0)  # the last text is kept, whatever it takes
+    last(small.analyze(request("Another text.")))
+    assert taken(count) == (4, 3)
     second = last(small.analyze(request(operator="mean")))
     assert taken(count) == (4, 3)
     assert torch.equal(first.analysis.target_ce, second.analysis.target_ce)

@@ -67,8 +67,7 @@ def _reading(cache: str, request: AnalysisRequest, progress: Progress | None = N
         target, *sources = (here.get(name) for name in request.names)
         return read(request.text, target, sources, config, progress=progress)
 
-    settings = config.temperature, config.overlap, config.source_truncation
-    return here.readings.get((request.names, request.text, settings), make)
+    return here.readings.get(_text(request), None, make)
 
 
 def _projection(
@@ -85,10 +84,15 @@ def _projection(
                 pass
         return made
 
+    way = config.strategy, config.chain_rule
+    return ModelCache.at(cache).readings.get(_text(request), way, make)
+
+
+def _text(request: AnalysisRequest) -> tuple[Any, ...]:
+    """Return all that a reading depends on."""
+    config = request.config
     settings = config.temperature, config.overlap, config.source_truncation
-    way = "projection", config.strategy, config.chain_rule
-    key = (request.names, request.text, settings, way)
-    return ModelCache.at(cache).readings.get(key, make)
+    return request.names, request.text, settings
 
 
 def _compare(projection: Projection, request: AnalysisRequest, progress: Progress) -> Comparison:

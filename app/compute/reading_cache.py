@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from contextlib import suppress
-from typing import Generic, TypeVar, cast
+from typing import TypeVar, cast
 
 from cachetools import LRUCache
 
@@ -14,46 +13,54 @@ from fusion_core.records import Projection, TextReading
 T = TypeVar("T", TextReading, Projection)
 
 
-class _Slot(Generic[T]):
+class _TextRows:
+    """The reading of one text, and its projections."""
+
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.value: T | None = None
+        self.lock = threading.RLock()
+        self.records: dict[Hashable, TextReading | Projection] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the rows take, in bytes."""
+        return sum(record.windows.nbytes for record in self.records.values())
 
 
 class ReadingCache:
-    """The most recently used readings and projections, within a limit of memory.
+    """The rows of the most recently used texts, within a limit of memory.
 
-    One whose windows are not all kept is not kept either: it would hold on to its models, and it
-    works out the others anew in any case. Nor is one that is larger than the limit.
+    A record whose windows are not all kept is not kept either: it would hold on to its models, and
+    works out the others anew in any case.
     """
 
     def __init__(self, limit: int) -> None:
-        """Start empty; ``limit`` is in bytes, of all together."""
-        self._kept: LRUCache[Hashable, TextReading | Projection] = LRUCache(
-            limit, getsizeof=lambda record: record.windows.nbytes
+        """Start empty; ``limit`` is in bytes of all texts; a larger one is kept alone."""
+        self._kept: LRUCache[Hashable, _TextRows] = LRUCache(
+            limit, getsizeof=lambda text: min(limit, text.nbytes)
         )
-        self._making: dict[Hashable, _Slot] = {}
+        self._making: dict[Hashable, _TextRows] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what is kept under a key, or make it, once however many ask for it at a time.
+    def get(self, text: Hashable, way: Hashable, make: Callable[[], T]) -> T:
+        """Return a record of a text, or make it, once however many ask for it at a time.
 
         Args:
-            key: all that the record depends on.
+            text: all that the reading depends on.
+            way: how it was projected; None for the reading itself.
             make: makes the record.
         """
         with self._lock:
-            if key in self._kept:
-                return cast(T, self._kept[key])
-            slot: _Slot[T] = self._making.setdefault(key, _Slot())
-        with slot.lock:
-            if slot.value is None:
-                try:
-                    slot.value = make()
-                finally:
+            rows = self._kept.get(text) or self._making.setdefault(text, _TextRows())
+        with rows.lock:
+            if way in rows.records:
+                return cast(T, rows.records[way])
+            try:
+                record = make()
+                if record.windows.complete:
+                    rows.records[way] = record
                     with self._lock:
-                        self._making.pop(key, None)
-                with self._lock, suppress(ValueError):  # too large
-                    if slot.value.windows.complete:
-                        self._kept[key] = slot.value
-            return slot.value
+                        self._kept[text] = rows  # anew: it has grown
+            finally:
+                with self._lock:
+                    self._making.pop(text, None)
+            return record

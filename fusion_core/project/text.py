@@ -62,7 +62,9 @@ def project(
             for window in reading.windows.some(at)
         ]
 
-    windows = Windows(len(reading.windows), make, lambda w: w.nbytes)
+    shared = reading.windows.complete  # whose rows are kept there
+    nbytes = (lambda w: w.rows_nbytes) if shared else (lambda w: w.rows_nbytes + w.reading.nbytes)
+    windows = Windows(len(reading.windows), make, nbytes)
     return Projection(reading, strategy, maps, windows)
 
 

@@ -236,9 +236,9 @@ class ProjectedWindow(Record):
     rows: tuple[ProjectedRows, ...]
 
     @property
-    def nbytes(self) -> int:
-        """Memory that all rows take, in bytes."""
-        return self.reading.nbytes + sum(rows.nbytes for rows in self.rows)
+    def rows_nbytes(self) -> int:
+        """Memory that the projected rows take, in bytes."""
+        return sum(rows.nbytes for rows in self.rows)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from fusion_core.losses import token_losses
+from fusion_core.losses import DIVERGENCES, token_losses
 from fusion_core.records import SparseRows
 
 
@@ -28,3 +30,13 @@ def test_a_bucket_that_cannot_be_told_from_nothing(tail: float, temperature: flo
     (-(probs.double() * logq[:, :2]).sum()).backward()
     torch.testing.assert_close(logits.grad.double()[:, 2:], wide.grad[:, 2:], rtol=1e-4, atol=0)
     torch.testing.assert_close(logits.grad.double(), wide.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_divergences() -> None:
+    """KL is the cross-entropy less the entropy of the row, its tail as one bucket."""
+    probs, tail = torch.tensor([[0.5, 0.25], [1.0, 0.0]]), torch.tensor([0.25, 0.0])
+    rows = SparseRows(torch.tensor([[0, 1], [2, -1]]), probs, tail, 5)
+    ce = torch.tensor([2.0, 1.0])
+    assert torch.equal(DIVERGENCES["ce"].nats(ce, rows), ce)
+    wanted = ce - torch.tensor([1.5 * math.log(2), 0.0])
+    torch.testing.assert_close(DIVERGENCES["kl"].nats(ce, rows), wanted)

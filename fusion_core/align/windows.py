@@ -89,7 +89,6 @@ def cut(encoding: Encoding, window: Window) -> tuple[Encoding, int]:
         pieces=tuple(encoding.pieces[i] for i in keep),
         published=(),
         lost=lost,
-        lossless=encoding.lossless,
         dummy_prefix=encoding.dummy_prefix and not before,
     )
     return part, int(np.argmax(inside)) if inside.any() else 0

@@ -143,12 +143,13 @@ def operators() -> list[Operator]:
 
 
 def left_alone(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """List the stretches of annotations, decorators, `__all__` and keywords that guard."""
+    """List the stretches of annotations, decorators, `__all__`, guards and limits of memory."""
     nodes: list[Any] = []
     for node in ast.walk(ast.parse(source)):
         nodes += [getattr(node, "annotation", None), getattr(node, "returns", None)]
         nodes += getattr(node, "decorator_list", [])
-        listed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        name = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
+        listed = name == "__all__" or name.endswith("CELLS")
         if listed or (isinstance(node, ast.keyword) and node.arg in GUARDS):
             nodes.append(node)
     return [

@@ -12,10 +12,10 @@ The mutants are those of cosmic-ray: comparisons, arithmetic, constants by one, 
 without a round. Of its replacements of an operator only the near ones are taken, since `a ** b` for
 `a + b` is killed by any test at all, and 0 becomes 1 alone, since axis -1 of a vector is its axis
 0; what it lacks stands in mutants.py: keywords that are left out, min for max, calls and statements
-that are skipped. Annotations and decorators do nothing and are left alone. Its own runner starts
-Python for each mutant, where importing torch takes longer than the tests. Here everything but the
-project is imported once, and each mutant is tried in a fork, on a copy of the tree in a temporary
-folder.
+that are skipped. Annotations and decorators do nothing and are left alone, and so are limits of
+memory (`…CELLS`). Its own runner starts Python for each mutant, where importing torch takes longer
+than the tests. Here everything but the project is imported once, and each mutant is tried in a
+fork, on a copy of the tree in a temporary folder.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_codes_are_read_as_defined() -> None:
         assert back.ids[i].tolist() == [-1] * k if gone else rows.ids[i].tolist()
 
 
-@pytest.mark.parametrize("size", [2, 9, 257, 1000])
+@pytest.mark.parametrize("size", [2, 9, 256, 257, 1000])
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_ids_come_back_with_those_that_are_missing(size: int, k: int) -> None:
     k = min(k, size)

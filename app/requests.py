@@ -64,6 +64,15 @@ class GenerationRequest:
         return (self.target, *self.sources, *(name for _, name in self.trained))
 
     @property
+    def fusion(self) -> dict[str, Any]:
+        """Return how the models are fused, as `generation.Ensemble` is told."""
+        return {
+            "operator": self.operator,
+            "with_target": self.with_target,
+            "strategy": self.strategy,
+        }
+
+    @property
     def members(self) -> tuple[str, ...]:
         """Return the models that the ensemble fuses, in the order of a step's weights."""
         return (*self.sources, self.target) if self.with_target else self.sources

@@ -85,12 +85,12 @@ def run_transfer(options: Namespace) -> Output:
     texts, corpus = documents.read_documents(options.text_file), _corpus(options)
     target, source = _load(options, [options.target, options.source])
     names = list(mapping.STRATEGIES) if every else [config.strategy]
-    study = compare.transfer(
+    scores = compare.transfer(
         target, source, texts, config, names, corpus=corpus, progress=_progress()
     )
     if every:
-        return {"strategies": study}, reports.study_table
-    return study[names[0]], reports.pairs_table
+        return {"strategies": scores}, reports.transfer_table
+    return scores[names[0]], reports.pairs_table
 
 
 def run_fuse(options: Namespace) -> Output:

@@ -108,17 +108,16 @@ def compare_mappings(
     Returns:
         For each source's name and strategy the figures of `evaluate.TransferScore.summary`.
     """
-    known = reading if isinstance(reading, Projection) else None
-    text = known.reading if known else reading
-    assert isinstance(text, TextReading)
+    known, chain_rule = dict[str, Projection](), False
+    if isinstance(reading, Projection):
+        known, chain_rule = {reading.strategy: reading}, reading.chain_rule
+    text = reading.reading if isinstance(reading, Projection) else reading
     names, sources = list(strategies or STRATEGIES), text.models[1:]
     found: dict[str, dict[str, dict[str, object]]] = {source: {} for source in sources}
     for n, name in enumerate(names):
         if progress:
             progress(f"projecting by {name}", n / len(names))
-        same = known is not None and known.strategy == name
-        projection = known if same else project(text, name, corpus=corpus)
-        assert projection is not None
+        projection = known.get(name) or project(text, name, chain_rule=chain_rule, corpus=corpus)
         scores = [TransferScore() for _ in sources]
         add_transfer(projection, scores)
         for source, score in zip(sources, scores, strict=True):
@@ -168,8 +167,7 @@ def add_transfer(projection: Projection, scores: Sequence[TransferScore]) -> Non
     reading = projection.reading
     for projected, (low, high) in zip(projection.windows, reading.scored, strict=True):
         window = projected.reading
-        target, at = window.rows[0], window.row_bytes(0)[:-1]
-        scored = (at >= low) & (at < high)
+        target, scored = window.rows[0], window.scored(0, low, high)
         for j, (rows, score) in enumerate(zip(projected.rows, scores, strict=True), start=1):
             native = native_ce(window.encodings[0], window.encodings[j], window.rows[j])
             ce, floored = fuse.projected_ce(rows, target)

@@ -166,20 +166,15 @@ class _WindowView:
         """Take the top k of everything; arguments as for `fuse.rows.Look`."""
         window, target = projected.reading, projected.reading.rows[0]
         device = fused.winner.device
-
-        def owned(model: int) -> tuple[np.ndarray, torch.Tensor]:
-            """Name a model's rows that the window owns: in the text, and among its own."""
-            last = None if model else -1  # what follows the text's last token is not fused
-            found = np.flatnonzero(window.owned(model)[:last])
-            return found + window.before[model], torch.as_tensor(found, device=device)
-
-        where, pick = owned(0)
+        where, own = window.owned(0)
+        pick = torch.as_tensor(own, device=device)
         tops = [fuse.top_rows(p, target, k).at(pick) for p in projected.rows]
         kind = torch.as_tensor(np.stack([p.kind for p in projected.rows], axis=1))
         sources = []
         for j in range(1, len(window.rows)):
-            place, own = owned(j)
-            sources.append((place, top_of(window.rows[j], k).at(own)))
+            place, own = window.owned(j, last=True)
+            top = top_of(window.rows[j], k)
+            sources.append((place, top.at(torch.as_tensor(own, device=device))))
         attribution = attribute(fused, rows, routes_of(projection, window), target)
         return _WindowView(
             where,

@@ -71,16 +71,16 @@ def read_documents(
         InputError: a document is of no use; the error says which. A model is named twice.
     """
     check_names(*(m.name for m in readers))
-    config, waiting = config or FusionConfig(), list[_Text]()
+    config, waiting, nbytes = config or FusionConfig(), list[_Text](), 0
 
     def flush(done: int) -> Iterator[TextReading]:
         if progress:
             progress(f"reading document {done} of {len(documents)}", done / len(documents))
-        small = [t for t in waiting if t.nbytes <= KEPT_BYTES]
-        found = iter(read_windows([(t, w) for t in small for w in t.windows]))
-        for text in waiting:
-            yield text.read(kept=[next(found) for _ in text.windows] if text in small else ())
-        waiting.clear()
+        if nbytes > KEPT_BYTES:  # one text that is too large to be read at once
+            yield from (text.read() for text in waiting)
+            return
+        found = iter(read_windows([(t, w) for t in waiting for w in t.windows]))
+        yield from (text.read(kept=[next(found) for _ in text.windows]) for text in waiting)
 
     for n, encodings in enumerate(_encoded(readers, documents)):
         try:
@@ -89,10 +89,13 @@ def read_documents(
             if len(documents) == 1 and before is None:
                 raise
             raise InputError(f"Document {(before or 0) + n + 1}: {error}") from error
-        if waiting and sum(t.nbytes for t in waiting) + text.nbytes > KEPT_BYTES:
+        if waiting and nbytes + text.nbytes > KEPT_BYTES:
             yield from flush(n)
+            waiting, nbytes = [], 0
         waiting.append(text)
-    yield from flush(len(documents))
+        nbytes += text.nbytes
+    if waiting:
+        yield from flush(len(documents))
 
 
 def check_names(*names: str) -> None:
@@ -125,6 +128,7 @@ class _Text:
         windows: stretches that every model can read at once.
         scored: see `TextReading`.
         scored_bytes: see `TextReading`.
+        nbytes: memory that whole rows of all models would take, in bytes.
     """
 
     readers: Sequence[LoadedModel]
@@ -133,6 +137,7 @@ class _Text:
     windows: Sequence[Window]
     scored: tuple[tuple[int, int], ...]
     scored_bytes: int
+    nbytes: int
 
     @staticmethod
     def of(
@@ -158,13 +163,13 @@ class _Text:
                 "There is no stretch of this text that every model predicts (one has no start "
                 "token, or their tokens nowhere meet): give another or a longer text."
             )
-        return _Text(readers, config, tuple(encodings), found, tuple(scored), scored_bytes)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that whole rows of all models would take, in bytes."""
-        sizes = (m.tokenizer.size for m in self.readers)
-        return sum(4 * len(e.text_tokens) * n for e, n in zip(self.encodings, sizes, strict=True))
+        cells = (
+            len(encoding.text_tokens) * model.tokenizer.size
+            for model, encoding in zip(readers, encodings, strict=True)
+        )
+        return _Text(
+            readers, config, tuple(encodings), found, tuple(scored), scored_bytes, 4 * sum(cells)
+        )
 
     @property
     def at_once(self) -> int:
@@ -236,8 +241,6 @@ def _scored(
 
 def read_windows(jobs: Sequence[tuple[_Text, Window]]) -> list[WindowReading]:
     """Read windows of texts that have the same readers and settings, many at once."""
-    if not jobs:
-        return []
     first = jobs[0][0]
     parts = [[cut(e, window) for e in text.encodings] for text, window in jobs]
     rows = []

@@ -193,7 +193,7 @@ def evaluate_table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def study_table(report: Report) -> str:
+def transfer_table(report: Report) -> str:
     """Show the transfer of every strategy, the shared positions and those inside tokens apart."""
     names = ("positions", "kept_mass", "transfer_ce", "target_ce", "native_ce")
     head = "".join(f"{n.replace('_', ' '):>13}" for n in names)

@@ -42,12 +42,14 @@ def test_the_best_of_all_choices_sees_the_token(tiny_models) -> None:
     assert len(scores["mean", ""].wins) == 2
 
 
-def test_every_mapping_scores_as_it_does_alone(tiny_models) -> None:
+@pytest.mark.parametrize("chain_rule", [False, True])
+def test_every_mapping_scores_as_it_does_alone(tiny_models, chain_rule: bool) -> None:
     target, source = tiny_models
     reading = read(TEXT, target, source)
-    found = compare_mappings(reading.project("exact"))[source.name]
+    found = compare_mappings(reading.project("exact", chain_rule=chain_rule))[source.name]
     assert list(found) == list(STRATEGIES)
     for strategy, figures in found.items():
-        alone = transfer(target, source, [TEXT], FusionConfig(strategy=strategy))[strategy]
+        config = FusionConfig(strategy=strategy, chain_rule=chain_rule)
+        alone = transfer(target, source, [TEXT], config)[strategy]
         for key, value in alone.items():
             assert figures[key] == pytest.approx(value), key

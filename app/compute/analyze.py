@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +112,7 @@ def analyze(
         with_comparison: try every operator and mapping, too, while the rows are at hand.
     """
 
-    def work(progress: Callable[[str, float], None]) -> Analyzed:
+    def work(progress: Progress) -> Analyzed:
         projection = _projection(cache, request, progress)
         found = pipeline.view(projection, request.config, view_top_k=VIEWED, progress=progress)
         return Analyzed(found, _compare(projection, request, progress) if with_comparison else None)
@@ -129,7 +129,7 @@ def compare(cache: str, request: AnalysisRequest) -> Generator[str | Comparison,
         request: the text and the models.
     """
 
-    def work(progress: Callable[[str, float], None]) -> Comparison:
+    def work(progress: Progress) -> Comparison:
         return _compare(_projection(cache, request, progress), request, progress)
 
     yield (yield from run_with_progress(work))

@@ -59,14 +59,7 @@ def write(cache: str, asked: GenerationRequest) -> Iterator[Batch]:
 
     def fused() -> Iterator[Step]:
         # Built by its first step: vocabularies that cannot be matched end this column alone.
-        together = Ensemble(
-            target,
-            sources,
-            operator=asked.operator,
-            with_target=asked.with_target,
-            strategy=asked.strategy,
-            corpus=[asked.prompt],
-        )
+        together = Ensemble(target, sources, **asked.fusion, corpus=[asked.prompt])
         yield from stream(together, asked.prompt, asked.sampling)
 
     alone = (stream(Ensemble(model), asked.prompt, asked.sampling) for model in models)
@@ -125,15 +118,7 @@ def _rates(counts: Sequence[int], seconds: Sequence[float]) -> tuple[float, ...]
 
 @on_device(_seconds)
 def texts(cache: str, asked: GenerationRequest) -> dict[str, Any]:
-    """Continue a prompt with all models, one after another: `fusion_core.generation`."""
+    """Continue a prompt with all models, one after another; see `generation.generate`."""
     here = ModelCache.at(cache)
     target, *sources = (here.get(name) for name in asked.names)
-    return generate(
-        target,
-        sources,
-        asked.prompt,
-        operator=asked.operator,
-        with_target=asked.with_target,
-        strategy=asked.strategy,
-        sampling=asked.sampling,
-    )
+    return generate(target, sources, asked.prompt, **asked.fusion, sampling=asked.sampling)

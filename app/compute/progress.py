@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
+from fusion_core.records import Progress
+
 INTERVAL_SECONDS = 0.5
 """How often a visitor hears what is being done."""
 
 
 def run_with_progress(
-    work: Callable[[Callable[[str, float], None]], Any],
+    work: Callable[[Progress], Any],
 ) -> Generator[str, None, Any]:
     """Work in a thread, so that progress can be reported meanwhile.
 

@@ -150,9 +150,11 @@ def _longest(limits: Limits) -> float:
 def _check_models(form: Form, limits: Limits) -> None:
     """Refuse large models before anything of them is fetched."""
     most = limits.model_bytes
-    for name in (form.target, *form.sources) if most else ():
+    if not most:
+        return
+    for name in (form.target, *form.sources):
         size = models.weights_bytes(name)
-        if most and size > most:
+        if size > most:
             raise TooLargeError(
                 f"{name} has {size_of(size)} of weights, more than the limit of {size_of(most)} on "
                 "this page: choose a smaller model."

@@ -1,4 +1,4 @@
-"""Documents -> a cache of fused rows, or of each source's carried-over rows."""
+"""Documents -> a cache of fused rows, or of each source's projected rows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def settings(
     Args:
         target: the model that is to be taught.
         sources: the models that teach.
-        config: how rows are carried over and fused.
+        config: how rows are projected and fused.
         corpus: texts for strategies that count.
     """
     counts = mapping.strategy(config.strategy).counts
@@ -94,7 +94,7 @@ def build_cache(
         target: the model that is to be taught.
         sources: the models that teach, at least one.
         documents: texts that are not empty.
-        config: how rows are carried over and fused.
+        config: how rows are projected and fused.
         folder: a new or empty folder, or one with an unfinished cache of the same settings.
         kind: name in `KINDS`.
         shard_bytes: most bytes of text of a shard.
@@ -125,7 +125,7 @@ def build_cache(
     began, missing = time.monotonic(), writer.missing(group.index, group.number)
     for done, number in enumerate(missing):
         if progress:
-            progress(_told(done, len(missing), began), done / len(missing))
+            progress(_sentence(done, len(missing), began), done / len(missing))
         first, last = manifest.shards[number]
         some = read_documents([target, *sources], documents[first:last], config, before=first)
         writer.write(number, [stored(reading, maps, config, kind) for reading in some])
@@ -133,7 +133,8 @@ def build_cache(
     return Cache.open(folder)
 
 
-def _told(done: int, shards: int, began: float) -> str:
+def _sentence(done: int, shards: int, began: float) -> str:
+    """Say which shard is made, and about how long the others will take."""
     left = ""
     if done:
         seconds = (time.monotonic() - began) / done * (shards - done)
@@ -195,14 +196,14 @@ class _EverySource:
     ) -> None:
         """Take the rows that a window owns; see `fuse.rows.Look`."""
         reading, target = window.reading, window.reading.rows[0]
-        owned = np.flatnonzero(reading.owned(0)[:-1])
-        pick = torch.as_tensor(owned, device=fused.winner.device)
+        where, own = reading.owned(0)
+        pick = torch.as_tensor(own, device=fused.winner.device)
         tops = {str(j): fuse.top_rows(r, target, self._top_k) for j, r in enumerate(window.rows)}
         tops["target"] = pipeline.top_of(target, self._top_k)
         for name, top in tops.items():
             self._tops.setdefault(name, []).append(top.at(pick))
         self._entropies.append(fuse.entropies(window.rows, target)[pick])
-        self._where.append(owned + reading.before[0])
+        self._where.append(where)
 
     def rows(self, m: int) -> dict[str, SparseRows]:
         """Return the m rows of each source by its number, and of the target."""

@@ -90,11 +90,11 @@ def fuse(
             operator_temperature=operator_temperature,
             entropy=entropy,
         )
-        counted = torch.as_tensor((window.row_bytes(0) >= low) & (window.row_bytes(0) < high))[:-1]
-        nats -= float(fused.observed_logprob.cpu()[counted].double().sum())
-        owned = np.flatnonzero(window.owned(0)[:-1])
-        parts.append(fused.at(torch.as_tensor(owned, device=fused.winner.device)))
-        places.append(owned + window.before[0])
+        scored = torch.as_tensor(window.scored(0, low, high))
+        nats -= float(fused.observed_logprob.cpu()[scored].double().sum())
+        where, own = window.owned(0)
+        parts.append(fused.at(torch.as_tensor(own, device=fused.winner.device)))
+        places.append(where)
         if look:
             look(projected, rows, fused)
     m = len(reading.encodings[0].text_tokens)

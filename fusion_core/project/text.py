@@ -45,16 +45,15 @@ def project(
             probability of the token that followed, where it is known.
         corpus: texts for strategies that count; the text itself by default.
         progress: told of every vocabulary.
-        keep: keep what is counted in them on disk, because they will be named again.
 
     Raises:
         InputError: there is no such strategy.
         ModelFormatError: vocabularies differ, and one spells no spaces.
     """
-    texts = corpus or [reading.data.decode()]
-    maps = tuple(
-        mappings or mappings_of(reading.tokenizers, strategy, texts, progress, keep=bool(corpus))
-    )
+    if mappings is None:
+        texts = corpus or [reading.data.decode()]
+        mappings = mappings_of(reading.tokenizers, strategy, texts, progress, keep=bool(corpus))
+    maps = tuple(mappings)
 
     def make(at: int) -> list[ProjectedWindow]:
         return [
@@ -65,7 +64,7 @@ def project(
     shared = reading.windows.complete  # whose rows are kept there
     nbytes = (lambda w: w.rows_nbytes) if shared else (lambda w: w.rows_nbytes + w.reading.nbytes)
     windows = Windows(len(reading.windows), make, nbytes)
-    return Projection(reading, strategy, maps, windows)
+    return Projection(reading, strategy, maps, chain_rule, windows)
 
 
 def mappings_of(

@@ -127,14 +127,25 @@ class WindowReading(Record):
         Where several rows stand at one byte, all of them count: a token without width is predicted,
         too.
         """
-        at = self.row_bytes(model)[:-1]
-        inside = torch.as_tensor((at >= low) & (at < high))
+        inside = torch.as_tensor(self.scored(model, low, high))
         return float(-self.rows[model].observed_logprob[:-1].cpu()[inside].double().sum())
 
-    def owned(self, model: int) -> np.ndarray:
-        """(n + 1,) bool, rows that are taken from this window."""
-        at = self.row_bytes(model)
-        return (at >= self.window.owned_from) & (at < self.window.owned_to)
+    def scored(self, model: int, low: int, high: int) -> np.ndarray:
+        """(n,) bool, rows in bytes ``[low, high)``, of those that a token of the window follows."""
+        at = self.row_bytes(model)[:-1]
+        return (at >= low) & (at < high)
+
+    def owned(self, model: int, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Name a model's rows that are taken from this window: in the text, and in the window.
+
+        Args:
+            model: number of the model, the target 0.
+            last: also the row after the window's last token, which no token follows.
+        """
+        at = self.row_bytes(model)[: None if last else -1]
+        here = (at >= self.window.owned_from) & (at < self.window.owned_to)
+        found = np.flatnonzero(here)
+        return found + self.before[model], found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -210,9 +221,9 @@ class TextReading(Record):
         """(m,) float32 nats, the target's own cross-entropy on each of its text tokens."""
         parts, places = [], []
         for part in self.windows:
-            owned = np.flatnonzero(part.owned(0)[:-1])
-            parts.append(-part.rows[0].observed_logprob[:-1].cpu()[torch.as_tensor(owned)])
-            places.append(owned + part.before[0])
+            where, own = part.owned(0)
+            parts.append(-part.rows[0].observed_logprob.cpu()[torch.as_tensor(own)])
+            places.append(where)
         n = len(self.encodings[0].text_tokens)
         return scattered(torch.cat(parts), np.concatenate(places), n)
 
@@ -249,12 +260,14 @@ class Projection(Record):
         reading: the text.
         strategy: name of the vocab mapping.
         mappings: of the sources.
+        chain_rule: whether the token that followed has the product of the source's own steps.
         windows: of the text.
     """
 
     reading: TextReading
     strategy: str
     mappings: tuple[VocabMapping, ...]
+    chain_rule: bool
     windows: Windows[ProjectedWindow]
 
     def summary(self) -> str:

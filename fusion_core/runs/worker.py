@@ -17,6 +17,7 @@ from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError, TooLargeError, is_out_of_memory
 from fusion_core.io.files import write_whole
+from fusion_core.records import Progress
 
 from .folder import (
     CONFIG,
@@ -41,7 +42,7 @@ def train(
     folder: str | Path,
     *,
     resume: bool = False,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train in this process, by settings or by the YAML file that holds them; see `run`."""
     settings = config if isinstance(config, RunConfig) else RunConfig.read(config)
@@ -53,7 +54,7 @@ def run(
     folder: str | Path,
     *,
     resume: bool = False,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train in this process.
 
@@ -99,7 +100,7 @@ def run(
 class _Worker:
     """Worker that keeps status and metrics while a run is trained."""
 
-    def __init__(self, folder: Path, progress: Callable[[str, float], None] | None) -> None:
+    def __init__(self, folder: Path, progress: Progress | None) -> None:
         self._folder, self._progress = folder, progress
         self._status = RunStatus(state="preparing")
         self._written = 0.0

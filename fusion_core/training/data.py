@@ -20,7 +20,7 @@ from fusion_core.errors import InputError
 from fusion_core.io import documents
 from fusion_core.io.files import write_whole
 from fusion_core.models import LoadedModel
-from fusion_core.reading import Progress
+from fusion_core.records import Progress
 from fusion_core.tokens import TextTokenizer
 
 from .dataset import Blocks, CachedRowsDataset, ExampleDataset, TextDataset

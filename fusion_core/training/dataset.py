@@ -18,8 +18,8 @@ import torch
 from fusion_core.cache import Cache, StoredDocument
 from fusion_core.cache.building import KEPT_STEPS
 from fusion_core.losses import IGNORED
-from fusion_core.reading import DOCUMENTS_AT_ONCE, Progress
-from fusion_core.records import SparseRows
+from fusion_core.reading import DOCUMENTS_AT_ONCE
+from fusion_core.records import Progress, SparseRows
 from fusion_core.tokens import TextTokenizer
 
 Piece = tuple[int, int, int]

@@ -34,11 +34,11 @@ def build(state: AppState, settings: Settings, shown: gr.Textbox, align: AlignTa
     gr.Markdown(INTRO, elem_classes="fl-intro")
     view = FuseView(elem_id="fuse-view")
 
-    def study(shown: str, text: str, *choice: Any) -> Iterator[Any]:
+    def compare(shown: str, text: str, *choice: Any) -> Iterator[Any]:
         if shown != "fuse":
             yield gr.skip()
             return
-        yield from report_errors(FuseView, _study(state, text, choice))
+        yield from report_errors(FuseView, _compare(state, text, choice))
 
     def use(choice: Any) -> list[Any]:
         choice = choice if isinstance(choice, dict) else {}
@@ -47,7 +47,7 @@ def build(state: AppState, settings: Settings, shown: gr.Textbox, align: AlignTa
 
     gr.on(
         [shown.change, *(c.change for c in settings.all)],
-        study,
+        compare,
         [shown, align.text, *settings.all],
         view,
         trigger_mode="always_last",
@@ -66,7 +66,7 @@ def build(state: AppState, settings: Settings, shown: gr.Textbox, align: AlignTa
     )
 
 
-def _study(state: AppState, text: str, choice: tuple[Any, ...]) -> Iterator[Any]:
+def _compare(state: AppState, text: str, choice: tuple[Any, ...]) -> Iterator[Any]:
     for step in state.compare(Settings.request(state.limits, text, choice)):
         if isinstance(step, str):
             yield FuseView(notice=busy(step))

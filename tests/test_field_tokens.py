@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import torch
 from conftest import TOKENIZERS, byte_level, sentencepiece, tiny_model
 from test_families import spelled
 from test_tokens import lost_bytes, spans_in_order
@@ -34,6 +35,7 @@ from fusion_core.config import FusionConfig
 from fusion_core.errors import ModelFormatError
 from fusion_core.generation import Ensemble
 from fusion_core.generation import text as writing
+from fusion_core.models.incremental import Reader
 from fusion_core.reading import read
 from fusion_core.tokens import TextTokenizer
 from fusion_core.tokens.spelling import copy_of, without_prefix
@@ -122,7 +124,10 @@ def test_one_vocabulary_on_both_sides_is_fused_all_the_same(name: str) -> None:
     read = pipeline.analyze(target, [source], TEXT, FusionConfig(operator="mean"))
     kept = read.sources[0].kept
     assert np.allclose(kept, 1.0), "equal ids mean the same, whatever their bytes"
-    assert Ensemble(target, [source])._relations == [None]
+    ids = target.tokenizer.encode(TEXT).ids.tolist()
+    row = Ensemble(target, [source], operator="mean").next(ids, TEXT.encode()).rows
+    probs = torch.zeros(source.tokenizer.size).index_put_((row.ids[0],), row.probs[0])
+    assert np.allclose(probs, Reader(source).row(ids), atol=1e-6), "and in generation"
 
 
 def test_equal_bytes_at_a_word_s_begin_and_within_it_are_not_the_same_token() -> None:

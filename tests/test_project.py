@@ -14,6 +14,7 @@ from fusion_core import mapping, models, project
 from fusion_core.align import by_bytes
 from fusion_core.config import Truncation
 from fusion_core.mapping import transport
+from fusion_core.mapping.edges import Edges
 from fusion_core.project import attribution
 from fusion_core.records import RowKind, SparseRows
 
@@ -318,3 +319,17 @@ def test_attribution_names_the_tokens_that_the_mass_came_from(
                 total = sum(weight.values())
                 for t, x in zip(named, falling, strict=False):
                     assert x == pytest.approx(weight[t] / total, abs=1e-4)
+
+
+def test_no_rows_at_all_are_added_up_to_no_rows() -> None:
+    n = 300  # enough for several threads, which torch gives a part each
+    edges = Edges(
+        torch.arange(n), torch.empty(0, dtype=torch.int64), torch.arange(n + 1), torch.arange(n)
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert edges.room(torch.zeros(n, 0)).shape == (n, 0)
+        assert edges.spread(torch.zeros(n, 0), n).shape == (n, 0)
+    finally:
+        torch.set_num_threads(threads)

@@ -90,6 +90,8 @@ def _bags(
     weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Add up rows (n, r) named by ``index`` from bound to bound."""
+    if not rows.shape[1]:  # which torch refuses where several threads share the bags
+        return rows.new_zeros(len(bounds) - 1, 0)
     return embedding_bag(
         index, rows, bounds, mode="sum", per_sample_weights=weight, include_last_offset=True
     )

@@ -9,11 +9,22 @@ from functools import reduce
 import numpy as np
 
 from . import models
+from .align import positions_of
 from .align.windows import cut, windows
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
+from .covers import read_with_covers
 from .errors import InputError
 from .models import LoadedModel
-from .records import Encoding, Progress, TextReading, Window, WindowReading, Windows
+from .records import (
+    Covers,
+    Encoding,
+    NextTokenRows,
+    Progress,
+    TextReading,
+    Window,
+    WindowReading,
+    Windows,
+)
 from .records.reading import KEPT_BYTES
 from .tokens import TextTokenizer
 
@@ -243,18 +254,51 @@ def read_windows(jobs: Sequence[tuple[_Text, Window]]) -> list[WindowReading]:
     """Read windows of texts that have the same readers and settings, many at once."""
     first = jobs[0][0]
     parts = [[cut(e, window) for e in text.encodings] for text, window in jobs]
-    rows = []
+    rows, covers = [], []
+    targets = [p[0][0] for p in parts]
     for j, model in enumerate(first.readers):
-        kept = first.config.source_truncation if j else None  # the target's rows stay whole
-        temperature = first.config.temperature
         encodings = [p[j][0] for p in parts]
-        rows.append(models.read_rows_batch(model, encodings, temperature=temperature, cut=kept))
+        of_model, of_bytes = _read(first, model, encodings, targets if j else None)
+        rows.append(of_model)
+        covers.append(of_bytes)
     return [
         WindowReading(
             window,
             tuple(e for e, _ in part),
             tuple(of_model[n] for of_model in rows),
             tuple(before for _, before in part),
+            tuple(of_model[n] for of_model in covers),
         )
         for n, ((_, window), part) in enumerate(zip(jobs, parts, strict=True))
     ]
+
+
+def _read(
+    text: _Text,
+    model: LoadedModel,
+    encodings: Sequence[Encoding],
+    targets: Sequence[Encoding] | None,
+) -> tuple[Sequence[NextTokenRows], Sequence[Covers | None]]:
+    """Read windows with one model, which is a source of the targets' bytes where there are any."""
+    config = text.config
+    cut = None if targets is None else config.source_truncation  # the target's rows stay whole
+    if targets is None or config.rows == "boundary" or _cuts_alike(text.readers[0], model):
+        rows = models.read_rows_batch(model, encodings, temperature=config.temperature, cut=cut)
+        return rows, [None] * len(rows)
+    asked = [np.unique(positions_of(t, e)) for t, e in zip(targets, encodings, strict=True)]
+    found = read_with_covers(
+        model, encodings, asked, prune=config.prune, temperature=config.temperature, cut=cut
+    )
+    return [rows for rows, _ in found], [covers for _, covers in found]
+
+
+def _cuts_alike(target: LoadedModel, source: LoadedModel) -> bool:
+    """Tell whether a target's boundaries, which it may know, are all that a source's rows know.
+
+    So it is where one tokenizer serves both. Where one vocabulary does whose tokens spell no spaces,
+    bytes do not tell its tokenisations apart.
+    """
+    one, other = target.tokenizer, source.tokenizer
+    if one.key == other.key:
+        return True
+    return one.vocabulary_key == other.vocabulary_key and not one.spells_spaces

@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 from fusion_core.records import Alignment
 
-from .by_bytes import by_bytes, by_bytes_batch
+from .by_bytes import by_bytes, by_bytes_batch, positions_of
 from .dtw import by_dtw
 
-__all__ = ["METHODS", "by_bytes", "by_bytes_batch", "by_dtw"]
+__all__ = ["METHODS", "by_bytes", "by_bytes_batch", "by_dtw", "positions_of"]
 
 METHODS: dict[str, Callable[..., Alignment]] = {"bytes": by_bytes, "dtw": by_dtw}
 """Alignment methods by name. `bytes`: shared byte boundaries (FuseLab); `dtw`: dynamic time warping

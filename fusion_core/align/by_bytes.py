@@ -21,6 +21,14 @@ def by_bytes(target: Encoding, source: Encoding, *, source_start: bool = True) -
     return by_bytes_batch([target], [source], source_start=source_start)[0]
 
 
+def positions_of(target: Encoding, source: Encoding) -> np.ndarray:
+    """(m + 1,) int64, the bytes at which the target's rows ask a source; as `Encoding.row_bytes`.
+
+    A target that has yet to spell a dummy prefix asks a source without one at the text's begin.
+    """
+    return np.maximum(target.row_bytes, source.row_bytes[0])
+
+
 def by_bytes_batch(
     targets: Sequence[Encoding], sources: Sequence[Encoding], *, source_start: bool = True
 ) -> list[Alignment]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -207,6 +207,18 @@ class FusionConfig(Settings):
     strategy: str = Field(
         default="prefix",
         description="the vocab mapping that carries a source's mass to the target's vocabulary",
+    )
+    rows: Literal["exact", "boundary"] = Field(
+        default="exact",
+        description="whether a source's rows know only what has been read (exact: a sum over its "
+        "tokenisations), or also that one of its tokens ends there in the whole text (boundary)",
+    )
+    prune: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="the share of a row's mass below which a tokenisation is left out of exact "
+        "rows; 0 leaves none out",
     )
     operator: str = Field(default="min_ce", description="the fusion operator")
     level: str = Field(

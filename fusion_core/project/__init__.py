@@ -8,7 +8,8 @@ attribution  which source tokens the mass of fused tokens came from
 
 from .attribution import attribute, probs_at
 from .chain_rule import chain_rule, native_ce
-from .rows import Route, project_rows
+from .routes import Route
+from .rows import project_rows
 from .text import aligned, mappings_of, project, project_row, routes_of
 
 __all__ = [

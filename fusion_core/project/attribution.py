@@ -10,7 +10,8 @@ from fusion_core.mapping.edges import expand, find
 from fusion_core.numerics import index_sum
 from fusion_core.records import Attribution, DenseRows, FusedRows, NextTokenRows, ProjectedRows
 
-from .rows import TINY, Flow, Route, agreeing, flow_of
+from .routes import Route
+from .rows import TINY, Flow, agreeing, flow_of
 
 NAMED = 3
 """Source tokens that are named for each fused token."""
@@ -101,24 +102,28 @@ def _named(
 
 def _towards(route: Route, total: torch.Tensor, ids: torch.Tensor) -> Flow:
     """Follow only source tokens that can reach the target tokens (m, k) of their row."""
-    given, table, group = route.given, route.table, route.group
+    given, table = route.given, route.table
+    every = torch.arange(len(route.position), device=ids.device)
     if not isinstance(given, DenseRows) or route.mapping.transported:
-        return flow_of(route, *agreeing(route, group >= 0, total.clone()), total)
-    row = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
-    real = (ids >= 0) & (group[row] >= 0)
-    row, target = row[real], ids[real]
+        return flow_of(route, *agreeing(route, every, total.clone()), total)
+    ids = ids[route.position]  # (e, k)
+    entry = every[:, None].expand_as(ids)
+    entry, target = entry[ids >= 0], ids[ids >= 0]
     keys, sources = table.by_target
-    wanted = group[row] * route.native.vocab_size + target
+    wanted = route.group[entry] * route.native.vocab_size + target
     low = torch.searchsorted(keys, wanted)
     whose, place = expand(low, torch.searchsorted(keys, wanted, right=True) - low)
     size = table.source_size
-    reach = row[whose] * size + sources[place] % size
+    reach = entry[whose] * size + sources[place] % size
     if route.shared is None:
-        same = group[row] == 0
-        reach = torch.cat([reach, row[same] * size + target[same]])
+        same = route.group[entry] == 0
+        reach = torch.cat([reach, entry[same] * size + target[same]])
     reach = reach.unique()
-    row, token = reach // size, reach % size
-    return flow_of(route, row, token, given.logprobs[route.row[row], token].exp(), total)
+    entry, token = reach // size, reach % size
+    probs = given.logprobs[route.row[entry], token].exp()
+    if route.weight is not None:
+        probs = torch.where(route.allowed(entry, token), probs * route.weight[entry], 0)
+    return flow_of(route, entry, token, probs, total)
 
 
 def probs_at(

@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fusion_core.align import positions_of
 from fusion_core.mapping.edges import find
 from fusion_core.numerics import index_sum
-from fusion_core.records import DenseRows, Encoding, NextTokenRows, ProjectedRows
+from fusion_core.records import Covers, DenseRows, Encoding, NextTokenRows, ProjectedRows
 
 from .attribution import probs_at
 
@@ -63,18 +64,28 @@ def chain_rule(
     is_goal = find(goal, keys)[1]
     wanted = torch.where(is_goal, known[row], 0) - scale[row] * values
     keep = applies[row]
-    row, token, wanted = row[keep], token[keep], wanted[keep]
+    return rescaled(projected, scale, row[keep], token[keep], wanted[keep])
+
+
+def rescaled(
+    projected: ProjectedRows,
+    scale: torch.Tensor,
+    row: torch.Tensor,
+    token: torch.Tensor,
+    more: torch.Tensor,
+) -> ProjectedRows:
+    """Multiply rows by (m,) and then add to the probabilities of (n,) tokens of rows."""
     if projected.mapped.is_sparse:
         index, mass = projected.mapped._indices(), projected.mapped._values()
         mapped = torch.sparse_coo_tensor(
             torch.cat([index, torch.stack([row, token])], dim=1),
-            torch.cat([mass * scale[index[0]], wanted]),
+            torch.cat([mass * scale[index[0]], more]),
             projected.mapped.shape,
             check_invariants=False,
         )
     else:
         mapped = (projected.mapped * scale[:, None]).index_put_(
-            (row, token), wanted, accumulate=True
+            (row, token), more, accumulate=True
         )
     return replace(projected, mapped=mapped, target_share=projected.target_share * scale)
 
@@ -116,3 +127,21 @@ def native_ce(target: Encoding, source: Encoding, rows: NextTokenRows) -> np.nda
     found = row_bytes[at] == bounds
     whole = found[:-1] & found[1:] & (np.diff(bounds) > 0) & (np.diff(unsure[at]) == 0)
     return np.where(whole, along[at[1:]] - along[at[:-1]], np.nan)
+
+
+def read_ce(target: Encoding, source: Encoding, covers: Covers) -> np.ndarray:
+    """Score the target's tokens with the mass of all of the source's tokenisations.
+
+    Args:
+        target: the target's tokens, m of them not special.
+        source: the source's tokens.
+        covers: of the bytes at which the target's rows stand, the last one's included.
+
+    Returns:
+        (m,) nats; nan where the source says nothing.
+    """
+    at = np.searchsorted(covers.positions, positions_of(target, source))
+    read = covers.log_mass[at]
+    goes_on = read - np.log1p(-covers.noncanonical[at])  # before what is excluded there
+    known = np.isfinite(read[:-1]) & np.isfinite(goes_on[1:]) & (np.diff(at) > 0)
+    return np.where(known, read[:-1] - np.where(known, goes_on[1:], 0), np.nan).clip(min=0)

@@ -10,6 +10,7 @@ from fusion_core.align import by_bytes
 from fusion_core.mapping import VocabMapping, mapping_between
 from fusion_core.numerics import index_sum
 from fusion_core.records import (
+    PAIR_SHARE,
     Alignment,
     Progress,
     ProjectedRows,
@@ -22,8 +23,10 @@ from fusion_core.records import (
 from fusion_core.tokens import TextTokenizer
 
 from .chain_rule import chain_rule as with_chain_rule
-from .chain_rule import native_ce
-from .rows import Route, jeffrey, project_rows
+from .boundaries import at_boundaries
+from .chain_rule import native_ce, read_ce
+from .routes import Route
+from .rows import jeffrey, project_rows
 
 
 def project(
@@ -103,16 +106,25 @@ def _projected(
     mappings: Sequence[VocabMapping],
     chain_rule: bool,
 ) -> tuple[ProjectedRows, ...]:
-    target, projected = window.rows[0], []
+    target, encoding, projected = window.rows[0], window.encodings[0], []
+    native = target.dense.part(0, len(target.rows) - 1)
     for j, mapping in enumerate(mappings, start=1):
-        rows = project_rows(window.rows[j], target, aligned(reading, window, j), mapping)
+        covers, source = window.covers[j], window.encodings[j]
+        alignment = aligned(reading, window, j)
+        rows = project_rows(window.rows[j], target, alignment, mapping, covers)
+        if covers is not None:
+            least = covers.prune * PAIR_SHARE
+            canonical = reading.tokenizers[0].canonical
+            rows = at_boundaries(rows, native, encoding, canonical, least)
         if chain_rule:
             rows = with_chain_rule(
                 rows,
-                target.dense,
+                native,
                 target.observed[:-1],
-                native_ce(window.encodings[0], window.encodings[j], window.rows[j]),
-                window.encodings[0],
+                native_ce(encoding, source, window.rows[j])
+                if covers is None
+                else read_ce(encoding, source, covers),
+                encoding,
                 reading.tokenizers[0].ids_of,
             )
         projected.append(rows)
@@ -128,7 +140,13 @@ def aligned(reading: TextReading, window: WindowReading, source: int) -> Alignme
 def routes_of(projection: Projection, window: WindowReading) -> list[Route]:
     """Find again along which edges the rows of a window were projected."""
     return [
-        Route.of(window.rows[j], window.rows[0], aligned(projection.reading, window, j), mapping)
+        Route.of(
+            window.rows[j],
+            window.rows[0],
+            aligned(projection.reading, window, j),
+            mapping,
+            window.covers[j],
+        )
         for j, mapping in enumerate(projection.mappings, start=1)
     ]
 

@@ -11,6 +11,7 @@ probabilities.
 """
 
 from .analysis import Analysis, Attribution, FusedRows, SourceAnalysis
+from .covers import PAIR_SHARE, Covers
 from .reading import (
     FusedText,
     Progress,
@@ -24,9 +25,11 @@ from .rows import DenseRows, NextTokenRows, ProjectedRows, SparseRows, scattered
 from .text import Alignment, Encoding, MapReason, Record, RowKind, VocabMap, Window
 
 __all__ = [
+    "PAIR_SHARE",
     "Alignment",
     "Analysis",
     "Attribution",
+    "Covers",
     "DenseRows",
     "Encoding",
     "FusedRows",

@@ -18,6 +18,7 @@ from fusion_core.errors import InputError
 from fusion_core.numerics import bits
 
 from .analysis import FusedRows
+from .covers import Covers
 from .rows import NextTokenRows, ProjectedRows, scattered
 from .text import Alignment, Encoding, Record, Window
 
@@ -105,17 +106,23 @@ class WindowReading(Record):
         encodings: the window in each model's tokens, offsets from its start.
         rows: each model's next-token rows.
         before: each model's number of text tokens before the window.
+        covers: each model's covers of the bytes at which the target's rows stand; None where its
+            rows at its own boundaries are taken.
     """
 
     window: Window
     encodings: tuple[Encoding, ...]
     rows: tuple[NextTokenRows, ...]
     before: tuple[int, ...]
+    covers: tuple[Covers | None, ...]
 
     @property
     def nbytes(self) -> int:
         """Memory that the rows take, in bytes."""
-        return sum(rows.nbytes for rows in self.rows)
+        return sum(
+            rows.nbytes if covers is None else covers.rows.nbytes
+            for rows, covers in zip(self.rows, self.covers, strict=True)
+        )
 
     def row_bytes(self, model: int) -> np.ndarray:
         """(n + 1,) bytes of the whole text at which a model's rows stand."""

@@ -58,6 +58,11 @@ class DenseRows(Record):
         """Number of ids of the vocabulary."""
         return self.logprobs.shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the rows take, in bytes."""
+        return self.logprobs.nbytes
+
     @cached_property
     def probs(self) -> torch.Tensor:
         """(n, vocabulary) float32, the probabilities; worked out once."""
@@ -122,6 +127,11 @@ class SparseRows(Record):
         """Return the shape."""
         return f"top {self.ids.shape[1]} of {len(self):,} rows over {self.vocab_size:,} ids"
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the rows take, in bytes."""
+        return self.ids.nbytes + self.probs.nbytes
+
     def top(self, k: int) -> SparseRows:
         """Return the k most probable tokens of each row; the others join its tail."""
         tail = self.tail + self.probs[:, k:].sum(1)
@@ -130,6 +140,11 @@ class SparseRows(Record):
     def at(self, pick: torch.Tensor) -> SparseRows:
         """Return the rows (r,) that are picked."""
         return replace(self, ids=self.ids[pick], probs=self.probs[pick], tail=self.tail[pick])
+
+    def part(self, first: int, last: int) -> SparseRows:
+        """Return rows [first, last), without a copy."""
+        some = slice(first, last)
+        return replace(self, ids=self.ids[some], probs=self.probs[some], tail=self.tail[some])
 
     def scattered(self, where: np.ndarray, n: int) -> SparseRows:
         """Return n rows on the CPU, these (r,) at their places; the others are all tail."""
@@ -192,10 +207,7 @@ class NextTokenRows(Record):
     @property
     def nbytes(self) -> int:
         """Memory that the rows take, in bytes."""
-        rows = self.rows
-        if isinstance(rows, DenseRows):
-            return rows.logprobs.nbytes
-        return rows.ids.nbytes + rows.probs.nbytes
+        return self.rows.nbytes
 
     @property
     def dense(self) -> DenseRows:

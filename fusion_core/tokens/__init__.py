@@ -16,11 +16,13 @@ parts (model, normaliser, pre-tokenizer, decoder) and from what it answers, neve
 from __future__ import annotations
 
 from .chat import encode_chat
+from .canonical import Canonical
 from .lookup import ByteIndex, CharacterTable, Continuations
 from .tokenizer import TextTokenizer, from_transformers, load
 
 __all__ = [
     "ByteIndex",
+    "Canonical",
     "CharacterTable",
     "Continuations",
     "TextTokenizer",

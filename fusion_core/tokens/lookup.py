@@ -6,11 +6,14 @@ from bisect import bisect_left
 from codecs import utf_8_decode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from .tokenizer import TextTokenizer
+
+KEPT_SPANS = 100_000
+"""Beginnings whose tokens an index remembers."""
 
 KEPT_BEGINNINGS = 1000
 """Known bytes whose continuations a table remembers."""
@@ -22,6 +25,24 @@ class ByteIndex:
     def __init__(self, items: Iterable[tuple[int, bytes | None]]) -> None:
         """Sort pairs (id, bytes); those without bytes are left out."""
         self._entries = sorted((b, i) for i, b in items if b)
+        self.span = lru_cache(KEPT_SPANS)(self._span)
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(t,) int64, the tokens in this order."""
+        return np.asarray([i for _, i in self._entries], np.int64)
+
+    @cached_property
+    def _longest(self) -> dict[bytes, int]:
+        longest: dict[bytes, int] = {}
+        for string, _ in self._entries:
+            head = string[:2]
+            longest[head] = max(len(string), longest.get(head, 1))
+        return longest
+
+    def longest(self, head: bytes) -> int:
+        """Return the most bytes of a token that begins with two bytes; 1 where there is none."""
+        return self._longest.get(head, 1)
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         """Yield all pairs (bytes, id) in order."""
@@ -29,9 +50,14 @@ class ByteIndex:
 
     def extending(self, head: bytes) -> list[tuple[bytes, int]]:
         """List the pairs (bytes, id) whose bytes begin with ``head`` and go on."""
+        first, stop = self.span(head)
+        return self._entries[first:stop]
+
+    def _span(self, head: bytes) -> tuple[int, int]:
+        """Return the half-open range of the tokens whose bytes begin with ``head`` and go on."""
         after = head.rstrip(b"\xff")
         stop = self._place(after[:-1] + bytes([after[-1] + 1])) if after else len(self._entries)
-        return self._entries[self._place(head + b"\0") : stop]
+        return self._place(head + b"\0"), stop
 
     def prefixes_of(self, string: bytes) -> list[tuple[bytes, int]]:
         """List the pairs (bytes, id) with whose bytes ``string`` begins, itself included."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -18,6 +18,10 @@ from fusion_core.records import Encoding
 from .python import PythonBackend
 from .spans import locate
 from .spelling import Speller
+
+if TYPE_CHECKING:
+    from .canonical import Canonical
+    from .lookup import ByteIndex
 
 TOKENS_BEFORE = 8
 """Tokens that are decoded before one, to see what it adds."""
@@ -91,6 +95,20 @@ class TextTokenizer(Speller):
         super().__init__(backend, name, start_id=start_id, eos_id=eos_id)
         self.render = render
 
+    @cached_property
+    def byte_index(self) -> ByteIndex:
+        """The tokens in the order of their bytes."""
+        from .lookup import ByteIndex
+
+        return ByteIndex(enumerate(self.bytes_of))
+
+    @cached_property
+    def canonical(self) -> Canonical:
+        """How the tokenizer spells the beginnings of texts."""
+        from .canonical import Canonical
+
+        return Canonical(self)
+
     @property
     def eos_id(self) -> int | None:
         """The token that ends a document where one has to be named, or None."""
@@ -109,12 +127,13 @@ class TextTokenizer(Speller):
             end_ids: what ends it, the token that is taught first.
         """
         changed = copy(self)
+        changed.__dict__.pop("canonical", None)
         changed.start_id, changed.end_ids = start_id, tuple(dict.fromkeys(end_ids))
         named = {i for i in (start_id, *end_ids) if i is not None}
         if named - self.special_ids:
             changed.special_ids = self.special_ids | named
             changed.bytes_of = self._without({*self.unused_ids.tolist(), *changed.special_ids})
-            for of_bytes in ("ids_of", "_first"):
+            for of_bytes in ("ids_of", "_first", "byte_index"):
                 changed.__dict__.pop(of_bytes, None)
         return changed
 

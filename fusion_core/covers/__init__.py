@@ -1,0 +1,17 @@
+"""Next-token rows that know only what has been read: a model's covers of a text's bytes.
+
+A row at a boundary of the whole text knows a little of what follows: that a token ends there says
+that the text does not go on in a way that would have been merged across the byte. What a model
+expects after bytes x[:b] is a sum over its tokenisations of them (covers): the canonical encoding
+of x[:c] for some c up to b, and a next token that spells x[c:b] and may go on,
+
+    R_b(y) ~ sum over c of P(enc(x[:c])) * sum over w of P(w | enc(x[:c])) [w = x[c:b] y].
+
+search    rows of a text -> its covers; asks for rows on side paths
+reading   texts -> rows and covers, side paths read by the network
+"""
+
+from .reading import read_with_covers, why_not
+from .search import find_covers, known_covers
+
+__all__ = ["find_covers", "known_covers", "read_with_covers", "why_not"]

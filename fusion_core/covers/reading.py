@@ -1,0 +1,110 @@
+"""Texts -> a model's next-token rows and its covers of chosen bytes, many texts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fusion_core import models, numerics
+from fusion_core.config import Truncation
+from fusion_core.errors import InputError
+from fusion_core.models import LoadedModel
+from fusion_core.records import Covers, Encoding, NextTokenRows
+
+from .search import Nodes, find_covers
+
+Search = Generator[Nodes, torch.Tensor, Covers]
+
+
+def check_exact(model: LoadedModel) -> None:
+    """Refuse a model whose tokenisations of a text's beginnings cannot be known.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if reason := model.tokenizer.canonical.why_not:
+        raise InputError(
+            f"Rows of {model.name} that know only what has been read cannot be had ({reason}): "
+            "choose rows boundary."
+        )
+
+
+@torch.inference_mode()
+def read_with_covers(
+    model: LoadedModel,
+    encodings: Sequence[Encoding],
+    positions: Sequence[np.ndarray],
+    *,
+    prune: float,
+    temperature: float = 1.0,
+    cut: Truncation | None = None,
+) -> list[tuple[NextTokenRows, Covers]]:
+    """Read texts that fit the model's context, and side paths of them as far as they weigh.
+
+    Args:
+        model: the model.
+        encodings: the texts in the model's tokens.
+        positions: for each text the bytes of which covers are wanted.
+        prune: as for `find_covers`.
+        temperature: as for `models.read_rows_batch`; covers are weighed at the same.
+        cut: what to keep of each row after covers have been weighed; everything by default.
+
+    Raises:
+        InputError: the model's tokenisations of a text's beginnings cannot be known.
+        TooLargeError: a text has more tokens than the model's context, or memory is short.
+        ModelFormatError: the model cannot read the text, or gives no numbers.
+    """
+    check_exact(model)
+    out: dict[int, tuple[NextTokenRows, Covers]] = {}
+    for batch, rows, branches in models.read_branching(model, encodings, temperature=temperature):
+        searches = [
+            find_covers(
+                given,
+                encodings[i],
+                model.tokenizer,
+                positions[i],
+                prune=prune,
+                context=model.context,
+            )
+            for i, given in zip(batch, rows, strict=True)
+        ]
+        found = _answered(searches, branches, temperature)
+        for i, given, covers in zip(batch, rows, found, strict=True):
+            out[i] = _cut(model, given, covers, cut)
+    return [out[i] for i in range(len(encodings))]
+
+
+def _answered(
+    searches: Sequence[Search], branches: models.Branches, temperature: float
+) -> list[Covers]:
+    """Let searches ask together until all have found their covers."""
+    found: dict[int, Covers] = {}
+    asked: list[Nodes] = [[] for _ in searches]
+
+    def go_on(n: int, answer: torch.Tensor | None) -> None:
+        try:
+            asked[n] = searches[n].send(answer)  # type: ignore[arg-type]
+        except StopIteration as done:
+            found[n], asked[n] = done.value, []
+
+    for n in range(len(searches)):
+        go_on(n, None)
+    while len(found) < len(searches):
+        answers = branches.rows(asked)
+        for n, answer in enumerate(answers):
+            if n not in found:
+                if temperature != 1:
+                    answer = numerics.log_softmax(answer / temperature)
+                go_on(n, answer)
+    return [found[n] for n in range(len(searches))]
+
+
+def _cut(
+    model: LoadedModel, rows: NextTokenRows, covers: Covers, cut: Truncation | None
+) -> tuple[NextTokenRows, Covers]:
+    """Let the text's rows be the first ones of the covers', cut if they shall be."""
+    every = covers.rows if cut is None else models.truncated(covers.rows, cut, rows.observed)
+    return replace(rows, rows=every.part(0, len(rows.rows))), covers.with_rows(every)

@@ -1,0 +1,382 @@
+"""A model's next-token rows on a text -> its covers of the text's bytes.
+
+Most covers begin on the path of the whole text, whose rows are at hand. Others branch off it: of
+those the first step's probability, which stands in a row at hand as well, bounds the weight; where
+that is small they are dropped, and the rows of the rest are asked for. Pairs of last and next token
+that the tokenizer never makes count nothing. (Covers: arXiv 2410.09303; canonical encodings form a
+narrow tree: 2506.14123.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from fusion_core.numerics import index_sum
+from fusion_core.records import PAIR_SHARE, Covers, DenseRows, Encoding, NextTokenRows
+from fusion_core.tokens import TextTokenizer
+
+Nodes = list[tuple[int, int]]
+"""Rows of a text, and a token that is read after each: what branches off there."""
+
+CHUNK_CELLS = 1 << 24
+"""Rows times vocabulary that are searched at once."""
+
+
+def find_covers(
+    rows: NextTokenRows,
+    encoding: Encoding,
+    tokenizer: TextTokenizer,
+    positions: np.ndarray,
+    *,
+    prune: float,
+    context: int | None = None,
+) -> Generator[Nodes, torch.Tensor, Covers]:
+    """Find the covers of bytes of a text; a generator that asks for rows on side paths.
+
+    Args:
+        rows: the model's n + 1 whole rows on the text.
+        encoding: the text in the model's tokens.
+        tokenizer: the model's.
+        positions: (p,) int64 bytes, ascending, each once; as in `Encoding.row_bytes`.
+        prune: covers and side paths below this share of the mass are dropped; 0 drops none.
+        context: most tokens of a path, a start token included.
+
+    Yields:
+        Tokens to read after rows: 0 to n of the text, and from n + 1 on those that were asked for.
+        Sent to it are their (f, vocabulary) log-probabilities.
+
+    Returns:
+        The covers.
+    """
+    search = _Search(rows, encoding, tokenizer, positions, prune, context)
+    frontier = search.main()
+    while nodes := search.children(frontier):
+        frontier = search.add(nodes, (yield [(parent, token) for parent, token, _ in nodes]))
+    return search.covers()
+
+
+def known_covers(
+    rows: NextTokenRows,
+    encoding: Encoding,
+    tokenizer: TextTokenizer,
+    positions: np.ndarray,
+    *,
+    prune: float,
+) -> Covers:
+    """Find the covers whose rows are at hand; arguments as for `find_covers`.
+
+    A side path has what its first step weighs, the most that it can: its covers have row -1.
+    """
+    search = _Search(rows, encoding, tokenizer, positions, prune, None)
+    search.count_unread(search.children(search.main()))
+    return search.covers()
+
+
+class _Search:
+    """The tree of a text's canonical prefixes, as far as it has been read.
+
+    Node i is the prefix after which row i stands: the first are those of the text itself, the
+    others are side paths in the order in which they were asked for. All weights are natural
+    logarithms relative to the root.
+    """
+
+    def __init__(
+        self,
+        rows: NextTokenRows,
+        encoding: Encoding,
+        tokenizer: TextTokenizer,
+        positions: np.ndarray,
+        prune: float,
+        context: int | None,
+    ) -> None:
+        self.logprobs, self.encoding, self.tokenizer = rows.logprobs, encoding, tokenizer
+        self.positions, self.log_prune = positions, np.log(prune) if prune else -np.inf
+        self.prune, self.temperature = prune, rows.rows.temperature
+        self.least_pair = prune * PAIR_SHARE
+        self.index = tokenizer.byte_index
+        self.room = (context or 1 << 60) - (tokenizer.start_id is not None)
+        self.text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
+        self.ids = encoding.ids[encoding.text_tokens]  # (n,)
+        self.n = len(self.ids)
+        self.byte = encoding.row_bytes.tolist()
+        self.lost = _lost_before(encoding)
+        steps = rows.logprobs[:-1].gather(
+            1, torch.as_tensor(self.ids, device=rows.logprobs.device)[:, None]
+        )
+        self.steps = steps[:, 0].double().cpu().numpy()  # (n,)
+        mute = tokenizer.start_id is None  # row 0 says nothing then
+        if mute:
+            self.steps[:1] = 0
+        self.log_p = np.concatenate([[0.0], np.cumsum(self.steps)]).tolist()
+        self.main_nodes = [
+            i
+            for i in range(mute, self.n + 1)
+            if i == self.n or self.byte[i + 1] > self.byte[i]
+        ]
+        self.last = [-1, *self.ids.tolist()]
+        self.path: list[tuple[int, tuple[int, ...]]] = [(i, ()) for i in range(self.n + 1)]
+        self.branches: list[torch.Tensor] = []
+        self.pairs: list[np.ndarray] = []  # (e, 3) place, node, known bytes
+        self.shares: list[np.ndarray] = []  # (e,)
+        self.log_z = np.full(len(positions), -np.inf)
+
+    # The tree ----------------------------------------------------------------------------------
+
+    def main(self) -> list[int]:
+        """Count the covers that begin on the text's own path; return its nodes."""
+        at = np.asarray(self.byte)[self.main_nodes]
+        log_p = np.asarray(self.log_p)[self.main_nodes]
+        # The text goes through the next boundary: the mass is no less there.
+        after = np.searchsorted(at, self.positions).clip(max=len(at) - 1)
+        least = log_p[after] + self.log_prune  # (p,)
+        with np.errstate(divide="ignore"):
+            leaves = np.log(-np.expm1(np.minimum(self.steps, 0)))
+        self.ends_before = {
+            node: (self.byte[node + 1], self.log_p[node] + leaves[node])
+            for node in self.main_nodes
+            if node < self.n
+        }
+        self._count(self.main_nodes, self.logprobs, 0, least)
+        return self.main_nodes
+
+    def add(self, nodes: Sequence[tuple[int, int, int]], logprobs: torch.Tensor) -> list[int]:
+        """Take rows that were asked for; return their nodes."""
+        first = len(self.byte)
+        for parent, token, byte in nodes:
+            k, tokens = self.path[parent]
+            self.path.append((k, (*tokens, token)))
+            self.byte.append(byte)
+            self.last.append(token)
+        self.branches.append(logprobs)
+        found = list(range(first, len(self.byte)))
+        self._count(found, logprobs, first, None)
+        return found
+
+    def count_unread(self, nodes: Sequence[tuple[int, int, int]]) -> None:
+        """Count side paths whose rows are not at hand."""
+        weights = self.log_p[self.n + 1 :]
+        del self.log_p[self.n + 1 :]
+        bounds = np.asarray(self.byte)[self.main_nodes]
+        for (_, _, end), weight in zip(nodes, weights, strict=True):
+            low, high = self._reach(np.asarray([end]), bounds)
+            places = np.arange(low[0], min(high[0], len(self.positions)))
+            pairs = np.stack([places, np.full_like(places, -1), self.positions[places] - end], 1)
+            self.pairs.append(pairs)
+            self.shares.append(np.full(len(places), weight))
+            np.logaddexp.at(self.log_z, places, weight)
+
+    def children(self, nodes: Sequence[int]) -> list[tuple[int, int, int]]:
+        """List what branches off nodes and weighs enough: (parent, token, byte at its end)."""
+        found = [
+            (node, token, end)
+            for node in nodes
+            for token, end in self._steps_along(node)
+            if not (node < self.n and token == self.ids[node] and end == self.byte[node + 1])
+        ]
+        if not found:
+            return []
+        first = self.n + 1 if nodes[0] > self.n else 0
+        logprobs = self.branches[-1] if first else self.logprobs
+        if first:
+            first = len(self.byte) - len(logprobs)
+        step = self._at(logprobs, [n - first for n, _, _ in found], [t for _, t, _ in found])
+        weight = np.asarray([self.log_p[n] for n, _, _ in found]) + step
+        ends = np.asarray([end for _, _, end in found])
+        heavy = np.flatnonzero((weight >= self._least(ends) + self.log_prune) & (weight > -np.inf))
+        if not len(heavy):
+            return []
+        wanted = sorted({found[i][2] for i in heavy})
+        paths = dict(zip(wanted, self.tokenizer.canonical.paths(self.encoding, wanted), strict=True))
+        chosen = []
+        for i in heavy.tolist():
+            node, token, end = found[i]
+            k, tokens = self.path[node]
+            deep = k + len(tokens) + 1 > self.room
+            if not deep and (k, (*tokens, token)) in paths[end]:
+                chosen.append(found[i])
+                self.log_p.append(float(weight[i]))
+        return chosen
+
+    def _steps_along(self, node: int) -> list[tuple[int, int]]:
+        """List the tokens that spell what follows a node, and where they end."""
+        begin, ids_of = self.byte[node] + 1, self.tokenizer.ids_of
+        longest = self.index.longest(self.text[begin : begin + 2])
+        found = []
+        for end in range(begin + 1, min(begin + longest, len(self.text)) + 1):
+            for token in ids_of.get(self.text[begin:end], ()):
+                if self.lost[end] == self.lost[begin]:
+                    found.append((token, end - 1))
+        return found
+
+    def _least(self, ends: np.ndarray) -> np.ndarray:
+        """(f,) least mass at the positions for which paths that end at bytes matter most.
+
+        These are the positions up to the text's next boundary, and at least the first one.
+        """
+        bounds = np.asarray(self.byte)[self.main_nodes]
+        unique, inverse = np.unique(ends, return_inverse=True)
+        low, high = self._reach(unique, bounds)
+        least = [
+            self.log_z[a:b].min() if a < len(self.log_z) else np.inf
+            for a, b in zip(low.tolist(), high.tolist(), strict=True)
+        ]
+        return np.asarray(least)[inverse]
+
+    def _reach(self, ends: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        horizon = bounds[np.searchsorted(bounds, ends, "right").clip(max=len(bounds) - 1)]
+        low = np.searchsorted(self.positions, ends)
+        return low, np.maximum(np.searchsorted(self.positions, horizon, "right"), low + 1)
+
+    # Their mass --------------------------------------------------------------------------------
+
+    def _count(
+        self, nodes: Sequence[int], logprobs: torch.Tensor, first: int, least: np.ndarray | None
+    ) -> None:
+        """Add the covers that begin at nodes, whose rows these are from the first on."""
+        pairs, spans = self._pairs(nodes, least)
+        if not len(pairs):
+            return
+        inside = pairs[:, 2] > 0
+        share = np.asarray([self.log_p[n] for n in pairs[:, 1].tolist()])
+        place, token = self._tokens(spans[inside])
+        p = torch.as_tensor(
+            self._at(logprobs, (pairs[inside, 1] - first)[place], token)
+        ).exp()
+        mass = index_sum(int(inside.sum()), torch.as_tensor(place), p).numpy()
+        with np.errstate(divide="ignore"):
+            share[inside] += np.log(mass)
+        self.pairs.append(pairs)
+        self.shares.append(share)
+        np.logaddexp.at(self.log_z, pairs[:, 0], share)
+
+    def _pairs(
+        self, nodes: Sequence[int], least: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """List positions that tokens from nodes reach: (e, 3) place, node and known bytes.
+
+        Returns:
+            The list, and (e, 2) the range of the vocabulary's order that goes on there.
+        """
+        begins = np.searchsorted(self.positions, [self.byte[n] for n in nodes]).tolist()
+        positions, found, spans = self.positions.tolist(), [], []
+        for node, begin in zip(nodes, begins, strict=True):
+            byte = self.byte[node]
+            bound = self.ends_before.get(node) if least is not None else None
+            for place in range(begin, len(positions)):
+                at = positions[place]
+                if self.lost[at + 1] != self.lost[byte + 1]:
+                    break
+                span = (0, 0)
+                if at > byte:
+                    span = self.index.span(self.text[byte + 1 : at + 1])
+                    if span[0] == span[1]:
+                        break
+                    if bound and least is not None and at >= bound[0] and bound[1] < least[place]:
+                        continue
+                found.append((place, node, at - byte))
+                spans.append(span)
+        return np.asarray(found, np.int64).reshape(-1, 3), np.asarray(spans).reshape(-1, 2)
+
+    def _tokens(self, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lay (e, 2) ranges of the vocabulary's order out: (t,) which range, and (t,) tokens."""
+        count = spans[:, 1] - spans[:, 0]
+        which = np.repeat(np.arange(len(spans)), count)
+        first = spans[:, 0] - (np.cumsum(count) - count)
+        return which, self.index.ids[np.arange(len(which)) + first[which]]
+
+    def _at(self, logprobs: torch.Tensor, row: Sequence[int], token: Sequence[int]) -> np.ndarray:
+        """(t,) float64 log-probabilities of tokens of rows."""
+        flat = np.asarray(row, np.int64) * logprobs.shape[1] + np.asarray(token, np.int64)
+        index = torch.as_tensor(flat, device=logprobs.device)
+        return logprobs.reshape(-1).index_select(0, index).double().cpu().numpy()
+
+    # The answer --------------------------------------------------------------------------------
+
+    def covers(self) -> Covers:
+        """Drop what is light, exclude pairs that the tokenizer never makes, and weigh the rest."""
+        pairs, share = self._kept()
+        rows = torch.cat([self.logprobs, *self.branches]) if self.branches else self.logprobs
+        log_z = np.full(len(self.positions), -np.inf)
+        np.logaddexp.at(log_z, pairs[:, 0], share)
+        of_row = np.where(pairs[:, 1] < 0, share, np.asarray(self.log_p)[pairs[:, 1]])
+        weight = of_row - log_z[pairs[:, 0]]
+        cover, token, mass = self._never(pairs, weight, rows)
+        gone = np.bincount(pairs[cover, 0], mass, minlength=len(log_z))
+        with np.errstate(divide="ignore"):
+            stays = np.log(np.maximum(1 - gone, 0))
+        said = np.isfinite(stays) & np.isfinite(log_z)
+        keep = said[pairs[:, 0]]
+        number, listed = np.cumsum(keep) - 1, keep[cover]
+        excluded = number[cover[listed]] * rows.shape[1] + token[listed]
+        return Covers(
+            positions=self.positions,
+            log_mass=np.where(said, log_z + stays, -np.inf),
+            noncanonical=gone.astype(np.float32),
+            rows=DenseRows(rows, self.temperature),
+            place=pairs[keep, 0],
+            row=pairs[keep, 1],
+            known=pairs[keep, 2],
+            weight=np.exp((weight - stays[pairs[:, 0]])[keep]).astype(np.float32),
+            excluded=np.sort(excluded),
+            prune=self.prune,
+        )
+
+    def _kept(self) -> tuple[np.ndarray, np.ndarray]:
+        pairs = np.concatenate([np.zeros((0, 3), np.int64), *self.pairs])
+        share = np.concatenate([np.zeros(0), *self.shares])
+        keep = (share >= self.log_z[pairs[:, 0]] + self.log_prune) & (share > -np.inf)
+        pairs, share = pairs[keep], share[keep]
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        return pairs[order], share[order]
+
+    def _never(
+        self, pairs: np.ndarray, weight: np.ndarray, rows: torch.Tensor
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """List pairs of last and next token that the tokenizer never makes, the light ones apart.
+
+        Returns:
+            (x,) covers, (x,) next tokens and (x,) their share of the position's mass.
+        """
+        _, row, known = pairs.T
+        last = np.where(row < 0, -1, np.asarray(self.last)[row])
+        inside = np.flatnonzero((last >= 0) & (known > 0))
+        spans = [
+            self.index.span(self.text[self.byte[n] + 1 : self.byte[n] + 1 + b])
+            for n, b in zip(row[inside].tolist(), known[inside].tolist(), strict=True)
+        ]
+        which, token = self._tokens(np.asarray(spans, np.int64).reshape(-1, 2))
+        which = inside[which]
+        share = np.exp(self._at(rows, row[which], token) + weight[which])
+        heavy = share > self.least_pair
+        found = [(which[heavy], token[heavy], share[heavy])]
+        found += self._heavy(np.flatnonzero((last >= 0) & (known == 0)), row, weight, rows)
+        cover, token, mass = (np.concatenate(x) for x in zip(*found, strict=True))
+        never = ~self.tokenizer.canonical.stays(np.stack([last[cover], token], axis=1))
+        return cover[never], token[never], mass[never]
+
+    def _heavy(
+        self, covers: np.ndarray, row: np.ndarray, weight: np.ndarray, rows: torch.Tensor
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """List the tokens of whole rows whose share of a position's mass is not negligible."""
+        with np.errstate(divide="ignore"):
+            least = np.log(self.least_pair) - weight
+        step = max(1, CHUNK_CELLS // rows.shape[1])
+        for first in range(0, len(covers), step):
+            part = covers[first : first + step]
+            given = rows[torch.as_tensor(row[part], device=rows.device)]
+            bound = torch.as_tensor(least[part], device=rows.device, dtype=rows.dtype)
+            which, token = (given > bound[:, None]).nonzero(as_tuple=True)
+            log_p = given[which, token].double().cpu().numpy()
+            cover = part[which.cpu().numpy()]
+            yield cover, token.cpu().numpy(), np.exp(log_p + weight[cover])
+
+
+def _lost_before(encoding: Encoding) -> np.ndarray:
+    """(bytes + 2,) number of lost bytes before each place of the text with its dummy prefix."""
+    marks = np.zeros(len(encoding.data) + 2, np.int64)
+    for start, stop in encoding.lost:
+        marks[start + 2 : stop + 2] = 1
+    return np.cumsum(marks)

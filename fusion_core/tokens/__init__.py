@@ -9,12 +9,14 @@ parts (model, normaliser, pre-tokenizer, decoder) and from what it answers, neve
     spelling    byte strings -> tokens
     tokenizer   texts -> encodings; `TextTokenizer` is a vocabulary that spells and encodes
     spans       encodings of texts that tokens do not reproduce
+    canonical   beginnings of texts -> tokens, as they are spelled if nothing follows
     lookup      known bytes -> the tokens that go on after them, and with which characters
     chat        messages in a model's chat template -> an encoding of their contents
 """
 
 from __future__ import annotations
 
+from .canonical import Canonical, canonical_fault
 from .chat import encode_chat
 from .canonical import Canonical
 from .lookup import ByteIndex, CharacterTable, Continuations
@@ -26,6 +28,7 @@ __all__ = [
     "CharacterTable",
     "Continuations",
     "TextTokenizer",
+    "canonical_fault",
     "encode_chat",
     "from_transformers",
     "load",

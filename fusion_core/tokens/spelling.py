@@ -74,6 +74,7 @@ class Speller(Vocabulary):
         spelled: list[Sequence[int]] = [()] * len(strings)
         queues: dict[bool, list[tuple[int, str, bytes]]] = {True: [], False: []}
         word = "a" if before_word else ""
+        lone = self.dummy_prefix and not self._spelling.byte_level
         for i, string in enumerate(strings):
             text = text_prefix(string)
             head = text.encode()
@@ -81,9 +82,9 @@ class Speller(Vocabulary):
                 spelled[i] = self._spell_bytes(string)
             elif not self.spells_spaces:
                 queues[False].append((i, text.lstrip(" "), head))
-            elif self.dummy_prefix and not self._spelling.byte_level and text[:1] == " ":
+            elif lone and text[:1] == " " and (at_start or text[1:2] != " "):
                 # A dummy prefix is the same piece as a space: spelling the rest with one also
-                # survives normalisers that strip leading spaces.
+                # survives normalisers that strip leading spaces. Some add none before a space.
                 queues[True].append((i, text if at_start else text[1:], head))
             else:
                 queues[at_start].append((i, text, head))
@@ -98,6 +99,28 @@ class Speller(Vocabulary):
                 spelled[i] = [*ids, *(self.id_of(bytes([b])) for b in rest)] if rest else ids
         shown = b" " if at_start else b""
         return [self._agreeing(ids, shown + s) for ids, s in zip(spelled, strings, strict=True)]
+
+    def prefix_spellings(self, strings: Sequence[bytes], at_start: bool = False) -> list[list[int]]:
+        """Spell byte strings after which a text goes on; as `spellings`, but for byte alphabets.
+
+        There an unfinished character is taken for the last of those that begin so, which shows
+        where its word begins; the model spells that word's bytes.
+        """
+        at_start = at_start and self.dummy_prefix
+        texts = [completed(s) if self._spelling.byte_level else None for s in strings]
+        whole = [s if t is None else b"" for s, t in zip(strings, texts, strict=True)]
+        spelled = self.spellings(whole, at_start)
+        places = [n for n, t in enumerate(texts) if t is not None]
+        if places and not isinstance(self._backend, PythonBackend):
+            backend = self._backend if at_start else self._within_text
+            words = [texts[n] for n in places]
+            for n, read in zip(places, backend.encode_batch(words, add_special_tokens=False)):
+                last = read.word_ids.index(read.word_ids[-1])
+                string = b" " * at_start + strings[n]
+                head = sum(len(self.bytes_of[i] or b"") for i in read.ids[:last])
+                ids = [*read.ids[:last], *self._spell_bytes(string[head:])]
+                spelled[n] = self._agreeing(ids, string)
+        return spelled
 
     def _agreeing(self, ids: Sequence[int], string: bytes) -> list[int]:
         """Return the tokens up to the first that is not made of the string's next bytes."""
@@ -141,6 +164,19 @@ def text_prefix(string: bytes) -> str:
         return string.decode("utf-8")
     except UnicodeDecodeError as error:
         return string[: error.start].decode("utf-8")
+
+
+def completed(string: bytes) -> str | None:
+    """Return bytes that end within a character as the last text that begins so; None for others."""
+    head = string[len(text_prefix(string).encode()) :]
+    if not 0 < len(head) < 4 or head[0] < 0xC2:
+        return None
+    missing = 1 + (head[0] >= 0xE0) + (head[0] >= 0xF0) + 1 - len(head)
+    for first in (0xBF, 0x9F, 0x8F):  # some characters' second bytes end earlier
+        whole = string + (bytes([first]) + b"\xbf" * 3)[:missing]
+        if is_text(whole):
+            return whole.decode()
+    return None
 
 
 def copy_of(backend: Tokenizer, **changed: Any) -> Tokenizer:

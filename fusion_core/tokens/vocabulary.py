@@ -245,7 +245,7 @@ class Vocabulary:
         Returns:
             Whether a space is put before a text, and whether tokens spell a space between words.
         """
-        words = self._words()
+        words = self.words()
         alone = self._spelled(words)
         known = [(w, s) for w, s in zip(words, alone, strict=True) if s.lstrip(b" ") == w.encode()]
         twice = self._spelled([f"{w} {w}" for w, _ in known])
@@ -258,7 +258,7 @@ class Vocabulary:
         dummy = bool(known) and known[0][1].startswith(b" ")
         return dummy, 2 * sum(shown) >= len(shown)
 
-    def _words(self) -> list[str]:
+    def words(self) -> list[str]:
         """List short entries that are text without white space, plain words first."""
         some = range(0, self.size, max(1, self.size // ENTRIES_LOOKED_AT))
         found = ((self.bytes_of[i] or b"").strip(b" ") for i in some if i not in self.added_ids)
@@ -312,6 +312,21 @@ class Vocabulary:
     def _bare(self) -> list[str]:
         """The vocabulary's entries by id, as they are written, without word-start markers."""
         return [(s or "").replace(self._marker, "") for s in self._strings]
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether it is known how entries spell: of every kind with a Rust form, of some without."""
+        return isinstance(self._backend, Tokenizer) or self._parts["decoder"] is not None
+
+    @property
+    def joins_pairs(self) -> bool:
+        """Whether tokens come of merging neighbours, by one list for all texts."""
+        return self._parts["model"]["type"] == "BPE"
+
+    def characters(self, token_id: int) -> str:
+        """Return a token's whole characters; of a byte alphabet a character for each byte."""
+        codec = "latin-1" if self._spelling.byte_level else "utf-8"
+        return (self.bytes_of[token_id] or b"").decode(codec, "ignore")
 
     def id_of(self, string: bytes) -> int:
         """Return the token that is exactly these bytes (a real piece before a byte piece), or -1.

@@ -1,0 +1,279 @@
+"""`Canonical`: how a tokenizer spells the beginnings of a text, and which tokens it puts in a row.
+
+A text's tokens say what follows: "hel" is spelled otherwise than the beginning of "hello". What is
+read of a text up to byte c is ``encode(text[:c])``. Of that only the last word or so differs from
+the whole text's tokens, so only a piece before c is spelled:
+
+- byte-pair encoding: tokens are canonical where all neighbours are. A piece that begins at one of
+  the text's boundaries and goes on with the text's tokens there joins what comes before.
+- other models: a piece begins where no token could lie across, since two characters meet there
+  that no token has side by side.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from fusion_core.records import Encoding
+
+from .tokenizer import TextTokenizer
+
+WORDS_BACK, TOKENS_BACK = 2, 8
+"""Words, and tokens where words are long, that are spelled again before a byte; at first."""
+
+AGREED_WITHIN = 4
+"""Tokens of the text with which a piece must go on that begins within a word."""
+
+KEPT_PIECES, KEPT_PAIRS = 100_000, 2_000_000
+"""Pieces and pairs that are remembered; of pairs, up to twice as many."""
+
+PROBES = (
+    "Don't  stop: 12345 times,\n\n   she's\tat 10.50 (x == y).  ",
+    "naïve café, 東京都に行く。 привет!!! ======  🙂 hahahaha",
+)
+"""Texts whose beginnings show whether a tokenizer is understood."""
+
+Spelled = tuple[tuple[int, ...], bool]
+"""Tokens up to the first that is not made of the string's bytes, and whether they are all."""
+
+
+class Canonical:
+    """A tokenizer's canonical spellings of prefixes and pairs, found by asking it; kept."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        """Take a tokenizer; it is asked when something is looked up."""
+        self._tokenizer = tokenizer
+        self._spelled: dict[tuple[bytes, bool], Spelled] = {}
+        self._recent = self._older = np.empty(0, np.int64)
+
+    def paths(
+        self, encoding: Encoding, ends: Sequence[int]
+    ) -> list[tuple[int, tuple[int, ...]] | None]:
+        """Spell beginnings of a text, as they would be spelled if nothing followed.
+
+        An unfinished character is spelled in bytes, at the place of the last character of its kind.
+
+        Args:
+            encoding: a text's, or that of a window (`align.cut`), which is spelled as within a text.
+            ends: n byte places as in `Encoding.row_bytes`: -1 is before a dummy prefix.
+
+        Returns:
+            n pairs (k, tokens): the encoding's first k text tokens, then other tokens, the first of
+            which is not the encoding's next. None where tokens' bytes are not exactly the text's.
+        """
+        text = _Text(encoding, self._tokenizer, self._joined)
+        places = [c + text.dummy for c in ends]
+        found: list[tuple[int, tuple[int, ...]] | None] = [None if p else (0, ()) for p in places]
+        waiting = [n for n, p in enumerate(places) if 0 < p <= text.known]
+        reach = 1
+        while waiting:
+            starts = [text.start(places[n], reach) for n in waiting]
+            pieces = [text.piece(j, places[n]) for j, n in zip(starts, waiting, strict=True)]
+            again = []
+            for n, start, (tokens, whole) in zip(waiting, starts, self._spell(pieces), strict=True):
+                agreed = text.agreed(start, tokens)
+                if agreed is None:
+                    again.append(n)
+                elif whole:
+                    found[n] = start + agreed, tokens[agreed:]
+            waiting, reach = again, 2 * reach
+        return found
+
+    def stays(self, pairs: np.ndarray) -> np.ndarray:
+        """Tell which tokens the tokenizer itself would put side by side.
+
+        Args:
+            pairs: (n, 2) int64, token ids.
+
+        Returns:
+            (n,) bool, whether the bytes of both, one after the other within a text, are cut into
+            exactly these two; true where one has no bytes.
+        """
+        pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
+        size = self._tokenizer.size
+        inside = ((pairs >= 0) & (pairs < size)).all(axis=1)
+        spelled = inside & self._has_bytes[np.where(inside[:, None], pairs, 0)].all(axis=1)
+        stays = np.ones(len(pairs), bool)
+        asked, place = np.unique(pairs[spelled] @ [size, 1], return_inverse=True)
+        stays[spelled] = self._looked_up(asked)[place]
+        return stays
+
+    def _looked_up(self, asked: np.ndarray) -> np.ndarray:
+        """Return what is known of sorted pairs, ``first * size + second``; ask for the rest."""
+        stays, recent = _find(self._recent, asked)
+        older, known = _find(self._older, asked)
+        stays = np.where(recent, stays, older)
+        missing = ~recent & ~known
+        if missing.any():
+            stays[missing] = self._ask(asked[missing])
+        fresh = (2 * asked + stays)[~recent]
+        places = np.searchsorted(self._recent, fresh)
+        self._recent = np.insert(self._recent, places, fresh)
+        if len(self._recent) > KEPT_PAIRS:
+            self._older, self._recent = self._recent, self._recent[:0]
+        return stays
+
+    def _ask(self, keys: np.ndarray) -> np.ndarray:
+        of = self._tokenizer.bytes_of
+        pairs = [divmod(k, self._tokenizer.size) for k in keys.tolist()]
+        strings = [(of[u] or b"") + (of[w] or b"") for u, w in pairs]
+        spelled = self._tokenizer.prefix_spellings(strings)
+        return np.fromiter(
+            (tuple(s) == p for s, p in zip(spelled, pairs, strict=True)), bool, len(pairs)
+        )
+
+    @cached_property
+    def _has_bytes(self) -> np.ndarray:
+        return np.fromiter(map(bool, self._tokenizer.bytes_of), bool, self._tokenizer.size)
+
+    @cached_property
+    def _joined(self) -> frozenset[str] | None:
+        """The pairs of characters that some token has side by side; None for byte-pair encoding."""
+        if self._tokenizer.joins_pairs:
+            return None
+        texts = map(self._tokenizer.characters, range(self._tokenizer.size))
+        return frozenset(a + b for text in texts for a, b in pairwise(text))
+
+    def _spell(self, pieces: Sequence[tuple[bytes, bool]]) -> list[Spelled]:
+        """Spell pieces (bytes, at a text's start); those asked for lately are remembered."""
+        kept = self._spelled
+        for at_start in (False, True):
+            missing = [p for p in dict.fromkeys(pieces) if p[1] == at_start and p not in kept]
+            strings = [p[0] for p in missing]
+            spelled = self._tokenizer.prefix_spellings(strings, at_start)
+            for (string, _), ids in zip(missing, spelled, strict=True):
+                if at_start and not string:
+                    ids = [i for i in (self._tokenizer.id_of(b" "),) if i >= 0]
+                length = sum(len(self._tokenizer.bytes_of[i] or b"") for i in ids)
+                kept[string, at_start] = tuple(ids), length == len(string) + at_start
+        found = [kept[p] for p in pieces]
+        for piece in set(pieces):
+            kept[piece] = kept.pop(piece)
+        while len(kept) > KEPT_PIECES:
+            del kept[next(iter(kept))]
+        return found
+
+
+class _Text:
+    """A text's tokens, and the places among them at which a piece can begin.
+
+    Attributes:
+        dummy: bytes before the text, 1 with a dummy prefix.
+        ids: the text tokens.
+        known: places up to here are looked up: soon after tokens cease to be made of the text's
+            bytes, no beginning is.
+    """
+
+    def __init__(
+        self, encoding: Encoding, tokenizer: TextTokenizer, joined: frozenset[str] | None
+    ) -> None:
+        tokens = encoding.text_tokens
+        self.ids: list[int] = encoding.ids[tokens].tolist()
+        self.dummy = int(encoding.dummy_prefix)
+        self._shown = b" " * self.dummy + encoding.data
+        self._bounds = self._reproduced([tokenizer.bytes_of[i] for i in self.ids])
+        exact, last = len(self._bounds) - 1, len(self.ids) - 1
+        far = exact + TOKENS_BACK
+        self.known = len(self._shown)
+        if exact <= last and far <= last:
+            self.known = self.dummy + int(encoding.end[tokens[far]])
+        opens = [j for j, b in enumerate(self._bounds) if self._shown[b : b + 1] not in _INSIDE]
+        self._first = opens[0] if opens else 0
+        # Where tokens join pairwise, a piece may begin anywhere.
+        self._anywhere = opens if joined is None else []
+        texts = [] if joined is None else [tokenizer.characters(i) for i in self.ids[: exact + 1]]
+        self._words = [self._first] + [
+            j
+            for j in opens
+            if j > self._first
+            and (
+                self._opens_word(self._bounds[j])
+                if joined is None
+                else j < len(texts) and texts[j - 1][-1:] + texts[j][:1] not in joined
+            )
+        ]
+        self._word_bytes = [self._bounds[j] for j in self._words]
+
+    def _reproduced(self, pieces: Sequence[bytes | None]) -> list[int]:
+        """List the byte places between the tokens, as far as they are made of the text's bytes."""
+        bounds = [0]
+        for piece in pieces:
+            if not piece or not self._shown.startswith(piece, bounds[-1]):
+                break
+            bounds.append(bounds[-1] + len(piece))
+        return bounds
+
+    def _opens_word(self, byte: int) -> bool:
+        around = self._shown[byte - 1 : byte + 1]
+        return around[1:] == b" " and not around[:1].isspace()
+
+    def start(self, place: int, reach: int) -> int:
+        """Return the number of tokens before a piece that ends at a place, counted with a dummy."""
+        if place < self._word_bytes[0]:
+            return 0
+        word = bisect_left(self._word_bytes, place) - WORDS_BACK * reach
+        back = bisect_right(self._bounds, place) - 1 - TOKENS_BACK * reach
+        token = bisect_right(self._anywhere, back) - 1
+        return max(self._words[max(word, 0)], self._anywhere[token] if token >= 0 else 0)
+
+    def piece(self, start: int, place: int) -> tuple[bytes, bool]:
+        """Return the bytes of a piece, and whether a dummy prefix comes before them."""
+        at_start = self.dummy > 0 and not start
+        return self._shown[max(self._bounds[start], self.dummy) : place], at_start
+
+    def agreed(self, start: int, tokens: Sequence[int]) -> int | None:
+        """Count the tokens with which a piece goes on as the text does; None where too few do."""
+        n = 0
+        for ours, theirs in zip(tokens, self.ids[start : start + len(tokens)], strict=False):
+            if ours != theirs:
+                break
+            n += 1
+        if start <= self._first:
+            return n
+        word = self._words[bisect_right(self._words, start) - 1] == start
+        return n if n >= (1 if word else AGREED_WITHIN) else None
+
+
+_INSIDE = frozenset(bytes([b]) for b in range(0x80, 0xC0))
+"""The bytes that begin no character."""
+
+
+def _find(table: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Look up sorted numbers in a sorted table of ``2 * number + value``.
+
+    Returns:
+        The values, and whether there are any.
+    """
+    if not len(table):
+        return np.zeros((2, len(asked)), bool)
+    entries = table[np.minimum(np.searchsorted(table, 2 * asked), len(table) - 1)]
+    return (entries & 1).astype(bool), entries >> 1 == asked
+
+
+def canonical_fault(tokenizer: TextTokenizer) -> str | None:
+    """Say why canonical prefixes of a tokenizer cannot be had, or None.
+
+    Returns:
+        What is the matter, to be put after the model's name.
+    """
+    if not tokenizer.spells_spaces:
+        return "its tokens do not spell the spaces between words"
+    if not tokenizer.is_understood:
+        return "it is a Python tokenizer of an unknown kind"
+    canonical = Canonical(tokenizer)
+    for text in (" ".join(tokenizer.words()), *PROBES):
+        encoding = tokenizer.encode(text)
+        ids = encoding.ids[encoding.text_tokens].tolist()
+        prefixes = [text[:n] for n in range(1, len(text) + 1)]
+        paths = canonical.paths(encoding, [len(p.encode()) for p in prefixes])
+        whole = tokenizer.encode_batch(prefixes)
+        for prefix, path, read in zip(prefixes, paths, whole, strict=True):
+            spelled = path and [*ids[: path[0]], *path[1]]
+            if spelled is not None and spelled != read.ids[read.text_tokens].tolist():
+                return f"the beginnings of a text are not spelled alike ({prefix[-20:]!r})"
+    return None

@@ -5,8 +5,10 @@ checks           network -> is it whole, causal, of which context and cache
 document_tokens  network -> what is read before a document, and what ends it
 load             name -> `LoadedModel`, safely
 rows             texts -> `NextTokenRows`
+branches         texts -> rows on side paths, asked for after the texts have been read
 """
 
+from .branches import Branches
 from .checks import CacheSupport, cache_support, context_of, read_on
 from .document_tokens import DocumentTokens, record, token_of
 from .files import ModelSource, find, split_name, weights_bytes
@@ -37,6 +39,7 @@ __all__ = [
     "DTYPES",
     "MAX_BYTES",
     "WINDOW_CELLS",
+    "Branches",
     "CacheSupport",
     "DocumentTokens",
     "LoadedModel",

@@ -109,7 +109,7 @@ def check_causal(name: str, network: Any, tokenizer: TextTokenizer) -> int | Non
     Raises:
         ModelFormatError: predictions see what follows, or the network cannot read.
     """
-    ids = _probe_ids(network, tokenizer)
+    ids = probe_ids(network, tokenizer)
     length = ids.shape[1]
     positions = _Positions(length)
     with torch.inference_mode(), positions:
@@ -162,7 +162,7 @@ def cache_support(network: Any, tokenizer: TextTokenizer) -> CacheSupport:
     """
     found = _supports.get(network)
     if found is None:
-        ids = _probe_ids(network, tokenizer)
+        ids = probe_ids(network, tokenizer)
         steps = (s for s in (ANY, 1) if _reads_on(network, ids[:1], s))
         step = next(steps, 0)
         found = CacheSupport(step, bool(step) and _crops(network, ids, step))
@@ -197,7 +197,7 @@ def _reads_on(network: Any, ids: torch.Tensor, step: int) -> bool:
         then = read_on(network, ids[:, half:], first.past_key_values, step)
     except Exception:  # networks raise many types where they cannot
         return False
-    return _same(torch.cat([first.logits, then.logits], dim=1), whole, network.dtype)
+    return same_logits(torch.cat([first.logits, then.logits], dim=1)[0], whole[0], network.dtype)
 
 
 @torch.inference_mode()
@@ -213,17 +213,19 @@ def _crops(network: Any, ids: torch.Tensor, step: int) -> bool:
         then = read_on(network, ids[1:, half:], cache, step).logits
     except Exception:
         return False
-    return _same(then, whole[:, half:], network.dtype)
+    return same_logits(then[0], whole[0, half:], network.dtype)
 
 
-def _same(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
-    off = float(logits_off(ours[0], expected[0]).max())
+def same_logits(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Tell whether (n, vocabulary) logits of a text, read in two ways, differ by rounding alone."""
+    off = float(logits_off(ours, expected).max())
     return off <= (TOLERANCE if dtype == torch.float32 else CACHED)
 
 
-def _probe_ids(network: Any, tokenizer: TextTokenizer) -> torch.Tensor:
+def probe_ids(network: Any, tokenizer: TextTokenizer, length: int | None = None) -> torch.Tensor:
     """(2, n) ordinary tokens: two texts that begin alike and go on differently."""
-    length = min(PROBE_TOKENS, max(4, (context_of(network.config) or PROBE_TOKENS) // 2))
+    if length is None:
+        length = min(PROBE_TOKENS, max(4, (context_of(network.config) or PROBE_TOKENS) // 2))
     rows = network.get_input_embeddings().weight.shape[0]
     known = [i for i, text in enumerate(tokenizer.bytes_of[:rows]) if text]
     if len(known) < 2:

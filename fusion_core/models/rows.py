@@ -69,16 +69,9 @@ def read_rows_batch(
     """
     check_temperature(temperature)
     ids = [e.ids[e.text_tokens] for e in encodings]
-    start = model.tokenizer.start_id
-    read = ids if start is None else [np.concatenate([[start], i]) for i in ids]
-    longest = max(map(len, read), default=0)
-    if model.context is not None and longest > model.context:
-        raise TooLargeError(
-            f"{model.name} reads at most {model.context} tokens at once, not {longest}: cut the "
-            "text into windows."
-        )
+    read = with_start(model, ids)
     out: list[NextTokenRows | None] = [None] * len(encodings)
-    for batch in _batches([len(r) for r in read], batch_tokens(model)):
+    for batch in batches([len(r) for r in read], batch_tokens(model)):
         logits = forward(model, [read[i] for i in batch])
         for place, i in enumerate(batch):
             native = logits[place, : len(read[i])]
@@ -87,12 +80,39 @@ def read_rows_batch(
     return [r for r in out if r is not None]
 
 
+def with_start(model: LoadedModel, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Put a model's start token, where it has one, before the tokens of texts.
+
+    Raises:
+        TooLargeError: one has more tokens then than the model's context.
+    """
+    start = model.tokenizer.start_id
+    read = [np.asarray(i, np.int64) for i in ids]
+    if start is not None:
+        read = [np.concatenate([[start], i]) for i in read]
+    check_length(model, max(map(len, read), default=0))
+    return read
+
+
+def check_length(model: LoadedModel, n_tokens: int) -> None:
+    """Refuse what is longer than a model's context.
+
+    Raises:
+        TooLargeError: it is.
+    """
+    if model.context is not None and n_tokens > model.context:
+        raise TooLargeError(
+            f"{model.name} reads at most {model.context} tokens at once, not {n_tokens}: cut the "
+            "text into windows."
+        )
+
+
 def batch_tokens(model: LoadedModel) -> int:
     """Return how many tokens a model reads at once, as its vocabulary allows."""
     return max(1, min(BATCH_TOKENS, BATCH_CELLS // model.tokenizer.size))
 
 
-def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """Gather texts of like length, so that little is padded; ``most`` tokens in each."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -111,13 +131,17 @@ def forward(model: LoadedModel, read: Sequence[np.ndarray]) -> torch.Tensor:
         TooLargeError: memory is short.
         ModelFormatError: the network cannot read the ids.
     """
-    longest = max(map(len, read))
-    padded = np.zeros((len(read), longest), np.int64)
-    for line, tokens in zip(padded, read, strict=True):
-        line[: len(tokens)] = tokens
-    batch = torch.as_tensor(padded, device=model.device)
-    with reading(model, padded.size):
+    batch = padded(model, read)
+    with reading(model, batch.numel()):
         return model.network(input_ids=batch, use_cache=False).logits
+
+
+def padded(model: LoadedModel, read: Sequence[np.ndarray]) -> torch.Tensor:
+    """Return b lists of ids as (b, longest) on the model's device, zeros at their ends."""
+    out = np.zeros((len(read), max(map(len, read))), np.int64)
+    for line, tokens in zip(out, read, strict=True):
+        line[: len(tokens)] = tokens
+    return torch.as_tensor(out, device=model.device)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ search    rows of a text -> its covers; asks for rows on side paths
 reading   texts -> rows and covers, side paths read by the network
 """
 
-from .reading import read_with_covers, why_not
+from .reading import check_exact, read_with_covers
 from .search import find_covers, known_covers
 
-__all__ = ["find_covers", "known_covers", "read_with_covers", "why_not"]
+__all__ = ["check_exact", "find_covers", "known_covers", "read_with_covers"]

@@ -12,7 +12,8 @@ from fusion_core import models, numerics
 from fusion_core.config import Truncation
 from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
-from fusion_core.records import Covers, Encoding, NextTokenRows
+from fusion_core.records import Covers, DenseRows, Encoding, NextTokenRows
+from fusion_core.tokens import canonical_fault
 
 from .search import Nodes, find_covers
 
@@ -25,7 +26,7 @@ def check_exact(model: LoadedModel) -> None:
     Raises:
         InputError: they cannot.
     """
-    if reason := model.tokenizer.canonical.why_not:
+    if reason := canonical_fault(model.tokenizer):
         raise InputError(
             f"Rows of {model.name} that know only what has been read cannot be had ({reason}): "
             "choose rows boundary."
@@ -59,7 +60,16 @@ def read_with_covers(
     """
     check_exact(model)
     out: dict[int, tuple[NextTokenRows, Covers]] = {}
-    for batch, rows, branches in models.read_branching(model, encodings, temperature=temperature):
+    ids = [e.ids[e.text_tokens] for e in encodings]
+    for batch in models.batches([len(i) + 1 for i in ids], models.batch_tokens(model)):
+        logits, branches = models.Branches.read(model, [ids[i] for i in batch])
+        rows = []
+        for place, i in enumerate(batch):
+            native = logits[place, : len(ids[i]) + (model.tokenizer.start_id is not None)]
+            with models.reading(model, len(native)):
+                rows.append(
+                    models.rows_of(model, encodings[i], ids[i], native, temperature, None)
+                )
         searches = [
             find_covers(
                 given,
@@ -73,7 +83,7 @@ def read_with_covers(
         ]
         found = _answered(searches, branches, temperature)
         for i, given, covers in zip(batch, rows, found, strict=True):
-            out[i] = _cut(model, given, covers, cut)
+            out[i] = _cut(given, covers, cut)
     return [out[i] for i in range(len(encodings))]
 
 
@@ -103,8 +113,11 @@ def _answered(
 
 
 def _cut(
-    model: LoadedModel, rows: NextTokenRows, covers: Covers, cut: Truncation | None
+    rows: NextTokenRows, covers: Covers, cut: Truncation | None
 ) -> tuple[NextTokenRows, Covers]:
     """Let the text's rows be the first ones of the covers', cut if they shall be."""
-    every = covers.rows if cut is None else models.truncated(covers.rows, cut, rows.observed)
+    every = covers.rows
+    if cut is not None:
+        assert isinstance(every, DenseRows)
+        every = models.truncated(every, cut, rows.observed[:-1].cpu().numpy())
     return replace(rows, rows=every.part(0, len(rows.rows))), covers.with_rows(every)

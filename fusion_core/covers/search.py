@@ -21,6 +21,8 @@ from fusion_core.tokens import TextTokenizer
 Nodes = list[tuple[int, int]]
 """Rows of a text, and a token that is read after each: what branches off there."""
 
+TINY = np.finfo(np.float32).tiny
+
 CHUNK_CELLS = 1 << 24
 """Rows times vocabulary that are searched at once."""
 
@@ -189,7 +191,7 @@ class _Search:
         if not len(heavy):
             return []
         wanted = sorted({found[i][2] for i in heavy})
-        paths = dict(zip(wanted, self.tokenizer.canonical.paths(self.encoding, wanted), strict=True))
+        paths = self._paths(wanted)
         chosen = []
         for i in heavy.tolist():
             node, token, end = found[i]
@@ -199,6 +201,17 @@ class _Search:
                 chosen.append(found[i])
                 self.log_p.append(float(weight[i]))
         return chosen
+
+    def _paths(self, ends: Sequence[int]) -> dict[int, list[tuple[int, tuple[int, ...]] | None]]:
+        """Spell the text up to bytes: as it ends there, and white space also before a word."""
+        canonical = self.tokenizer.canonical
+        found = canonical.paths(self.encoding, ends)
+        paths = {end: [path] for end, path in zip(ends, found, strict=True)}
+        spaces = [end for end in ends if self.text[end : end + 1].isspace()]
+        found = canonical.paths(self.encoding, spaces, before_word=True)
+        for end, path in zip(spaces, found, strict=True):
+            paths[end].append(path)
+        return paths
 
     def _steps_along(self, node: int) -> list[tuple[int, int]]:
         """List the tokens that spell what follows a node, and where they end."""
@@ -305,6 +318,8 @@ class _Search:
         weight = of_row - log_z[pairs[:, 0]]
         cover, token, mass = self._never(pairs, weight, rows)
         gone = np.bincount(pairs[cover, 0], mass, minlength=len(log_z))
+        begun = pairs[cover, 2] > 0  # at a byte before, where it was left out as well
+        before = np.bincount(pairs[cover[begun], 0], mass[begun], minlength=len(log_z))
         with np.errstate(divide="ignore"):
             stays = np.log(np.maximum(1 - gone, 0))
         said = np.isfinite(stays) & np.isfinite(log_z)
@@ -314,7 +329,7 @@ class _Search:
         return Covers(
             positions=self.positions,
             log_mass=np.where(said, log_z + stays, -np.inf),
-            noncanonical=gone.astype(np.float32),
+            noncanonical=((gone - before) / np.maximum(1 - before, TINY)).astype(np.float32),
             rows=DenseRows(rows, self.temperature),
             place=pairs[keep, 0],
             row=pairs[keep, 1],

@@ -26,12 +26,15 @@ from .load import (
 from .rows import (
     BATCH_TOKENS,
     batch_tokens,
+    batches,
     forward,
     log_softmax,
     read_rows,
     read_rows_batch,
     reading,
+    rows_of,
     truncate_rows,
+    truncated,
 )
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "LoadedModel",
     "ModelSource",
     "batch_tokens",
+    "batches",
     "cache_support",
     "context_of",
     "find",
@@ -59,9 +63,11 @@ __all__ = [
     "read_rows",
     "read_rows_batch",
     "reading",
+    "rows_of",
     "record",
     "split_name",
     "token_of",
     "truncate_rows",
+    "truncated",
     "weights_bytes",
 ]

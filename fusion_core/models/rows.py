@@ -76,7 +76,7 @@ def read_rows_batch(
         for place, i in enumerate(batch):
             native = logits[place, : len(read[i])]
             with reading(model, len(read[i])):
-                out[i] = _rows(model, encodings[i], ids[i], native, temperature, cut)
+                out[i] = rows_of(model, encodings[i], ids[i], native, temperature, cut)
     return [r for r in out if r is not None]
 
 
@@ -169,7 +169,7 @@ def reading(model: LoadedModel, n_tokens: int) -> Iterator[None]:
         ) from error
 
 
-def _rows(
+def rows_of(
     model: LoadedModel,
     encoding: Encoding,
     ids: np.ndarray,
@@ -182,9 +182,7 @@ def _rows(
     observed = torch.as_tensor(np.append(ids, -1), device=logits.device)
     picked = logits.new_full((len(ids) + 1,), torch.nan, dtype=torch.float32)
     step = max(1, CHUNK_CELLS // model.tokenizer.size)
-    generator = torch.Generator(logits.device)
-    if cut is not None and cut.samples:
-        generator.manual_seed(zlib.crc32(ids.tobytes(), cut.seed))
+    generator = _generator(ids, cut, logits.device)
     # Whole rows are written where they stay: a second copy of all would be the largest thing here.
     whole = (len(ids) + 1 if cut is None else 0, model.tokenizer.size)
     dense, done = logits.new_empty(whole, dtype=torch.float32), 0
@@ -214,6 +212,21 @@ def _rows(
         observed_logprob=picked,
         boundary=np.concatenate([[0], encoding.end[encoding.text_tokens]]).astype(np.int64),
     )
+
+
+def truncated(rows: DenseRows, cut: Truncation, ids: np.ndarray) -> SparseRows:
+    """Keep some tokens of each of a text's rows; the first ones as `read_rows_batch` does."""
+    generator = _generator(ids, cut, rows.logprobs.device)
+    parts = rows.logprobs.split(max(1, CHUNK_CELLS // rows.vocab_size))
+    return SparseRows.concat([truncate_rows(p, cut, rows.temperature, generator) for p in parts])
+
+
+def _generator(ids: np.ndarray, cut: Truncation | None, device: torch.device) -> torch.Generator:
+    """Return what draws a text's tokens, the same for the same text."""
+    generator = torch.Generator(device)
+    if cut is not None and cut.samples:
+        generator.manual_seed(zlib.crc32(ids.tobytes(), cut.seed))
+    return generator
 
 
 def log_softmax(model: LoadedModel, logits: torch.Tensor) -> torch.Tensor:

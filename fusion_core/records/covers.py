@@ -26,8 +26,8 @@ class Covers(Record):
         positions: (p,) int64, ascending, bytes of the text as in `Encoding.row_bytes`.
         log_mass: (p,) float64 nats, log-probability that the model's text begins as this one does
             up to the byte; -inf where the model says nothing.
-        noncanonical: (p,) float32, share of the mass on pairs of tokens that the tokenizer never
-            makes, which is left out.
+        noncanonical: (p,) float32, share of the mass on tokens that begin there and that the
+            tokenizer never puts after the last one; it is left out from there on.
         rows: n + 1 rows of the text, and f on side paths.
         place: (e,) int64, ascending, which position each cover is of.
         row: (e,) int64, its row; -1 where that was not read.

@@ -32,6 +32,9 @@ AGREED_WITHIN = 4
 KEPT_PIECES, KEPT_PAIRS = 100_000, 2_000_000
 """Pieces and pairs that are remembered; of pairs, up to twice as many."""
 
+WORD = b"a"
+"""Stands for what may follow white space."""
+
 PROBES = (
     "Don't  stop: 12345 times,\n\n   she's\tat 10.50 (x == y).  ",
     "naïve café, 東京都に行く。 привет!!! ======  🙂 hahahaha",
@@ -48,11 +51,11 @@ class Canonical:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         """Take a tokenizer; it is asked when something is looked up."""
         self._tokenizer = tokenizer
-        self._spelled: dict[tuple[bytes, bool], Spelled] = {}
+        self._spelled: dict[tuple[bytes, bool, bool], Spelled] = {}
         self._recent = self._older = np.empty(0, np.int64)
 
     def paths(
-        self, encoding: Encoding, ends: Sequence[int]
+        self, encoding: Encoding, ends: Sequence[int], *, before_word: bool = False
     ) -> list[tuple[int, tuple[int, ...]] | None]:
         """Spell beginnings of a text, as they would be spelled if nothing followed.
 
@@ -61,6 +64,8 @@ class Canonical:
         Args:
             encoding: a text's, or that of a window (`align.cut`), which is spelled as within a text.
             ends: n byte places as in `Encoding.row_bytes`: -1 is before a dummy prefix.
+            before_word: as they would be spelled if a word followed, which white space often is
+                otherwise; None where the word takes bytes before it then.
 
         Returns:
             n pairs (k, tokens): the encoding's first k text tokens, then other tokens, the first of
@@ -73,7 +78,10 @@ class Canonical:
         reach = 1
         while waiting:
             starts = [text.start(places[n], reach) for n in waiting]
-            pieces = [text.piece(j, places[n]) for j, n in zip(starts, waiting, strict=True)]
+            pieces = [
+                (*text.piece(j, places[n]), before_word)
+                for j, n in zip(starts, waiting, strict=True)
+            ]
             again = []
             for n, start, (tokens, whole) in zip(waiting, starts, self._spell(pieces), strict=True):
                 agreed = text.agreed(start, tokens)
@@ -122,10 +130,13 @@ class Canonical:
         of = self._tokenizer.bytes_of
         pairs = [divmod(k, self._tokenizer.size) for k in keys.tolist()]
         strings = [(of[u] or b"") + (of[w] or b"") for u, w in pairs]
-        spelled = self._tokenizer.prefix_spellings(strings)
-        return np.fromiter(
-            (tuple(s) == p for s, p in zip(spelled, pairs, strict=True)), bool, len(pairs)
-        )
+        found = self._spell([(s, False, False) for s in strings])
+        stays = [s == (p, True) for (s, p) in zip(found, pairs, strict=True)]
+        spaces = [n for n, s in enumerate(strings) if not stays[n] and s[-1:].isspace()]
+        found = self._spell([(strings[n], False, True) for n in spaces])
+        for n, s in zip(spaces, found, strict=True):
+            stays[n] = s == (pairs[n], True)
+        return np.asarray(stays, bool)
 
     @cached_property
     def _has_bytes(self) -> np.ndarray:
@@ -139,24 +150,33 @@ class Canonical:
         texts = map(self._tokenizer.characters, range(self._tokenizer.size))
         return frozenset(a + b for text in texts for a, b in pairwise(text))
 
-    def _spell(self, pieces: Sequence[tuple[bytes, bool]]) -> list[Spelled]:
-        """Spell pieces (bytes, at a text's start); those asked for lately are remembered."""
+    def _spell(self, pieces: Sequence[tuple[bytes, bool, bool]]) -> list[Spelled]:
+        """Spell pieces (bytes, at a text's start, before a word); those of late are remembered."""
         kept = self._spelled
         for at_start in (False, True):
             missing = [p for p in dict.fromkeys(pieces) if p[1] == at_start and p not in kept]
-            strings = [p[0] for p in missing]
+            strings = [string + WORD * before for string, _, before in missing]
             spelled = self._tokenizer.prefix_spellings(strings, at_start)
-            for (string, _), ids in zip(missing, spelled, strict=True):
-                if at_start and not string:
+            for piece, ids in zip(missing, spelled, strict=True):
+                if at_start and not piece[0]:
                     ids = [i for i in (self._tokenizer.id_of(b" "),) if i >= 0]
-                length = sum(len(self._tokenizer.bytes_of[i] or b"") for i in ids)
-                kept[string, at_start] = tuple(ids), length == len(string) + at_start
+                kept[piece] = self._up_to(ids, len(piece[0]) + at_start)
         found = [kept[p] for p in pieces]
         for piece in set(pieces):
             kept[piece] = kept.pop(piece)
         while len(kept) > KEPT_PIECES:
             del kept[next(iter(kept))]
         return found
+
+
+    def _up_to(self, ids: Sequence[int], length: int) -> Spelled:
+        """Return the tokens of so many bytes, and whether they are just so many."""
+        done = 0
+        for n, i in enumerate(ids):
+            if done >= length:
+                return tuple(ids[:n]), done == length
+            done += len(self._tokenizer.bytes_of[i] or b"")
+        return tuple(ids), done == length
 
 
 class _Text:

@@ -1,10 +1,11 @@
 """Next-token rows -> the next character and the next byte, at any byte of a text.
 
 Tokens of different vocabularies cannot be compared; the characters with which they go on can. Each
-token of a row gives its probability to the character that it puts next. Inside a token the row at
-the model's last boundary is conditioned on the bytes since: tokens that contradict them are
-dropped; those that end within them are other paths, on which the model has not been asked: they
-count as unknown, and so does what was cut off the row.
+token of a row gives its probability to the character that it puts next, summed over the model's
+covers of the bytes before. Without covers the row at the model's last boundary is conditioned on
+the bytes since: tokens that contradict them are dropped; those that end within them are other
+paths, on which the model has not been asked. These count as unknown, and so does what was cut off
+a row.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from .errors import InputError
-from .records import DenseRows, Encoding, NextTokenRows
+from .records import Covers, DenseRows, Encoding, NextTokenRows
 from .tokens import CharacterTable, Continuations, TextTokenizer
+
+TINY = torch.finfo(torch.float32).tiny
 
 CHUNK_CELLS = 1 << 24
 """Rows times vocabulary that are worked on at once."""
@@ -64,7 +68,11 @@ class NextCharacters:
 
 
 def next_characters(
-    rows: NextTokenRows, encoding: Encoding, tokenizer: TextTokenizer, positions: Sequence[int]
+    rows: NextTokenRows,
+    encoding: Encoding,
+    tokenizer: TextTokenizer,
+    positions: Sequence[int],
+    covers: Covers | None = None,
 ) -> NextCharacters:
     """Sum a model's next-token rows over the tokens that go on with the same character.
 
@@ -73,6 +81,7 @@ def next_characters(
         encoding: the text in the model's tokens.
         tokenizer: the model's.
         positions: p bytes of the text, in any order; its end is one, too.
+        covers: of all of these bytes.
 
     Returns:
         One distribution a position, on the device of the rows.
@@ -82,19 +91,20 @@ def next_characters(
     """
     at = _checked(rows, encoding, tokenizer, positions)
     table = _table(tokenizer)
-    row = np.searchsorted(encoding.row_bytes, at, side="right") - 1
+    asked = _of_covers(at, covers) if covers else _at_boundaries(at, encoding, tokenizer)
     like = rows.observed_logprob
-    end, unknown = like.new_zeros(len(at)), like.new_ones(len(at))
-    byte_probs = like.new_zeros(len(at), 256)
+    end, byte_probs = like.new_zeros(len(at)), like.new_zeros(len(at), 256)
     found: list[tuple[torch.Tensor, list[str | bytes], torch.Tensor]] = []
     step = max(1, CHUNK_CELLS // tokenizer.size)
-    for (known, head), members in _groups(at, row, encoding, tokenizer).items():
+    for (known, head), members in _groups(asked, at, encoding).items():
         given = table.continuations(known, head)
         for first in range(0, len(members), step):
             chosen = members[first : first + step]
-            where = torch.as_tensor(chosen, device=like.device)
-            sums, end[where], unknown[where] = _condition(*_probs(rows, row[chosen]), given)
-            byte_probs[where] = _summed(sums, given.next_byte, 256)
+            where = torch.as_tensor(asked.position[chosen], device=like.device)
+            probs, tail = _probs(covers or rows, asked, chosen)
+            sums, ends = _agreeing(probs, tail, given, normalise=covers is None)
+            end.index_add_(0, where, ends)
+            byte_probs.index_add_(0, where, _summed(sums, given.next_byte, 256))
             occurs = (sums > 0).any(0)
             labels = [given.labels[n] for n in occurs.nonzero()[:, 0].tolist()]
             found.append((where, labels, sums[:, occurs]))
@@ -105,7 +115,7 @@ def next_characters(
     probs = like.new_zeros(len(at), len(place))
     for where, labels, sums in found:
         columns = torch.as_tensor([place[s] for s in labels], dtype=torch.int64, device=like.device)
-        probs[where[:, None], columns] = sums
+        probs.index_put_((where[:, None], columns), sums, accumulate=True)
     return NextCharacters(
         model=rows.model,
         positions=at,
@@ -114,7 +124,7 @@ def next_characters(
         parts=tuple(parts),
         partial=probs[:, len(characters) :],
         end=end,
-        unknown=unknown,
+        unknown=(1 - probs.sum(1) - end).clamp(min=0),
         byte_probs=byte_probs,
     )
 
@@ -176,13 +186,36 @@ def _table(tokenizer: TextTokenizer) -> CharacterTable:
     return _tables[tokenizer]
 
 
-def _groups(
-    at: np.ndarray, row: np.ndarray, encoding: Encoding, tokenizer: TextTokenizer
-) -> dict[tuple[bytes, bytes], list[int]]:
-    """Gather positions by the bytes since their row's boundary, and since their character began.
+class _Asked(NamedTuple):
+    """Rows of which positions take a part.
 
-    Positions at which the model says nothing are left out.
+    Attributes:
+        position: (e,) int64, index of the position.
+        row: (e,) int64.
+        known: (e,) int64, bytes from where the row stands to the position.
+        cover: (e,) int64, numbers of covers.
     """
+
+    position: np.ndarray
+    row: np.ndarray
+    known: np.ndarray
+    cover: np.ndarray
+
+
+def _of_covers(at: np.ndarray, covers: Covers) -> _Asked:
+    """Ask the rows of all covers that were read."""
+    place = np.searchsorted(covers.positions, at)
+    first, stop = (np.searchsorted(covers.place, place, side) for side in ("left", "right"))
+    position = np.repeat(np.arange(len(at)), stop - first)
+    cover = np.arange(len(position)) + (first - np.cumsum(stop - first) + stop - first)[position]
+    read = covers.row[cover] >= 0
+    position, cover = position[read], cover[read]
+    return _Asked(position, covers.row[cover], covers.known[cover], cover)
+
+
+def _at_boundaries(at: np.ndarray, encoding: Encoding, tokenizer: TextTokenizer) -> _Asked:
+    """Ask the row at the last boundary; positions at which the model says nothing are left out."""
+    row = np.searchsorted(encoding.row_bytes, at, side="right") - 1
     text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
     row_byte = encoding.row_bytes[row]
     marks = np.zeros(len(text), np.int64)
@@ -192,54 +225,75 @@ def _groups(
     answered = lost[at] == lost[np.maximum(row_byte, 0)]
     if tokenizer.start_id is None:
         answered &= row > 0
-    leads = (np.frombuffer(encoding.data, np.uint8) & 0xC0) != 0x80
-    begins = np.append(np.flatnonzero(leads), len(leads))
-    begin = begins[np.searchsorted(begins, at, side="right") - 1]
     read = encoding.ids[encoding.text_tokens]
-    groups: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
     for n in np.flatnonzero(answered).tolist():
         known = text[row_byte[n] + 1 : at[n] + 1]
         # A token with characters that the text has not may begin otherwise, unless none are known.
         token = tokenizer.bytes_of[read[row[n]]] if known and row[n] < len(read) else b""
-        if (token or b"").startswith(known):
-            groups[known, encoding.data[begin[n] : at[n]]].append(n)
+        answered[n] = (token or b"").startswith(known)
+    some = np.flatnonzero(answered)
+    return _Asked(some, row[some], (at - row_byte)[some], some)
+
+
+def _groups(
+    asked: _Asked, at: np.ndarray, encoding: Encoding
+) -> dict[tuple[bytes, bytes], list[int]]:
+    """Gather what is asked by the bytes since the row's boundary, and since a character began."""
+    text = b" " + encoding.data
+    leads = (np.frombuffer(encoding.data, np.uint8) & 0xC0) != 0x80
+    begins = np.append(np.flatnonzero(leads), len(leads))
+    begin = begins[np.searchsorted(begins, at, side="right") - 1]
+    groups: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
+    for e, n in enumerate(asked.position.tolist()):
+        known = text[at[n] + 1 - asked.known[e] : at[n] + 1]
+        groups[known, encoding.data[begin[n] : at[n]]].append(e)
     return groups
 
 
-def _probs(rows: NextTokenRows, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return chosen rows as (r, vocabulary) probabilities, and their (r,) tails."""
-    where = torch.as_tensor(chosen, device=rows.observed_logprob.device)
-    if isinstance(rows.rows, DenseRows):
-        probs = rows.rows.logprobs[where].exp()
-        return probs, probs.new_zeros(len(probs))
-    probs, ids = rows.rows.probs[where], rows.rows.ids[where].clamp(min=0)
-    full = probs.new_zeros(len(probs), rows.rows.vocab_size)
-    return full.scatter_add_(1, ids, probs), rows.rows.tail[where]
+def _probs(
+    given: NextTokenRows | Covers, asked: _Asked, chosen: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what is asked as (r, vocabulary) probabilities, and the (r,) tails."""
+    rows = given.rows
+    if isinstance(rows, DenseRows):
+        probs = rows.logprobs[torch.as_tensor(asked.row[chosen], device=rows.logprobs.device)].exp()
+        tail = probs.new_zeros(len(probs))
+    else:
+        where = torch.as_tensor(asked.row[chosen], device=rows.probs.device)
+        few, tail = rows.probs[where], rows.tail[where]
+        probs = few.new_zeros(len(few), rows.vocab_size)
+        probs.scatter_add_(1, rows.ids[where].clamp(min=0), few)
+    if isinstance(given, Covers):
+        for n, cover in enumerate(asked.cover[chosen].tolist()):
+            probs[n, torch.as_tensor(given.excluded_of(cover), device=probs.device)] = 0
+        weight = given.weight[asked.cover[chosen]]
+        probs = probs * torch.as_tensor(weight, device=probs.device)[:, None]
+    return probs, tail
 
 
-def _condition(
-    probs: torch.Tensor, tail: torch.Tensor, given: Continuations
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Condition rows on known bytes.
+def _agreeing(
+    probs: torch.Tensor, tail: torch.Tensor, given: Continuations, *, normalise: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take what agrees with known bytes.
 
     Args:
         probs: (r, vocabulary) probabilities.
         tail: (r,) mass that was cut off.
         given: what the vocabulary's tokens go on with after the known bytes.
+        normalise: over what agrees, what ends within the known bytes, and the tail.
 
     Returns:
-        (r, l) probabilities of the labels, (r,) of the text's end, and (r,) unknown; they sum to 1.
+        (r, l) probabilities of the labels, and (r,) of the text's end.
     """
     candidates, others, end = (
         probs[:, torch.as_tensor(x, device=probs.device)]
         for x in (given.candidates, given.others, given.end)
     )
-    sums = _summed(candidates, given.label, len(given.labels))
-    unknown = others.sum(1) + tail
-    total = sums.sum(1) + end.sum(1) + unknown
-    unknown = torch.where(total > 0, unknown, 1)
-    total = torch.where(total > 0, total, 1)
-    return sums / total[:, None], end.sum(1) / total, unknown / total
+    sums, ends = _summed(candidates, given.label, len(given.labels)), end.sum(1)
+    if not normalise:
+        return sums, ends
+    total = (sums.sum(1) + ends + others.sum(1) + tail).clamp(min=TINY)
+    return sums / total[:, None], ends / total
 
 
 def _summed(values: torch.Tensor, group: np.ndarray, size: int) -> torch.Tensor:

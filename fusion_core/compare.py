@@ -10,6 +10,7 @@ import torch
 
 from . import characters, fuse
 from .config import FusionConfig
+from .covers import known_covers
 from .errors import InputError
 from .evaluate import TransferScore
 from .mapping import STRATEGIES, check_spaces
@@ -18,7 +19,17 @@ from .numerics import bits
 from .pipeline import fuse_text
 from .project import mappings_of, native_ce, project
 from .reading import read_documents
-from .records import Encoding, FusedRows, NextTokenRows, Progress, Projection, TextReading
+from .records import (
+    Covers,
+    Encoding,
+    FusedRows,
+    NextTokenRows,
+    Progress,
+    Projection,
+    SparseRows,
+    TextReading,
+    WindowReading,
+)
 from .tokens import TextTokenizer
 
 
@@ -250,9 +261,27 @@ def next_characters(
             shifts.append(window.start)
             at = (owned - window.start).tolist()
             for j, tokenizer in enumerate(reading.tokenizers):
-                given = part.rows[j], part.encodings[j], tokenizer, at
+                covers = _covers(part, j, tokenizer, at) if reading.rows == "exact" else None
+                given = part.rows[j], part.encodings[j], tokenizer, at, covers
                 parts[j].append(characters.next_characters(*given))
     return [characters.joined(p, shifts) for p in parts]
+
+
+def _covers(
+    window: WindowReading, model: int, tokenizer: TextTokenizer, positions: Sequence[int]
+) -> Covers | None:
+    """Return covers of bytes of a window: what was read of them, or what is at hand.
+
+    Cut rows, and tokenizers that cannot be asked, have none.
+    """
+    covers, rows = window.covers[model], window.rows[model]
+    if covers is not None and np.isin(positions, covers.positions).all():
+        return covers
+    if isinstance(rows.rows, SparseRows) or tokenizer.canonical.fault:
+        return None
+    at = np.asarray(positions, np.int64)
+    prune = FusionConfig().prune if covers is None else covers.prune
+    return known_covers(rows, window.encodings[model], tokenizer, at, prune=prune)
 
 
 def fused_characters(

@@ -219,6 +219,7 @@ class _Text:
             scored_bytes=self.scored_bytes,
             nats=tuple(nats.tolist()),
             documents={m.name: m.around_documents for m in self.readers},
+            rows=self.config.rows,
         )
 
 
@@ -295,8 +296,8 @@ def _read(
 def _cuts_alike(target: LoadedModel, source: LoadedModel) -> bool:
     """Tell whether a target's boundaries, which it may know, are all that a source's rows know.
 
-    So it is where one tokenizer serves both. Where one vocabulary does whose tokens spell no spaces,
-    bytes do not tell its tokenisations apart.
+    So it is where one tokenizer serves both. Where one vocabulary does whose tokens spell no
+    spaces, bytes do not tell its tokenisations apart.
     """
     one, other = target.tokenizer, source.tokenizer
     if one.key == other.key:

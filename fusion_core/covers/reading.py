@@ -13,7 +13,6 @@ from fusion_core.config import Truncation
 from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
 from fusion_core.records import Covers, DenseRows, Encoding, NextTokenRows
-from fusion_core.tokens import canonical_fault
 
 from .search import Nodes, find_covers
 
@@ -26,7 +25,7 @@ def check_exact(model: LoadedModel) -> None:
     Raises:
         InputError: they cannot.
     """
-    if reason := canonical_fault(model.tokenizer):
+    if reason := model.tokenizer.canonical.fault:
         raise InputError(
             f"Rows of {model.name} that know only what has been read cannot be had ({reason}): "
             "choose rows boundary."
@@ -67,9 +66,7 @@ def read_with_covers(
         for place, i in enumerate(batch):
             native = logits[place, : len(ids[i]) + (model.tokenizer.start_id is not None)]
             with models.reading(model, len(native)):
-                rows.append(
-                    models.rows_of(model, encodings[i], ids[i], native, temperature, None)
-                )
+                rows.append(models.rows_of(model, encodings[i], ids[i], native, temperature, None))
         searches = [
             find_covers(
                 given,
@@ -106,9 +103,8 @@ def _answered(
         answers = branches.rows(asked)
         for n, answer in enumerate(answers):
             if n not in found:
-                if temperature != 1:
-                    answer = numerics.log_softmax(answer / temperature)
-                go_on(n, answer)
+                tempered = temperature != 1
+                go_on(n, numerics.log_softmax(answer / temperature) if tempered else answer)
     return [found[n] for n in range(len(searches))]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from fusion_core.numerics import index_sum
 from fusion_core.records import PAIR_SHARE, Covers, DenseRows, Encoding, NextTokenRows
@@ -35,6 +36,7 @@ def find_covers(
     *,
     prune: float,
     context: int | None = None,
+    first: int = 0,
 ) -> Generator[Nodes, torch.Tensor, Covers]:
     """Find the covers of bytes of a text; a generator that asks for rows on side paths.
 
@@ -45,6 +47,8 @@ def find_covers(
         positions: (p,) int64 bytes, ascending, each once; as in `Encoding.row_bytes`.
         prune: covers and side paths below this share of the mass are dropped; 0 drops none.
         context: most tokens of a path, a start token included.
+        first: text tokens before the first row, where only the last rows are at hand; covers begin
+            at theirs.
 
     Yields:
         Tokens to read after rows: 0 to n of the text, and from n + 1 on those that were asked for.
@@ -53,7 +57,7 @@ def find_covers(
     Returns:
         The covers.
     """
-    search = _Search(rows, encoding, tokenizer, positions, prune, context)
+    search = _Search(rows, encoding, tokenizer, positions, prune, context, first)
     frontier = search.main()
     while nodes := search.children(frontier):
         frontier = search.add(nodes, (yield [(parent, token) for parent, token, _ in nodes]))
@@ -72,7 +76,7 @@ def known_covers(
 
     A side path has what its first step weighs, the most that it can: its covers have row -1.
     """
-    search = _Search(rows, encoding, tokenizer, positions, prune, None)
+    search = _Search(rows, encoding, tokenizer, positions, prune)
     search.count_unread(search.children(search.main()))
     return search.covers()
 
@@ -92,7 +96,8 @@ class _Search:
         tokenizer: TextTokenizer,
         positions: np.ndarray,
         prune: float,
-        context: int | None,
+        context: int | None = None,
+        first: int = 0,
     ) -> None:
         self.logprobs, self.encoding, self.tokenizer = rows.logprobs, encoding, tokenizer
         self.positions, self.log_prune = positions, np.log(prune) if prune else -np.inf
@@ -101,25 +106,24 @@ class _Search:
         self.index = tokenizer.byte_index
         self.room = (context or 1 << 60) - (tokenizer.start_id is not None)
         self.text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
-        self.ids = encoding.ids[encoding.text_tokens]  # (n,)
-        self.n = len(self.ids)
-        self.byte = encoding.row_bytes.tolist()
+        self.n = len(rows.rows) - 1
+        self.ids = encoding.ids[encoding.text_tokens][first : first + self.n]  # (n,)
+        self.byte = encoding.row_bytes[first : first + self.n + 1].tolist()
         self.lost = _lost_before(encoding)
         steps = rows.logprobs[:-1].gather(
             1, torch.as_tensor(self.ids, device=rows.logprobs.device)[:, None]
         )
         self.steps = steps[:, 0].double().cpu().numpy()  # (n,)
-        mute = tokenizer.start_id is None  # row 0 says nothing then
+        mute = tokenizer.start_id is None and not first  # row 0 says nothing then
         if mute:
             self.steps[:1] = 0
         self.log_p = np.concatenate([[0.0], np.cumsum(self.steps)]).tolist()
         self.main_nodes = [
-            i
-            for i in range(mute, self.n + 1)
-            if i == self.n or self.byte[i + 1] > self.byte[i]
+            i for i in range(mute, self.n + 1) if i == self.n or self.byte[i + 1] > self.byte[i]
         ]
-        self.last = [-1, *self.ids.tolist()]
-        self.path: list[tuple[int, tuple[int, ...]]] = [(i, ()) for i in range(self.n + 1)]
+        before = int(encoding.ids[encoding.text_tokens][first - 1]) if first else -1
+        self.last = [before, *self.ids.tolist()]
+        self.path: list[tuple[int, tuple[int, ...]]] = [(first + i, ()) for i in range(self.n + 1)]
         self.branches: list[torch.Tensor] = []
         self.pairs: list[np.ndarray] = []  # (e, 3) place, node, known bytes
         self.shares: list[np.ndarray] = []  # (e,)
@@ -219,9 +223,9 @@ class _Search:
         longest = self.index.longest(self.text[begin : begin + 2])
         found = []
         for end in range(begin + 1, min(begin + longest, len(self.text)) + 1):
-            for token in ids_of.get(self.text[begin:end], ()):
-                if self.lost[end] == self.lost[begin]:
-                    found.append((token, end - 1))
+            if self.lost[end] != self.lost[begin]:
+                break
+            found += [(token, end - 1) for token in ids_of.get(self.text[begin:end], ())]
         return found
 
     def _least(self, ends: np.ndarray) -> np.ndarray:
@@ -255,9 +259,7 @@ class _Search:
         inside = pairs[:, 2] > 0
         share = np.asarray([self.log_p[n] for n in pairs[:, 1].tolist()])
         place, token = self._tokens(spans[inside])
-        p = torch.as_tensor(
-            self._at(logprobs, (pairs[inside, 1] - first)[place], token)
-        ).exp()
+        p = torch.as_tensor(self._at(logprobs, (pairs[inside, 1] - first)[place], token)).exp()
         mass = index_sum(int(inside.sum()), torch.as_tensor(place), p).numpy()
         with np.errstate(divide="ignore"):
             share[inside] += np.log(mass)
@@ -300,7 +302,7 @@ class _Search:
         first = spans[:, 0] - (np.cumsum(count) - count)
         return which, self.index.ids[np.arange(len(which)) + first[which]]
 
-    def _at(self, logprobs: torch.Tensor, row: Sequence[int], token: Sequence[int]) -> np.ndarray:
+    def _at(self, logprobs: torch.Tensor, row: ArrayLike, token: ArrayLike) -> np.ndarray:
         """(t,) float64 log-probabilities of tokens of rows."""
         flat = np.asarray(row, np.int64) * logprobs.shape[1] + np.asarray(token, np.int64)
         index = torch.as_tensor(flat, device=logprobs.device)

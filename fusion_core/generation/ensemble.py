@@ -4,31 +4,36 @@ At each step every source reads the text so far in its own tokens, its row is pr
 target's next token, and the rows are fused by an operator that does not look at what follows.
 
 *Where the text ends inside a source's word.* A source that is asked after "hel" was never taught
-what follows a token "hel" where the text goes on with "hello". Every path through its last few
-boundaries is therefore asked, and weighed by its own probability: a token that begins at one of
-them and reaches beyond the text's end, or at the end itself. The last needs a step of the source;
-where it weighs next to nothing it is left out. Mappings that say nothing inside a token know the
-last path alone.
+what follows a token "hel" where the text goes on with "hello". All of its covers of the text are
+therefore asked (see `covers`), those that begin at its last few boundaries. The one that ends where
+the text does needs a step of the source; where it weighs next to nothing it is left out. Mappings
+that say nothing inside a token know that one alone, and so do tokenizers that cannot be asked how
+they spell the beginnings of a text.
 """
 
 from __future__ import annotations
 
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from fusion_core import fuse
+from fusion_core.covers import find_covers
 from fusion_core.errors import InputError
 from fusion_core.mapping import VocabMapping, mapping_between
 from fusion_core.models import LoadedModel
 from fusion_core.models.incremental import BACK, Reader
-from fusion_core.project import project_row
+from fusion_core.project import at_boundaries, project_row
 from fusion_core.reading import check_names
 from fusion_core.records import (
+    PAIR_SHARE,
+    Covers,
     DenseRows,
+    Encoding,
     FusedRows,
     NextTokenRows,
     ProjectedRows,
@@ -36,12 +41,8 @@ from fusion_core.records import (
     SparseRows,
 )
 
-NEGLIGIBLE = 0.01
-"""Weight of the path through the text's end, to all others, below which it is not asked."""
-
-
-Sums = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""What was mapped, the mass that was mapped, and the mass of all tokens that agree."""
+PRUNE = 0.01
+"""Share of the mass below which covers are left out."""
 
 
 class Ensemble:
@@ -113,8 +114,9 @@ class Ensemble:
         if not self.sources:
             return alone(name, native)
         target = _as_rows(name, native)
+        last = np.asarray([ids[-1] if ids else -1])
         projected = [
-            self._projected(reader, mapping, ids, data, native)
+            self._projected(reader, mapping, ids, data, native, last)
             for reader, mapping in zip(self.sources, self._mappings, strict=True)
         ]
         if self._with_target:
@@ -135,11 +137,12 @@ class Ensemble:
         ids: Sequence[int],
         data: bytes,
         native: torch.Tensor,
+        last: np.ndarray,
     ) -> ProjectedRows:
-        """Project one source's row, from all of its paths."""
+        """Project one source's row."""
         name, tokenizer = reader.model.name, reader.model.tokenizer
-        context = reader.model.context
-        if tokenizer.vocabulary_key == self.target.model.tokenizer.vocabulary_key:
+        context, target = reader.model.context, self.target.model.tokenizer
+        if tokenizer.vocabulary_key == target.vocabulary_key:
             long = context is not None and len(ids) >= context - 1
             row = reader.row(ids[-(context // 2) :] if context and long else ids)
             mapped, kept, _ = project_row(row.to(native.device), native, mapping)
@@ -148,45 +151,88 @@ class Ensemble:
         text = decoder.decode(data)
         partial = decoder.getstate()[0]
         encoding = tokenizer.encode(text) if text else None
-        read = encoding.text_tokens if encoding is not None else np.zeros(0, np.int64)
-        if context is not None and len(read) >= context - 1:
-            read = read[-(context // 2) :]
-        tokens = encoding.ids[read].tolist() if encoding is not None else []
-        sums = torch.zeros_like(native), native.new_zeros(()), native.new_zeros(())
-        path = native.new_ones(())
-        back = 0
-        if mapping.inside and encoding is not None and encoding.lossless:
-            back = _depth(tokens, reader.model)
-        if back and not reader.has_read(tokens[:-1]):
-            reader.row(tokens)  # in one go
-        rows = {j: reader.row(tokens, j).to(native.device) for j in range(1, back + 1)}
-        for j in range(back, 0, -1):
-            # Paths on which a token that begins at this boundary reaches beyond the text's end …
-            assert encoding is not None
-            known = encoding.data[int(encoding.start[read[-j]]) :]
-            if encoding.dummy_prefix and j == len(encoding.text_tokens):
-                known = b" " + known
-            sums = _added(sums, path, project_row(rows[j], native, mapping, known + partial))
-            path = path * rows[j][tokens[-j]]
-        # … and the one on which a token begins at the end.
-        if float(path) > NEGLIGIBLE * float(sums[2]) and (mapping.inside or not partial):
-            row = reader.row(tokens).to(native.device)
-            sums = _added(sums, path, project_row(row, native, mapping, partial))
-        mapped, kept, agreeing = sums
-        total = float(agreeing)
+        first, number = 0, 0 if encoding is None else len(encoding.text_tokens)
+        if context is not None and number >= context - 1:
+            first = number - context // 2
+        exact = mapping.inside and encoding is not None and encoding.lossless
+        if not exact or tokenizer.canonical.fault:
+            return self._at_end(reader, mapping, encoding, first, partial, native)
+        assert encoding is not None
+        encoding = replace(encoding, data=encoding.data + partial)
+        covers = _covers_at_end(reader, encoding, first)
+        sums = torch.zeros_like(native), native.new_zeros(())
+        known_from = len(encoding.data) + 1
+        shown = b" " + encoding.data  # a dummy prefix counts as a byte before the text
+        rows = covers.dense
+        for e, (row, known, weight) in enumerate(
+            zip(covers.row.tolist(), covers.known.tolist(), covers.weight.tolist(), strict=True)
+        ):
+            probs = rows.logprobs[row].exp().to(native.device)  # (S,)
+            probs[torch.as_tensor(covers.excluded_of(e), device=probs.device)] = 0
+            mapped, kept, _ = project_row(probs, native, mapping, shown[known_from - known :])
+            sums = sums[0] + weight * mapped, sums[1] + weight * kept
+        projected = _as_projected(name, sums[0], float(sums[1]))
+        least = covers.prune * PAIR_SHARE
+        own = _listed(name, [native]).dense
+        return at_boundaries(projected, own, last, target.canonical, least)
+
+    def _at_end(
+        self,
+        reader: Reader,
+        mapping: VocabMapping,
+        encoding: Encoding | None,
+        first: int,
+        partial: bytes,
+        native: torch.Tensor,
+    ) -> ProjectedRows:
+        """Project the row after the text's last token, as far as an unfinished character allows."""
+        read = [] if encoding is None else encoding.ids[encoding.text_tokens][first:].tolist()
+        total, mapped, kept = 0.0, torch.zeros_like(native), native.new_zeros(())
+        if mapping.inside or not partial:
+            row = reader.row(read).to(native.device)
+            mapped, kept, agreeing = project_row(row, native, mapping, partial)
+            total = float(agreeing)
         if total <= 0:
-            return _as_projected(name, torch.zeros_like(native), 0.0)
-        return _as_projected(name, mapped / total, min(1.0, float(kept) / total))
+            return _as_projected(reader.model.name, torch.zeros_like(native), 0.0)
+        return _as_projected(reader.model.name, mapped / total, min(1.0, float(kept) / total))
 
 
-def _depth(read: Sequence[int], model: LoadedModel) -> int:
-    """Tell how many boundaries before the text's end are asked."""
-    mute = model.tokenizer.start_id is None  # its row before the first token says nothing
-    return max(0, min(BACK, len(read) - mute))
+def _covers_at_end(reader: Reader, encoding: Encoding, first: int) -> Covers:
+    """Find a source's covers of a text's end, with rows of its last few boundaries.
 
-
-def _added(sums: Sums, weight: torch.Tensor, more: Sums) -> Sums:
-    return sums[0] + weight * more[0], sums[1] + weight * more[1], sums[2] + weight * more[2]
+    Args:
+        reader: of the source.
+        encoding: the text in the source's tokens, in whose data an unfinished character may follow.
+        first: text tokens that are too long ago to be read.
+    """
+    tokens = encoding.ids[encoding.text_tokens][first:].tolist()
+    mute = reader.model.tokenizer.start_id is None  # its row before the first token says nothing
+    back = max(0, min(BACK, len(tokens) - mute))
+    if back and not reader.has_read(tokens[:-1]):
+        reader.row(tokens)  # in one go
+    rows = [reader.row(tokens, j) for j in range(back, 0, -1)] or [reader.row(tokens)]
+    begin = len(tokens) - back
+    paths = [tokens[: begin + i] for i in range(len(rows))]
+    search = find_covers(
+        _listed(reader.model.name, rows),
+        encoding,
+        reader.model.tokenizer,
+        np.asarray([len(encoding.data)]),
+        prune=PRUNE,
+        context=reader.model.context,
+        first=first + begin,
+    )
+    answer: torch.Tensor | None = None
+    while True:
+        try:
+            nodes = search.send(answer)  # type: ignore[arg-type]
+        except StopIteration as found:
+            return found.value
+        asked = []
+        for parent, token in nodes:
+            paths.append([*paths[parent], token])
+            asked.append(reader.row(paths[-1]))
+        answer = torch.stack(asked).log()
 
 
 def check(operator: str) -> None:
@@ -204,9 +250,17 @@ def check(operator: str) -> None:
 
 def _as_rows(name: str, row: torch.Tensor) -> NextTokenRows:
     """Let one row (vocabulary,) of probabilities stand as a text's first, and last, row."""
-    rows = torch.stack([row, row]).log()
-    nothing = torch.zeros(2, dtype=torch.int64, device=row.device)
-    return NextTokenRows(name, DenseRows(rows), nothing, rows.new_zeros(2), np.zeros(2, np.int64))
+    return _listed(name, [row, row])
+
+
+def _listed(name: str, rows: Sequence[torch.Tensor]) -> NextTokenRows:
+    """Let rows (vocabulary,) of probabilities stand as those of a text that is not looked at."""
+    logprobs = torch.stack(list(rows)).log()
+    n = len(logprobs)
+    nothing = torch.zeros(n, dtype=torch.int64, device=logprobs.device)
+    return NextTokenRows(
+        name, DenseRows(logprobs), nothing, logprobs.new_zeros(n), np.zeros(n, np.int64)
+    )
 
 
 def alone(name: str, row: torch.Tensor) -> FusedRows:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fusion_core.numerics import index_sum
-from fusion_core.records import DenseRows, Encoding, ProjectedRows
+from fusion_core.records import DenseRows, ProjectedRows
 from fusion_core.tokens import Canonical
 
 from .attribution import probs_at
@@ -23,7 +23,7 @@ CHUNK_CELLS = 1 << 24
 def at_boundaries(
     projected: ProjectedRows,
     native: DenseRows,
-    target: Encoding,
+    last: np.ndarray,
     canonical: Canonical,
     least: float,
 ) -> ProjectedRows:
@@ -32,7 +32,7 @@ def at_boundaries(
     Args:
         projected: m projected rows.
         native: the target's native rows, the first m of them.
-        target: the target's tokens.
+        last: (m,) int64, the target's token before each row; -1 for none.
         canonical: of the target's tokenizer.
         least: probability above which a token is tried.
 
@@ -40,7 +40,7 @@ def at_boundaries(
         m rows that sum to 1. Rows in which nothing else is left stay as they are.
     """
     row, token = _heavy(projected, native, least)
-    last = np.concatenate([[-1], target.ids[target.text_tokens]])[row]
+    last = last[row]
     tried = (last >= 0) & (projected.kind[row] != 0)
     row, token, last = row[tried], token[tried], last[tried]
     merges = ~canonical.stays(np.stack([last, token], axis=1))

@@ -84,9 +84,7 @@ def rescaled(
             check_invariants=False,
         )
     else:
-        mapped = (projected.mapped * scale[:, None]).index_put_(
-            (row, token), more, accumulate=True
-        )
+        mapped = (projected.mapped * scale[:, None]).index_put_((row, token), more, accumulate=True)
     return replace(projected, mapped=mapped, target_share=projected.target_share * scale)
 
 

@@ -106,7 +106,9 @@ def _project_shared(
             probs *= route.weight[some, None]
         if route.shared is None:
             mapped.index_add_(0, at, probs)
-            kept.index_add_(0, at, torch.ones_like(kept[at]) if route.weight is None else probs.sum(1))
+            kept.index_add_(
+                0, at, torch.ones_like(kept[at]) if route.weight is None else probs.sum(1)
+            )
             continue
         mass = probs.T.contiguous()  # (S, r)
         if route.shared.weight is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from fusion_core.align import by_bytes
@@ -22,8 +23,8 @@ from fusion_core.records import (
 )
 from fusion_core.tokens import TextTokenizer
 
-from .chain_rule import chain_rule as with_chain_rule
 from .boundaries import at_boundaries
+from .chain_rule import chain_rule as with_chain_rule
 from .chain_rule import native_ce, read_ce
 from .routes import Route
 from .rows import jeffrey, project_rows
@@ -108,6 +109,7 @@ def _projected(
 ) -> tuple[ProjectedRows, ...]:
     target, encoding, projected = window.rows[0], window.encodings[0], []
     native = target.dense.part(0, len(target.rows) - 1)
+    last = np.concatenate([[-1], encoding.ids[encoding.text_tokens]])
     for j, mapping in enumerate(mappings, start=1):
         covers, source = window.covers[j], window.encodings[j]
         alignment = aligned(reading, window, j)
@@ -115,7 +117,7 @@ def _projected(
         if covers is not None:
             least = covers.prune * PAIR_SHARE
             canonical = reading.tokenizers[0].canonical
-            rows = at_boundaries(rows, native, encoding, canonical, least)
+            rows = at_boundaries(rows, native, last, canonical, least)
         if chain_rule:
             rows = with_chain_rule(
                 rows,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fusion_core.errors import FusionError
+
 from .rows import DenseRows, SparseRows
 from .text import Record, check
 
@@ -33,8 +35,8 @@ class Covers(Record):
         row: (e,) int64, its row; -1 where that was not read.
         known: (e,) int64, bytes from where the row stands to the position.
         weight: (e,) float32, what its row's probabilities are multiplied by.
-        excluded: (x,) int64, ascending: cover times vocabulary size plus next token, where that makes
-            no canonical pair with the last token.
+        excluded: (x,) int64, ascending: cover times vocabulary size plus next token, where that
+            makes no canonical pair with the last token.
         prune: share of the mass below which covers and side paths were dropped.
     """
 
@@ -61,6 +63,23 @@ class Covers(Record):
     def summary(self) -> str:
         """Return how many covers of how many bytes there are."""
         return f"{len(self.place):,} covers of {len(self.positions):,} bytes"
+
+    @property
+    def dense(self) -> DenseRows:
+        """The rows, where they are whole.
+
+        Raises:
+            FusionError: they have been cut.
+        """
+        if not isinstance(self.rows, DenseRows):
+            raise FusionError("The rows of these covers were cut: read whole ones here.")
+        return self.rows
+
+    def excluded_of(self, cover: int) -> np.ndarray:
+        """(x,) int64, next tokens that are excluded of a cover."""
+        size = self.rows.vocab_size
+        low, high = np.searchsorted(self.excluded, [cover * size, (cover + 1) * size])
+        return self.excluded[low:high] % size
 
     def with_rows(self, rows: DenseRows | SparseRows) -> Covers:
         """Return the same covers of other rows."""

@@ -169,6 +169,8 @@ class TextReading(Record):
         scored_bytes: bytes over which bits per byte are taken, the same for every model.
         nats: of each model, its own cross-entropy over the scored bytes.
         documents: what each model reads around documents, by name.
+        rows: "exact" where a source's rows know only what has been read, "boundary" where they know
+            its boundaries in the whole text.
     """
 
     models: tuple[str, ...]
@@ -179,6 +181,7 @@ class TextReading(Record):
     scored_bytes: int
     nats: tuple[float, ...]
     documents: Mapping[str, dict[str, Any]]
+    rows: str = "boundary"
 
     def summary(self) -> str:
         """Return the text's size, the models and their bits per byte."""

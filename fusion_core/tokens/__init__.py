@@ -16,9 +16,8 @@ parts (model, normaliser, pre-tokenizer, decoder) and from what it answers, neve
 
 from __future__ import annotations
 
-from .canonical import Canonical, canonical_fault
-from .chat import encode_chat
 from .canonical import Canonical
+from .chat import encode_chat
 from .lookup import ByteIndex, CharacterTable, Continuations
 from .tokenizer import TextTokenizer, from_transformers, load
 
@@ -28,7 +27,6 @@ __all__ = [
     "CharacterTable",
     "Continuations",
     "TextTokenizer",
-    "canonical_fault",
     "encode_chat",
     "from_transformers",
     "load",

@@ -62,7 +62,7 @@ class Canonical:
         An unfinished character is spelled in bytes, at the place of the last character of its kind.
 
         Args:
-            encoding: a text's, or that of a window (`align.cut`), which is spelled as within a text.
+            encoding: a text's, or a window's (`align.cut`), which is spelled as within a text.
             ends: n byte places as in `Encoding.row_bytes`: -1 is before a dummy prefix.
             before_word: as they would be spelled if a word followed, which white space often is
                 otherwise; None where the word takes bytes before it then.
@@ -139,6 +139,26 @@ class Canonical:
         return np.asarray(stays, bool)
 
     @cached_property
+    def fault(self) -> str | None:
+        """Why canonical beginnings cannot be had, to be put after the model's name; or None."""
+        tokenizer = self._tokenizer
+        if not tokenizer.spells_spaces:
+            return "its tokens do not spell the spaces between words"
+        if not tokenizer.is_understood:
+            return "it is a Python tokenizer of an unknown kind"
+        for text in (" ".join(tokenizer.words()), *PROBES):
+            encoding = tokenizer.encode(text)
+            ids = encoding.ids[encoding.text_tokens].tolist()
+            prefixes = [text[:n] for n in range(1, len(text) + 1)]
+            paths = self.paths(encoding, [len(p.encode()) for p in prefixes])
+            whole = tokenizer.encode_batch(prefixes)
+            for prefix, path, read in zip(prefixes, paths, whole, strict=True):
+                spelled = path and [*ids[: path[0]], *path[1]]
+                if spelled is not None and spelled != read.ids[read.text_tokens].tolist():
+                    return f"the beginnings of a text are not spelled alike ({prefix[-20:]!r})"
+        return None
+
+    @cached_property
     def _has_bytes(self) -> np.ndarray:
         return np.fromiter(map(bool, self._tokenizer.bytes_of), bool, self._tokenizer.size)
 
@@ -158,16 +178,15 @@ class Canonical:
             strings = [string + WORD * before for string, _, before in missing]
             spelled = self._tokenizer.prefix_spellings(strings, at_start)
             for piece, ids in zip(missing, spelled, strict=True):
-                if at_start and not piece[0]:
-                    ids = [i for i in (self._tokenizer.id_of(b" "),) if i >= 0]
-                kept[piece] = self._up_to(ids, len(piece[0]) + at_start)
+                lone = at_start and not piece[0]
+                tokens = [i for i in (self._tokenizer.id_of(b" "),) if i >= 0] if lone else ids
+                kept[piece] = self._up_to(tokens, len(piece[0]) + at_start)
         found = [kept[p] for p in pieces]
         for piece in set(pieces):
             kept[piece] = kept.pop(piece)
         while len(kept) > KEPT_PIECES:
             del kept[next(iter(kept))]
         return found
-
 
     def _up_to(self, ids: Sequence[int], length: int) -> Spelled:
         """Return the tokens of so many bytes, and whether they are just so many."""
@@ -270,30 +289,6 @@ def _find(table: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         The values, and whether there are any.
     """
     if not len(table):
-        return np.zeros((2, len(asked)), bool)
+        return np.zeros(len(asked), bool), np.zeros(len(asked), bool)
     entries = table[np.minimum(np.searchsorted(table, 2 * asked), len(table) - 1)]
     return (entries & 1).astype(bool), entries >> 1 == asked
-
-
-def canonical_fault(tokenizer: TextTokenizer) -> str | None:
-    """Say why canonical prefixes of a tokenizer cannot be had, or None.
-
-    Returns:
-        What is the matter, to be put after the model's name.
-    """
-    if not tokenizer.spells_spaces:
-        return "its tokens do not spell the spaces between words"
-    if not tokenizer.is_understood:
-        return "it is a Python tokenizer of an unknown kind"
-    canonical = Canonical(tokenizer)
-    for text in (" ".join(tokenizer.words()), *PROBES):
-        encoding = tokenizer.encode(text)
-        ids = encoding.ids[encoding.text_tokens].tolist()
-        prefixes = [text[:n] for n in range(1, len(text) + 1)]
-        paths = canonical.paths(encoding, [len(p.encode()) for p in prefixes])
-        whole = tokenizer.encode_batch(prefixes)
-        for prefix, path, read in zip(prefixes, paths, whole, strict=True):
-            spelled = path and [*ids[: path[0]], *path[1]]
-            if spelled is not None and spelled != read.ids[read.text_tokens].tolist():
-                return f"the beginnings of a text are not spelled alike ({prefix[-20:]!r})"
-    return None

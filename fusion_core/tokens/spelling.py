@@ -114,7 +114,8 @@ class Speller(Vocabulary):
         if places and not isinstance(self._backend, PythonBackend):
             backend = self._backend if at_start else self._within_text
             words = [texts[n] for n in places]
-            for n, read in zip(places, backend.encode_batch(words, add_special_tokens=False)):
+            readings = backend.encode_batch(words, add_special_tokens=False)
+            for n, read in zip(places, readings, strict=True):
                 last = read.word_ids.index(read.word_ids[-1])
                 string = b" " * at_start + strings[n]
                 head = sum(len(self.bytes_of[i] or b"") for i in read.ids[:last])

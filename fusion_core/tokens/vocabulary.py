@@ -315,7 +315,7 @@ class Vocabulary:
 
     @property
     def is_understood(self) -> bool:
-        """Whether it is known how entries spell: of every kind with a Rust form, of some without."""
+        """Whether it is known how entries spell: of all kinds with a Rust form, of some others."""
         return isinstance(self._backend, Tokenizer) or self._parts["decoder"] is not None
 
     @property

@@ -13,8 +13,9 @@ import torch
 from .load import LoadedModel
 from .rows import batch_tokens, batches, forward, log_softmax, padded, reading
 
-COPIED_BYTES = 1 << 28
-"""Keys and values of prefixes that are copied at once."""
+COPIED_BYTES = (1 << 25, 1 << 28)
+"""Least and most bytes of keys and values that are copied at once: as many as the weights between
+them, which each batch reads. Less would read weights too often; more is more padding."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,11 @@ class Copies(Again):
             for layer in self._cache.layers
             for part in (layer.keys, layer.values)
         )
+        most = int(np.clip(self._model.size_bytes, *COPIED_BYTES)) // per_token
         for n in sorted({len(line.tokens) for line in lines}):
             alike = [line for line in lines if len(line.tokens) == n]
             at_once = max(1, batch_tokens(self._model) // n)
-            for batch in batches([line.prefix for line in alike], COPIED_BYTES // per_token):
+            for batch in batches([line.prefix for line in alike], most):
                 for done in range(0, len(batch), at_once):
                     chosen = [alike[i] for i in batch[done : done + at_once]]
                     logits = self._follow(chosen)
@@ -124,27 +126,21 @@ class Copies(Again):
 
     def _follow(self, lines: list[Line]) -> torch.Tensor:
         """Read c lines of n tokens, their prefixes padded at the left: (c, n, head) logits."""
-        from transformers import DynamicCache
+        from .copied_keys import copy_prefixes
 
         device = self._model.device
-        text = torch.tensor([line.text for line in lines], device=device)[:, None]
-        prefix = torch.tensor([line.prefix for line in lines], device=device)[:, None]
         tokens = torch.tensor([line.tokens for line in lines], device=device)
-        longest = int(prefix.max())
-        place = torch.arange(longest, device=device) - (longest - prefix)
-        copies = DynamicCache()
-        index = text, slice(None), place.clamp(min=0)
-        for number, layer in enumerate(self._cache.layers):
-            keys, values = layer.keys[index], layer.values[index]
-            copies.update(keys.transpose(1, 2), values.transpose(1, 2), number)
-        seen = torch.cat([place >= 0, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
+        prefix = torch.tensor([line.prefix for line in lines], device=device)[:, None]
+        longest = max(line.prefix for line in lines)
+        place = torch.arange(longest + tokens.shape[1], device=device)
+        prefixes = [(line.text, line.prefix) for line in lines]
         options = {}
         if takes_positions(self._model.network):
             options["position_ids"] = prefix + torch.arange(tokens.shape[1], device=device)
         return self._model.network(
             input_ids=tokens,
-            attention_mask=seen.long(),
-            past_key_values=copies,
+            attention_mask=(place >= longest - prefix).long(),
+            past_key_values=copy_prefixes(self._cache, prefixes, tokens.shape[1]),
             use_cache=True,
             **options,
         ).logits

@@ -93,6 +93,7 @@ def difference(ours: torch.Tensor, expected: torch.Tensor) -> float:
     return float((ours - expected)[finite].abs().max())
 
 
+CHUNKED = {"layer_types": ["chunked_attention", "full_attention"]}
 MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
 
 
@@ -112,11 +113,7 @@ MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
         ("bloom", "copies", {}),
         ("falcon", "copies", {"alibi": True}),
         ("gpt_neo", "copies", {}),
-        (
-            "llama4_text",
-            "copies",
-            {"attention_chunk_size": 8, "layer_types": ["chunked_attention", "full_attention"]},
-        ),
+        ("llama4_text", "copies", CHUNKED | {"attention_chunk_size": 8}),
         ("mamba", "again", {}),
         ("rwkv", "again", {}),
         ("jamba", "again", {}),
@@ -152,14 +149,23 @@ def test_half_precision_takes_the_same_way(kind: str, way: str) -> None:
     assert taken == way and off < 0.5
 
 
-@pytest.mark.parametrize("kind", ["gpt_neo", "gemma3_text", "mistral"])
-def test_a_window_counts_from_where_a_text_reaches_it(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "window", "ways"),
+    [
+        ("gpt_neo", {"window_size": 48}, ["copies", "copies", "copies"]),
+        ("gemma3_text", {"sliding_window": 48}, ["tree", "tree", "tree"]),
+        ("mistral", {"sliding_window": 48}, ["tree", "tree", "tree"]),
+        ("llama4_text", CHUNKED | {"attention_chunk_size": 48}, ["tree", "copies", "copies"]),
+    ],
+)
+def test_a_window_counts_from_where_a_text_reaches_it(
+    kind: str, window: dict[str, Any], ways: list[str]
+) -> None:
     """Short texts first: what was found right for them is tried anew for longer ones."""
-    wide = {"window_size": 48} if kind == "gpt_neo" else {"sliding_window": 48}
-    size = {"max_position_embeddings": 256}
-    model = loaded(kind, **wide, **size)
-    for lengths in ((5, 9), (100, 30), (200,)):
-        assert worst(model, lengths)[1] < 1e-4
+    model = loaded(kind, max_position_embeddings=256, **window)
+    found = [worst(model, lengths) for lengths in ((5, 9), (100, 30), (200,))]
+    assert [way for way, _ in found] == ways
+    assert max(off for _, off in found) < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["llama", "mpt"])

@@ -5,7 +5,8 @@ checks           network -> is it whole, causal, of which context and cache
 document_tokens  network -> what is read before a document, and what ends it
 load             name -> `LoadedModel`, safely
 rows             texts -> `NextTokenRows`
-branches         texts -> rows on side paths, asked for after the texts have been read
+branches         texts -> rows on side paths, asked for after the texts have been read; the ways
+                 to them are in branch_ways, and copied_keys is for one of these
 """
 
 from .branches import Branches

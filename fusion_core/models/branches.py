@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-from fusion_core.errors import FusionError, InputError, TooLargeError
+from fusion_core.errors import FusionError, InputError
 
+from .branch_ways import WAYS, Node, Way, takes_positions
 from .checks import probe_ids, same_logits
 from .load import LoadedModel
-from .rows import (
-    batch_tokens,
-    batches,
-    check_length,
-    forward,
-    log_softmax,
-    padded,
-    reading,
-    with_start,
-)
-
-COPIED_BYTES = 1 << 28
-"""Keys and values of prefixes that are copied at once."""
+from .rows import check_length, reading, with_start
 
 FILLERS = 24
 """Siblings between a text and the nodes that a trial looks at: where places in the input are taken
@@ -39,48 +26,8 @@ TAIL = 4
 SLACK = 16
 """Tokens beyond the longest text up to which a trial vouches for paths, at least."""
 
-Way = Literal["tree", "copies", "again"]
-_WAYS: tuple[Way, ...] = ("tree", "copies", "again")
-
 _found: WeakKeyDictionary[Any, tuple[Way, int]] = WeakKeyDictionary()
 """The best way that is right for a network, and the tokens of the longest path it was tried on."""
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A token on a side path.
-
-    Attributes:
-        token: its id.
-        prefix: tokens of the text's input that its path follows, the start token among them.
-        path: numbers of the text's nodes that lead to it, its own at the end.
-    """
-
-    token: int
-    prefix: int
-    path: tuple[int, ...]
-
-    @property
-    def position(self) -> int:
-        """Tokens before it on its path."""
-        return self.prefix + len(self.path) - 1
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A side path that is read by itself.
-
-    Attributes:
-        text: number of the text.
-        prefix: as in `_Node`.
-        tokens: those of its nodes.
-        wanted: its last nodes, whose rows are asked for.
-    """
-
-    text: int
-    prefix: int
-    tokens: list[int]
-    wanted: list[int]
 
 
 class Branches:
@@ -105,11 +52,8 @@ class Branches:
         self.way: Way = way
         self._read = read
         self._tried = tried
-        self._nodes: list[list[_Node]] = [[] for _ in read]
-        self._cache: Any = None
-        lengths = max(map(len, read))
-        self._positions = np.tile(np.arange(lengths), (len(read), 1))  # of the keys (b, kept)
-        self._places: list[list[int]] = [[] for _ in read]  # of the nodes among the keys
+        self._nodes: list[list[Node]] = [[] for _ in read]
+        self._reader = WAYS[way](model, read)
 
     @classmethod
     @torch.inference_mode()
@@ -130,7 +74,7 @@ class Branches:
         """
         read = with_start(model, ids)
         branches = cls(model, read, *_find_way(model, max(map(len, read))))
-        return branches._main(), branches
+        return branches._reader.main(), branches
 
     @torch.inference_mode()
     def rows(self, nodes: Sequence[Sequence[tuple[int, int]]]) -> list[torch.Tensor]:
@@ -154,33 +98,14 @@ class Branches:
         deepest = max((n.position + 1 for known in grown for n in known), default=0)
         check_length(self.model, deepest)
         self._nodes = grown
-        if deepest > self._tried:
-            self.way = "again"
-        size = self.model.tokenizer.size
-        out = [torch.empty(len(asked), size, device=self.model.device) for asked in nodes]
+        if deepest > self._tried and self.way != "again":
+            self.way, self._reader = "again", WAYS["again"](self.model, self._read)
         with reading(self.model, sum(map(len, nodes))):
-            if self.way == "tree":
-                self._read_tree(first, out)
-            else:
-                self._read_lines(first, out)
-        return out
+            return self._reader.rows(grown, first)
 
-    def _main(self) -> torch.Tensor:
-        """Read the texts: (b, longest, head) logits."""
-        if self.way == "again":
-            return forward(self.model, self._read)
-        from transformers import DynamicCache
-
-        batch = padded(self.model, self._read)
-        self._cache = DynamicCache()  # knows no configuration, so that windows forget no keys
-        with reading(self.model, batch.numel()):
-            return self.model.network(
-                input_ids=batch, past_key_values=self._cache, use_cache=True
-            ).logits
-
-    def _grown(self, text: int, asked: Sequence[tuple[int, int]]) -> list[_Node]:
+    def _grown(self, text: int, asked: Sequence[tuple[int, int]]) -> list[Node]:
         """Return the nodes of a text with new ones behind them."""
-        nodes = list(self._nodes[text])
+        nodes = list(self._nodes[text])  # a copy: what is refused leaves no trace
         has_start = int(self.model.tokenizer.start_id is not None)
         n_rows = len(self._read[text]) - has_start + 1
         for parent, token in asked:
@@ -196,162 +121,11 @@ class Branches:
                     "branch off after its first token or later."
                 )
             if parent < n_rows:
-                nodes.append(_Node(token, parent + has_start, (own,)))
+                nodes.append(Node(token, parent + has_start, (own,)))
             else:
                 before = nodes[parent - n_rows]
-                nodes.append(_Node(token, before.prefix, (*before.path, own)))
+                nodes.append(Node(token, before.prefix, (*before.path, own)))
         return nodes
-
-    def _read_tree(self, first: list[int], out: list[torch.Tensor]) -> None:
-        """Read nodes behind the texts' keys, as many columns at once as memory allows."""
-        width = max(1, batch_tokens(self.model) // len(out))
-        for done in range(0, max(map(len, out)), width):
-            parts = [
-                known[f + done : f + done + width]
-                for known, f in zip(self._nodes, first, strict=True)
-            ]
-            logits = self._follow(parts)
-            logprobs = log_softmax(
-                self.model, torch.cat([row[: len(p)] for row, p in zip(logits, parts, strict=True)])
-            )
-            split = logprobs.split([len(p) for p in parts])
-            for rows, part in zip(out, split, strict=True):
-                rows[done : done + len(part)] = part
-
-    def _follow(self, parts: list[list[_Node]]) -> torch.Tensor:
-        """Read up to f nodes of each text, and keep their keys: (b, f, head) logits."""
-        b, f = len(parts), max(map(len, parts))
-        kept = self._positions.shape[1]
-        tokens, positions = np.zeros((b, f), np.int64), np.zeros((b, f), np.int64)
-        prefixes = np.ones((b, f), np.int64)
-        seen = np.zeros((b, f, kept + f), bool)
-        for text, part in enumerate(parts):
-            places = self._places[text]
-            for column, node in enumerate(part):
-                places.append(kept + column)
-                tokens[text, column], positions[text, column] = node.token, node.position
-                prefixes[text, column] = node.prefix
-                seen[text, column, [places[n] for n in node.path]] = True
-        longest = max(map(len, self._read))
-        seen[:, :, :longest] = np.arange(longest) < prefixes[:, :, None]
-        self._positions = np.concatenate([self._positions, positions], axis=1)
-        device = self.model.device
-        return self.model.network(
-            input_ids=torch.as_tensor(tokens, device=device),
-            position_ids=torch.as_tensor(positions, device=device),
-            attention_mask=self._masks(seen, positions[:, :, None] - self._positions[:, None]),
-            past_key_values=self._cache,
-            use_cache=True,
-        ).logits
-
-    def _masks(self, seen: np.ndarray, back: np.ndarray) -> Any:
-        """Turn what nodes see into what networks add to scores.
-
-        Args:
-            seen: (b, f, keys) bool, whatever the layer's window.
-            back: by how many tokens each key stands before each node.
-
-        Returns:
-            (b, 1, f, keys), one for each kind of layer where there are several.
-        """
-        network = self.model.network
-        text = network.config.get_text_config(decoder=True)
-        window = getattr(text, "sliding_window", None)
-        kinds = set(getattr(text, "layer_types", None) or ["sliding_attention"])
-        masks = {}
-        for kind in kinds:
-            windowed = window and kind == "sliding_attention"
-            hidden = torch.as_tensor(~(seen & (back < window) if windowed else seen))
-            mask = torch.zeros(hidden.shape, dtype=network.dtype)
-            mask.masked_fill_(hidden, torch.finfo(network.dtype).min)
-            masks[kind] = mask[:, None].to(self.model.device)
-        return masks if len(masks) > 1 else masks.popitem()[1]
-
-    def _read_lines(self, first: list[int], out: list[torch.Tensor]) -> None:
-        """Read each path that leads to a new node and no further, by itself."""
-        lines = [line for text, f in enumerate(first) for line in self._lines(text, f)]
-        read = self._copied if self.way == "copies" else self._reread
-        for batch, logits in read(lines):
-            logprobs = log_softmax(self.model, torch.cat(logits))
-            split = logprobs.split([len(line.wanted) for line in batch])
-            for line, rows in zip(batch, split, strict=True):
-                out[line.text][[n - first[line.text] for n in line.wanted]] = rows
-
-    def _lines(self, text: int, first: int) -> Iterator[_Line]:
-        nodes = self._nodes[text]
-        inner = {node.path[-2] for node in nodes[first:] if len(node.path) > 1}
-        known = set(range(first))
-        for number in range(first, len(nodes)):
-            if number not in inner:
-                path = nodes[number].path
-                wanted = [n for n in path if n not in known]
-                known.update(wanted)
-                yield _Line(text, nodes[number].prefix, [nodes[n].token for n in path], wanted)
-
-    def _reread(self, lines: list[_Line]) -> Iterator[tuple[list[_Line], list[torch.Tensor]]]:
-        """Read lines from the start: batches of them, and their logits (wanted, head)."""
-        read = [np.append(self._read[line.text][: line.prefix], line.tokens) for line in lines]
-        for batch in batches([len(r) for r in read], batch_tokens(self.model)):
-            logits = forward(self.model, [read[i] for i in batch])
-            yield (
-                [lines[i] for i in batch],
-                [
-                    row[len(read[i]) - len(lines[i].wanted) : len(read[i])]
-                    for row, i in zip(logits, batch, strict=True)
-                ],
-            )
-
-    def _copied(self, lines: list[_Line]) -> Iterator[tuple[list[_Line], list[torch.Tensor]]]:
-        """Read lines behind copies of keys and values; otherwise as `_reread`."""
-        per_token = sum(
-            part[0, :, 0].numel() * part.element_size()
-            for layer in self._cache.layers
-            for part in (layer.keys, layer.values)
-        )
-        for n in sorted({len(line.tokens) for line in lines}):
-            alike = [line for line in lines if len(line.tokens) == n]
-            at_once = max(1, batch_tokens(self.model) // n)
-            for batch in batches([line.prefix for line in alike], COPIED_BYTES // per_token):
-                for done in range(0, len(batch), at_once):
-                    chosen = [alike[i] for i in batch[done : done + at_once]]
-                    logits = self._follow_copies(chosen)
-                    yield (
-                        chosen,
-                        [x[n - len(c.wanted) :] for x, c in zip(logits, chosen, strict=True)],
-                    )
-
-    def _follow_copies(self, lines: list[_Line]) -> torch.Tensor:
-        """Read c lines of n tokens, their prefixes padded at the left: (c, n, head) logits."""
-        from transformers import DynamicCache
-
-        device = self.model.device
-        text = torch.tensor([line.text for line in lines], device=device)[:, None]
-        prefix = torch.tensor([line.prefix for line in lines], device=device)[:, None]
-        tokens = torch.tensor([line.tokens for line in lines], device=device)
-        longest = int(prefix.max())
-        place = torch.arange(longest, device=device) - (longest - prefix)
-        copies = DynamicCache()
-        for number, layer in enumerate(self._cache.layers):
-            keys, values = (
-                part[text, :, place.clamp(min=0)].transpose(1, 2)
-                for part in (layer.keys, layer.values)
-            )
-            copies.update(keys, values, number)
-        seen = torch.cat([place >= 0, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
-        options = {}
-        if _takes_positions(self.model.network):
-            options["position_ids"] = prefix + torch.arange(tokens.shape[1], device=device)
-        return self.model.network(
-            input_ids=tokens,
-            attention_mask=seen.long(),
-            past_key_values=copies,
-            use_cache=True,
-            **options,
-        ).logits
-
-
-def _takes_positions(network: Any) -> bool:
-    return "position_ids" in inspect.signature(network.forward).parameters
 
 
 def _find_way(model: LoadedModel, longest: int) -> tuple[Way, int]:
@@ -367,42 +141,46 @@ def _find_way(model: LoadedModel, longest: int) -> tuple[Way, int]:
     Returns:
         The best way that is right, and the most tokens of a path for which it is known to be.
     """
-    way, tried = _found.get(model.network, (_WAYS[0], 0))
-    if way == "again" or longest < tried:
-        return way, tried
-    length = 1 << (longest + SLACK).bit_length()
+    way, tried = _found.get(model.network, (next(iter(WAYS)), 0))
+    length = 1 << (longest + SLACK - 1).bit_length()
     length = length if model.context is None else min(length, model.context)
-    if length == tried:
-        return way, tried
-    better = _WAYS[_WAYS.index(way) : -1]
-    way = next((w for w in better if _is_right(model, w, length)), "again")
-    _found[model.network] = way, length
-    return way, length
+    if way != "again" and length > tried:
+        ways = list(WAYS)
+        better = ways[ways.index(way) : -1]
+        way, tried = next((w for w in better if _is_right(model, w, length)), "again"), length
+        _found[model.network] = way, tried
+    return way, tried
 
 
 @torch.inference_mode()
 def _is_right(model: LoadedModel, way: Way, length: int) -> bool:
     """Read two texts and paths of up to ``length`` tokens in a way and again, and compare."""
-    if length < 2 * TAIL or (way == "tree" and not _takes_positions(model.network)):
+    if length < 2 * TAIL or (way == "tree" and not takes_positions(model.network)):
         return False
     drawn = probe_ids(model.network, model.tokenizer, length).cpu().numpy()
     n = length - TAIL
     read = [drawn[0, :n], drawn[1, : n // 2]]
-    expected = _probed(Branches(model, read, "again", length), drawn[1], 0)
     try:
+        expected = _probed(Branches(model, read, "again", length), drawn[1], 0)
         ours = _probed(Branches(model, read, way, length), drawn[1], FILLERS)
-    except TooLargeError:
-        raise
-    except FusionError:  # what networks raise where they cannot
+    except FusionError:  # the network cannot, or not in this memory
         return False
     return all(same_logits(o, e, model.network.dtype) for o, e in zip(ours, expected, strict=True))
 
 
 def _probed(branches: Branches, tokens: np.ndarray, fillers: int) -> list[torch.Tensor]:
-    """Return the last logits of the first of two texts, and the rows of nodes, in two calls.
+    """Read two texts, and side paths of them in two calls.
 
-    Siblings within the first text, of which ``fillers`` are left out of what is returned and the
-    last has a child; a chain of `TAIL` at its end; and one at the end of the second, shorter text.
+    They are siblings within the first text, the last with a child; a chain of `TAIL` at its end;
+    and one of two at the end of the second text, which is shorter.
+
+    Args:
+        branches: of the two texts, not read yet.
+        tokens: ids for the nodes.
+        fillers: siblings that are left out of what is returned.
+
+    Returns:
+        (rows, head) logits after the first text's last tokens, and rows of the nodes.
     """
     model = branches.model
     has_start = int(model.tokenizer.start_id is not None)
@@ -411,7 +189,7 @@ def _probed(branches: Branches, tokens: np.ndarray, fillers: int) -> list[torch.
     ids = [int(i) for i in tokens]
     siblings = [(ends[1] // 2, ids[i % len(ids)]) for i in range(fillers, -1, -1)]
     chain = list(zip([ends[0], node + 1, node + 2], ids[-3:], strict=True))
-    last = branches._main()[0, len(branches._read[0]) - TAIL : len(branches._read[0])].clone()
+    last = branches._reader.main()[0, -TAIL:].clone()
     rows = branches.rows([siblings + chain, [(ends[1], ids[-1])]])
     more = branches.rows([[(node, ids[-2]), (node + 3, ids[-1])], [(ends[1] + 1, ids[-2])]])
     return [last, rows[0][fillers:], rows[1], *more]

@@ -23,8 +23,6 @@ from .errors import InputError
 from .records import Covers, DenseRows, Encoding, NextTokenRows
 from .tokens import CharacterTable, Continuations, TextTokenizer
 
-TINY = torch.finfo(torch.float32).tiny
-
 CHUNK_CELLS = 1 << 24
 """Rows times vocabulary that are worked on at once."""
 
@@ -93,7 +91,8 @@ def next_characters(
     table = _table(tokenizer)
     asked = _of_covers(at, covers) if covers else _at_boundaries(at, encoding, tokenizer)
     like = rows.observed_logprob
-    end, byte_probs = like.new_zeros(len(at)), like.new_zeros(len(at), 256)
+    end, unknown = like.new_zeros(len(at)), like.new_ones(len(at))
+    byte_probs = like.new_zeros(len(at), 256)
     found: list[tuple[torch.Tensor, list[str | bytes], torch.Tensor]] = []
     step = max(1, CHUNK_CELLS // tokenizer.size)
     for (known, head), members in _groups(asked, at, encoding).items():
@@ -102,8 +101,12 @@ def next_characters(
             chosen = members[first : first + step]
             where = torch.as_tensor(asked.position[chosen], device=like.device)
             probs, tail = _probs(covers or rows, asked, chosen)
-            sums, ends = _agreeing(probs, tail, given, normalise=covers is None)
+            sums, ends, rest = _agreeing(probs, tail, given, normalise=covers is None)
             end.index_add_(0, where, ends)
+            if covers is None:
+                unknown[where] = rest
+            else:
+                unknown.index_add_(0, where, -sums.sum(1) - ends)
             byte_probs.index_add_(0, where, _summed(sums, given.next_byte, 256))
             occurs = (sums > 0).any(0)
             labels = [given.labels[n] for n in occurs.nonzero()[:, 0].tolist()]
@@ -124,7 +127,7 @@ def next_characters(
         parts=tuple(parts),
         partial=probs[:, len(characters) :],
         end=end,
-        unknown=(1 - probs.sum(1) - end).clamp(min=0),
+        unknown=unknown.clamp(min=0),
         byte_probs=byte_probs,
     )
 
@@ -273,7 +276,7 @@ def _probs(
 
 def _agreeing(
     probs: torch.Tensor, tail: torch.Tensor, given: Continuations, *, normalise: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Take what agrees with known bytes.
 
     Args:
@@ -283,17 +286,20 @@ def _agreeing(
         normalise: over what agrees, what ends within the known bytes, and the tail.
 
     Returns:
-        (r, l) probabilities of the labels, and (r,) of the text's end.
+        (r, l) probabilities of the labels, (r,) of the text's end, and (r,) unknown.
     """
     candidates, others, end = (
         probs[:, torch.as_tensor(x, device=probs.device)]
         for x in (given.candidates, given.others, given.end)
     )
     sums, ends = _summed(candidates, given.label, len(given.labels)), end.sum(1)
+    unknown = others.sum(1) + tail
     if not normalise:
-        return sums, ends
-    total = (sums.sum(1) + ends + others.sum(1) + tail).clamp(min=TINY)
-    return sums / total[:, None], ends / total
+        return sums, ends, unknown
+    total = sums.sum(1) + ends + unknown
+    unknown = torch.where(total > 0, unknown, 1)
+    total = torch.where(total > 0, total, 1)
+    return sums / total[:, None], ends / total, unknown / total
 
 
 def _summed(values: torch.Tensor, group: np.ndarray, size: int) -> torch.Tensor:

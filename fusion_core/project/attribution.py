@@ -47,6 +47,7 @@ def attribute(
         value = rows.kept.new_zeros(ids.shape)
         value[real] = probs_at(rows, native, row[real], ids[real])
         stands_in = rows.target_share[:, None] * native.at(row, ids.clamp(min=0)) * real
+        stands_in = torch.minimum(stands_in, value)  # of which some may have been taken away
         by_target.append(stands_in)
         by_source.append(value - stands_in)
         if j < len(routes):

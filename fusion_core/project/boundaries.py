@@ -59,7 +59,7 @@ def _heavy(
     """List the tokens of rows above a probability: (n,) rows and (n,) tokens."""
     step, rows, tokens = max(1, CHUNK_CELLS // native.vocab_size), [], []
     for first in range(0, len(projected), step):
-        part = projected.part(first, first + step)
+        part = projected.part(first, min(first + step, len(projected)))
         given = native.logprobs[first : first + len(part)].exp()
         row, token = (part.probs(given) > least).nonzero(as_tuple=True)
         rows.append(row.cpu().numpy() + first)

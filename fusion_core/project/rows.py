@@ -15,7 +15,14 @@ import torch
 from fusion_core.mapping import VocabMapping
 from fusion_core.mapping.edges import expand, find
 from fusion_core.numerics import index_sum
-from fusion_core.records import Alignment, Covers, DenseRows, NextTokenRows, ProjectedRows
+from fusion_core.records import (
+    Alignment,
+    Covers,
+    DenseRows,
+    NextTokenRows,
+    ProjectedRows,
+    SparseRows,
+)
 
 from .routes import Route
 
@@ -133,7 +140,8 @@ def agreeing(
         route: of the rows.
         entries: (r,), ascending.
         total: (m,), set where rows are normalised to the mass over which they are: of the tokens
-            that agree, of those that end within what is known, and of the tail.
+            that agree, of those that end within what is known, and of the tail. Of cut rows it is
+            at least what is listed: draws may hold more of it than whole rows.
 
     Returns:
         (n,) entries, source tokens and probabilities, those multiplied by the entries' weights.
@@ -143,7 +151,11 @@ def agreeing(
         return entry, token, probs
     allowed = route.allowed(entry, token)
     entry, token = entry[allowed], token[allowed]
-    return entry, token, probs[allowed] * route.weight[entry]
+    probs = probs[allowed] * route.weight[entry]
+    if isinstance(route.given, SparseRows):
+        rows = route.position[entry]
+        total[rows] = index_sum(len(total), rows, probs)[rows].clamp(min=1)
+    return entry, token, probs
 
 
 def _agreeing(

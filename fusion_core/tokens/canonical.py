@@ -59,7 +59,7 @@ class Canonical:
         An unfinished character is spelled in bytes, at the place of the last character of its kind.
 
         Args:
-            encoding: a text's, or that of a window (`align.cut`), which is spelled as within a text.
+            encoding: of a text, or of a window (`align.cut`), which is spelled as within a text.
             ends: n byte places as in `Encoding.row_bytes`: -1 is before a dummy prefix.
 
         Returns:
@@ -142,13 +142,13 @@ class Canonical:
     def _spell(self, pieces: Sequence[tuple[bytes, bool]]) -> list[Spelled]:
         """Spell pieces (bytes, at a text's start); those asked for lately are remembered."""
         kept = self._spelled
+        dummy = self._tokenizer.id_of(b" ")
+        kept[b"", True] = ((dummy,) if dummy >= 0 else ()), dummy >= 0
         for at_start in (False, True):
             missing = [p for p in dict.fromkeys(pieces) if p[1] == at_start and p not in kept]
             strings = [p[0] for p in missing]
             spelled = self._tokenizer.prefix_spellings(strings, at_start)
             for (string, _), ids in zip(missing, spelled, strict=True):
-                if at_start and not string:
-                    ids = [i for i in (self._tokenizer.id_of(b" "),) if i >= 0]
                 length = sum(len(self._tokenizer.bytes_of[i] or b"") for i in ids)
                 kept[string, at_start] = tuple(ids), length == len(string) + at_start
         found = [kept[p] for p in pieces]
@@ -187,16 +187,14 @@ class _Text:
         # Where tokens join pairwise, a piece may begin anywhere.
         self._anywhere = opens if joined is None else []
         texts = [] if joined is None else [tokenizer.characters(i) for i in self.ids[: exact + 1]]
-        self._words = [self._first] + [
-            j
-            for j in opens
-            if j > self._first
-            and (
-                self._opens_word(self._bounds[j])
-                if joined is None
-                else j < len(texts) and texts[j - 1][-1:] + texts[j][:1] not in joined
-            )
-        ]
+        self._words = [self._first]
+        for j in opens[1:]:
+            if joined is None:
+                apart = self._opens_word(self._bounds[j])
+            else:
+                apart = j < len(texts) and texts[j - 1][-1:] + texts[j][:1] not in joined
+            if apart:
+                self._words.append(j)
         self._word_bytes = [self._bounds[j] for j in self._words]
 
     def _reproduced(self, pieces: Sequence[bytes | None]) -> list[int]:
@@ -250,7 +248,7 @@ def _find(table: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         The values, and whether there are any.
     """
     if not len(table):
-        return np.zeros((2, len(asked)), bool)
+        return np.zeros(len(asked), bool), np.zeros(len(asked), bool)
     entries = table[np.minimum(np.searchsorted(table, 2 * asked), len(table) - 1)]
     return (entries & 1).astype(bool), entries >> 1 == asked
 

@@ -315,7 +315,7 @@ class Vocabulary:
 
     @property
     def is_understood(self) -> bool:
-        """Whether it is known how entries spell: of every kind with a Rust form, of some without."""
+        """Whether it has a Rust form, or is of a known kind among those without."""
         return isinstance(self._backend, Tokenizer) or self._parts["decoder"] is not None
 
     @property

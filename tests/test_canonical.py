@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TOKENIZERS, byte_level, chain, sentencepiece
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sweep import corpora
 from tiny_tokenizers import SPECIAL, WITH_SPACES, metaspace, named, trained, without_spaces
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from transformers import ByT5Tokenizer, PreTrainedTokenizer
 
 from fusion_core import tokens
 from fusion_core.align.windows import cut
@@ -25,6 +26,7 @@ from fusion_core.records import Window
 from fusion_core.tokens import Canonical, TextTokenizer, canonical, canonical_fault
 from fusion_core.zoo.vocabularies import FAMILIES
 
+L = "Ġabcdefghijklmnopqrstuvwxyz"
 SPELLING = tuple(name for name in TOKENIZERS if name != "bert-base-uncased")
 TEXTS = (
     "Don't  stop: 1234567 times,\n\n   she's\tat 10.50 (x == y).  \u00a0 z",
@@ -48,11 +50,9 @@ def joined(tokenizer: TextTokenizer, text: str, ends: list[int], known: Canonica
     ids = encoding.ids[encoding.text_tokens].tolist()
     out = []
     for path in (known or Canonical(tokenizer)).paths(encoding, ends):
-        if path is not None:
-            k, others = path
-            assert not others or ids[k : k + 1] != [others[0]]
-            path = (*ids[:k], *others)
-        out.append(path)
+        k, others = path or (0, ())
+        assert not others or ids[k : k + 1] != [others[0]]
+        out.append(path and (*ids[:k], *others))
     return out
 
 
@@ -77,7 +77,12 @@ def wordpiece() -> TextTokenizer:
 
 def unsplit_unigram() -> TextTokenizer:
     """Unigram with pieces across words, and runs that can be cut in many ways."""
-    pieces = [("<unk>", 0.0), *((c, -5.0) for c in "▁abcdehnost."), ("aaa", -5.0), ("aa", -5.5)]
+    pieces = [
+        *((special, 0.0) for special in ("<unk>", "<s>", "</s>")),
+        *((c, -5.0) for c in "▁abcdehnost."),
+        ("aaa", -5.0),
+        ("aa", -5.5),
+    ]
     pieces += [("▁the", -4.0), ("the▁cat", -6.0), ("▁c", -5.2), ("at▁s", -6.0), ("haha", -4.0)]
     backend = sentencepiece([])
     backend.model = models.Unigram(pieces, unk_id=0)
@@ -116,6 +121,9 @@ ALL_SMALL = (*SMALL, *WITH_SPACES)
 @settings(max_examples=30, deadline=None)
 @given(st.text("thecatso 's.\n1aa東京é", min_size=1, max_size=60))
 def test_small_tokenizers_spell_beginnings_as_whole_prefixes(name: str, text: str) -> None:
+    encoding = small(name).encode(text)
+    # A space alone, without a dummy prefix, is read as the begin of a window.
+    assume(encoding.lossless or encoding.dummy_prefix or not text.startswith(" "))
     assert disagreeing(small(name), text, Canonical(small(name))) == []
 
 
@@ -202,7 +210,6 @@ def test_unfinished_characters_by_hand() -> None:
 def test_a_dummy_prefix_is_a_byte_before_the_text(tiny_llama_tokenizer) -> None:
     known = Canonical(tiny_llama_tokenizer)
     space = tiny_llama_tokenizer.id_of(b" ")
-    t, th = (tiny_llama_tokenizer.id_of(s) for s in (b" t", b" the"))
     assert known.paths(tiny_llama_tokenizer.encode("the"), [-1, 0, 3]) == [
         (0, ()),
         (0, (space,)),
@@ -216,7 +223,7 @@ def test_a_dummy_prefix_is_a_byte_before_the_text(tiny_llama_tokenizer) -> None:
 
 
 def test_a_window_is_spelled_within_a_text(real_tokenizer) -> None:
-    for name in REAL:
+    for name in REAL[:-1]:  # the last one drops a text's last space
         tokenizer = real_tokenizer(name)
         text = "every one of the cats sat on the mat, and nothing else happened there at all."
         whole = tokenizer.encode(text)
@@ -292,6 +299,7 @@ def test_pairs_stay_as_they_are_encoded(real_tokenizer, name, before) -> None:
     draw = np.random.default_rng(0)
     known = [i for i in range(tokenizer.size) if tokenizer.bytes_of[i]]
     spaces = [tokenizer.id_of(s) for s in (b" ", b"  ", b"   ", b" the", b"the", b"s", b"'", b"1")]
+    spaces = [i for i in spaces if i >= 0]
     pairs = np.concatenate(
         [draw.choice(known, (1500, 2)), [(u, w) for u in spaces for w in spaces]]
     )
@@ -353,15 +361,51 @@ def test_small_tokenizers_have_canonical_beginnings(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["openai-gpt", "wordpiece", "wordlevel"])
 def test_tokens_must_spell_spaces(name: str) -> None:
-    assert "spaces" in canonical_fault(without_spaces(name))
+    assert "spaces" in (canonical_fault(without_spaces(name)) or "")
 
 
-def test_pieces_must_be_spelled_as_whole_texts_are() -> None:
+class Letters(PreTrainedTokenizer):
+    """A tokenizer in Python whose decoding says nothing of its kind."""
+
+    def __init__(self) -> None:
+        self._letters = {c: i for i, c in enumerate(" abcdefghijklmnopqrstuvwxyz")}
+        super().__init__()
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._letters)
+
+    def get_vocab(self) -> dict[str, int]:
+        return dict(self._letters)
+
+    def _tokenize(self, text: str) -> list[str]:
+        return [c for c in text if c in self._letters]
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self._letters.get(token, 0)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return list(self._letters)[index]
+
+
+def test_python_tokenizers_must_be_of_a_known_kind() -> None:
+    assert "Python" in (canonical_fault(tokens.from_transformers(Letters(), "letters")) or "")
+    bytes_alone = tokens.from_transformers(ByT5Tokenizer(), "bytes")
+    assert canonical_fault(bytes_alone) is None
+    assert disagreeing_bytes(bytes_alone, TEXTS[1]) == []
+
+
+def disagreeing_bytes(tokenizer: TextTokenizer, text: str) -> list[int]:
+    data = text.encode()
+    paths = joined(tokenizer, text, list(range(len(data) + 1)))
+    return [n for n, p in enumerate(paths) if p != tuple(b + 3 for b in data[:n])]
+
+
+@pytest.mark.parametrize("expression", [r"[\s\S]{7}", r"^[\s\S]{9}", r"(?<=\A[\s\S]{5})[\s\S]{6}"])
+def test_pieces_must_be_spelled_as_whole_texts_are(expression: str) -> None:
     """Words that are counted from the text's begin cannot be spelled from the middle."""
-    for expression in (r"[\s\S]{7}", r"(?<=s)[\s\S]{3}", r"^[\s\S]{9}"):
-        backend = byte_level(chain("the", "Ġcat", "sto", "Ġs"))
-        parts = [pre_tokenizers.Split(Regex(expression), "isolated")]
-        parts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
-        backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
-        fault = canonical_fault(named(backend, "counted"))
-        print(expression, fault)
+    backend = byte_level(chain("the", "Ġcat", "sto", "Ġs", *(f"{a}{b}" for a in L for b in L)))
+    cut_by_count = pre_tokenizers.Split(Regex(expression), "isolated")
+    bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([cut_by_count, bytes_of_words])
+    assert "not spelled alike" in (canonical_fault(named(backend, "counted")) or "")

@@ -127,6 +127,22 @@ def test_small_tokenizers_spell_beginnings_as_whole_prefixes(name: str, text: st
     assert disagreeing(small(name), text, Canonical(small(name))) == []
 
 
+def test_equal_pieces_in_another_order_are_chosen_as_the_whole_text_does() -> None:
+    """Scores of "a, aa" and "aa, a" are equal but for the last digits of what is added up before."""
+    text = "京theé.haha  cat\tcataaa東aahahall"
+    assert (
+        disagreeing(small("sentencepiece_unigram"), text, Canonical(small("sentencepiece_unigram")))
+        == []
+    )
+
+
+@pytest.mark.parametrize("name", ["always", "first", "unigram"])
+def test_a_text_before_which_no_dummy_prefix_is_put(name: str) -> None:
+    """It begins with spaces, of which one is then taken for the prefix."""
+    for text in ("  \n!aa.\n\ncat's==", "  llcat", "   the cat"):
+        assert disagreeing(small(name), text, Canonical(small(name))) == []
+
+
 @pytest.mark.parametrize("name", SPELLING)
 def test_real_tokenizers_spell_beginnings_as_whole_prefixes(real_tokenizer, testdata, name) -> None:
     known = Canonical(real_tokenizer(name))

@@ -7,7 +7,7 @@ the whole text's tokens, so only a piece before c is spelled:
 - byte-pair encoding: tokens are canonical where all neighbours are. A piece that begins at one of
   the text's boundaries and goes on with the text's tokens there joins what comes before.
 - other models: a piece begins where no token could lie across, since two characters meet there
-  that no token has side by side.
+  that no token has side by side; before a space where there is one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from .tokenizer import TextTokenizer
 
 WORDS_BACK, TOKENS_BACK = 2, 8
 """Words, and tokens where words are long, that are spelled again before a byte; at first."""
+
+LONG_BACK = 32
+"""The same tokens for models that are not pairwise: sums of scores over equal pieces can differ in
+their last digits, and a word that is read from its begin adds them up as the whole text does."""
 
 AGREED_WITHIN = 4
 """Tokens of the text with which a piece must go on that begins within a word."""
@@ -173,14 +177,15 @@ class Canonical:
     def _spell(self, pieces: Sequence[tuple[bytes, bool, bool]]) -> list[Spelled]:
         """Spell pieces (bytes, at a text's start, before a word); those of late are remembered."""
         kept = self._spelled
+        dummy = self._tokenizer.id_of(b" ")
+        for before in (False, True):
+            kept[b"", True, before] = ((dummy,) if dummy >= 0 else ()), dummy >= 0
         for at_start in (False, True):
             missing = [p for p in dict.fromkeys(pieces) if p[1] == at_start and p not in kept]
             strings = [string + WORD * before for string, _, before in missing]
             spelled = self._tokenizer.prefix_spellings(strings, at_start)
             for piece, ids in zip(missing, spelled, strict=True):
-                lone = at_start and not piece[0]
-                tokens = [i for i in (self._tokenizer.id_of(b" "),) if i >= 0] if lone else ids
-                kept[piece] = self._up_to(tokens, len(piece[0]) + at_start)
+                kept[piece] = self._up_to(ids, len(piece[0]) + at_start)
         found = [kept[p] for p in pieces]
         for piece in set(pieces):
             kept[piece] = kept.pop(piece)
@@ -215,27 +220,24 @@ class _Text:
         self.ids: list[int] = encoding.ids[tokens].tolist()
         self.dummy = int(encoding.dummy_prefix)
         self._shown = b" " * self.dummy + encoding.data
-        self._bounds = self._reproduced([tokenizer.bytes_of[i] for i in self.ids])
-        exact, last = len(self._bounds) - 1, len(self.ids) - 1
-        far = exact + TOKENS_BACK
+        pieces = [tokenizer.bytes_of[i] for i in self.ids]
+        if encoding.dummy_prefix and encoding.data[:1] == b" " and not _doubles(tokenizer):
+            pieces = []
+        self._bounds = self._reproduced(pieces)
         self.known = len(self._shown)
-        if exact <= last and far <= last:
+        far = len(self._bounds) - 1 + TOKENS_BACK
+        if len(self._bounds) <= len(self.ids) and far < len(self.ids):
             self.known = self.dummy + int(encoding.end[tokens[far]])
         opens = [j for j, b in enumerate(self._bounds) if self._shown[b : b + 1] not in _INSIDE]
         self._first = opens[0] if opens else 0
-        # Where tokens join pairwise, a piece may begin anywhere.
-        self._anywhere = opens if joined is None else []
-        texts = [] if joined is None else [tokenizer.characters(i) for i in self.ids[: exact + 1]]
-        self._words = [self._first] + [
-            j
-            for j in opens
-            if j > self._first
-            and (
-                self._opens_word(self._bounds[j])
-                if joined is None
-                else j < len(texts) and texts[j - 1][-1:] + texts[j][:1] not in joined
-            )
-        ]
+        self._apart = opens[1:]
+        self._back = TOKENS_BACK
+        if joined is not None:
+            ends = [tokenizer.characters(i) for i in self.ids[: len(self._bounds)]]
+            inner = (j for j in self._apart if j < len(ends))
+            self._apart = [j for j in inner if ends[j - 1][-1:] + ends[j][:1] not in joined]
+            self._back = LONG_BACK
+        self._words = [self._first, *(j for j in self._apart if self._opens_word(self._bounds[j]))]
         self._word_bytes = [self._bounds[j] for j in self._words]
 
     def _reproduced(self, pieces: Sequence[bytes | None]) -> list[int]:
@@ -256,9 +258,9 @@ class _Text:
         if place < self._word_bytes[0]:
             return 0
         word = bisect_left(self._word_bytes, place) - WORDS_BACK * reach
-        back = bisect_right(self._bounds, place) - 1 - TOKENS_BACK * reach
-        token = bisect_right(self._anywhere, back) - 1
-        return max(self._words[max(word, 0)], self._anywhere[token] if token >= 0 else 0)
+        back = bisect_right(self._bounds, place) - 1 - self._back * reach
+        token = bisect_right(self._apart, back) - 1
+        return max(self._words[max(word, 0)], self._apart[token] if token >= 0 else 0)
 
     def piece(self, start: int, place: int) -> tuple[bytes, bool]:
         """Return the bytes of a piece, and whether a dummy prefix comes before them."""
@@ -276,6 +278,12 @@ class _Text:
             return n
         word = self._words[bisect_right(self._words, start) - 1] == start
         return n if n >= (1 if word else AGREED_WITHIN) else None
+
+
+def _doubles(tokenizer: TextTokenizer) -> bool:
+    """Tell whether a dummy prefix is put before a space, too."""
+    (ids,) = tokenizer.prefix_spellings([b" "], at_start=True)
+    return b"".join(tokenizer.bytes_of[i] or b"" for i in ids) == b"  "
 
 
 _INSIDE = frozenset(bytes([b]) for b in range(0x80, 0xC0))

@@ -78,7 +78,7 @@ class Speller(Vocabulary):
         for i, string in enumerate(strings):
             text = text_prefix(string)
             head = text.encode()
-            if self._spelling.byte_level and not is_text(string):
+            if self._spelling.byte_level and head != string:
                 spelled[i] = self._spell_bytes(string)
             elif not self.spells_spaces:
                 queues[False].append((i, text.lstrip(" "), head))
@@ -113,7 +113,7 @@ class Speller(Vocabulary):
         places = [n for n, t in enumerate(texts) if t is not None]
         if places and not isinstance(self._backend, PythonBackend):
             backend = self._backend if at_start else self._within_text
-            words = [texts[n] for n in places]
+            words = [t for t in texts if t is not None]
             readings = backend.encode_batch(words, add_special_tokens=False)
             for n, read in zip(places, readings, strict=True):
                 last = read.word_ids.index(read.word_ids[-1])
@@ -169,6 +169,8 @@ def text_prefix(string: bytes) -> str:
 
 def completed(string: bytes) -> str | None:
     """Return bytes that end within a character as the last text that begins so; None for others."""
+    if is_text(string):
+        return None
     head = string[len(text_prefix(string).encode()) :]
     if not 0 < len(head) < 4 or head[0] < 0xC2:
         return None

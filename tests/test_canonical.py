@@ -23,7 +23,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizer
 from fusion_core import tokens
 from fusion_core.align.windows import cut
 from fusion_core.records import Window
-from fusion_core.tokens import Canonical, TextTokenizer, canonical, canonical_fault
+from fusion_core.tokens import Canonical, TextTokenizer, canonical
 from fusion_core.zoo.vocabularies import FAMILIES
 
 L = "Ġabcdefghijklmnopqrstuvwxyz"
@@ -372,12 +372,12 @@ def test_two_spaces_within_a_text_are_spelled_where_none_is_put_before_a_space(
 
 @pytest.mark.parametrize("name", ALL_SMALL)
 def test_small_tokenizers_have_canonical_beginnings(name: str) -> None:
-    assert canonical_fault(small(name)) is None
+    assert small(name).canonical.fault is None
 
 
 @pytest.mark.parametrize("name", ["openai-gpt", "wordpiece", "wordlevel"])
 def test_tokens_must_spell_spaces(name: str) -> None:
-    assert "spaces" in (canonical_fault(without_spaces(name)) or "")
+    assert "spaces" in (without_spaces(name).canonical.fault or "")
 
 
 class Letters(PreTrainedTokenizer):
@@ -405,7 +405,7 @@ class Letters(PreTrainedTokenizer):
 
 
 def test_python_tokenizers_must_be_of_a_known_kind() -> None:
-    assert "Python" in (canonical_fault(tokens.from_transformers(Letters(), "letters")) or "")
+    assert "Python" in (tokens.from_transformers(Letters(), "letters").canonical.fault or "")
     bytes_alone = tokens.from_transformers(ByT5Tokenizer(), "bytes")
     assert bytes_alone.canonical.fault is None
     assert disagreeing_bytes(bytes_alone, TEXTS[1]) == []
@@ -424,4 +424,4 @@ def test_pieces_must_be_spelled_as_whole_texts_are(expression: str) -> None:
     cut_by_count = pre_tokenizers.Split(Regex(expression), "isolated")
     bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([cut_by_count, bytes_of_words])
-    assert "not spelled alike" in (canonical_fault(named(backend, "counted")) or "")
+    assert "not spelled alike" in (named(backend, "counted").canonical.fault or "")

@@ -107,7 +107,9 @@ class _Search:
         self.room = (context or 1 << 60) - (tokenizer.start_id is not None)
         self.text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
         self.n = len(rows.rows) - 1
-        self.ids = encoding.ids[encoding.text_tokens][first : first + self.n]  # (n,)
+        ids = encoding.ids[encoding.text_tokens]
+        self.ids = ids[first : first + self.n]  # (n,)
+        self.unread = tuple(ids[first + self.n :].tolist())
         self.byte = encoding.row_bytes[first : first + self.n + 1].tolist()
         self.lost = _lost_before(encoding)
         steps = rows.logprobs[:-1].gather(
@@ -121,8 +123,7 @@ class _Search:
         self.main_nodes = [
             i for i in range(mute, self.n + 1) if i == self.n or self.byte[i + 1] > self.byte[i]
         ]
-        before = int(encoding.ids[encoding.text_tokens][first - 1]) if first else -1
-        self.last = [before, *self.ids.tolist()]
+        self.last = [int(ids[first - 1]) if first else -1, *self.ids.tolist()]
         self.path: list[tuple[int, tuple[int, ...]]] = [(first + i, ()) for i in range(self.n + 1)]
         self.branches: list[torch.Tensor] = []
         self.pairs: list[np.ndarray] = []  # (e, 3) place, node, known bytes
@@ -215,7 +216,14 @@ class _Search:
         found = canonical.paths(self.encoding, spaces, before_word=True)
         for end, path in zip(spaces, found, strict=True):
             paths[end].append(path)
+        if self.unread:
+            return {end: [p and self._of_read(*p) for p in some] for end, some in paths.items()}
         return paths
+
+    def _of_read(self, k: int, tokens: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        """Let a path leave the text's own where its rows end."""
+        last = self.path[self.n][0]
+        return (last, (*self.unread[: k - last], *tokens)) if k > last else (k, tokens)
 
     def _steps_along(self, node: int) -> list[tuple[int, int]]:
         """List the tokens that spell what follows a node, and where they end."""

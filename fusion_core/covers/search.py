@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from fusion_core.numerics import index_sum
-from fusion_core.records import PAIR_SHARE, Covers, DenseRows, Encoding, NextTokenRows
+from fusion_core.records import LIGHT, Covers, DenseRows, Encoding, NextTokenRows
 from fusion_core.tokens import TextTokenizer
 
 Nodes = list[tuple[int, int]]
@@ -100,9 +100,11 @@ class _Search:
         first: int = 0,
     ) -> None:
         self.logprobs, self.encoding, self.tokenizer = rows.logprobs, encoding, tokenizer
-        self.positions, self.log_prune = positions, np.log(prune) if prune else -np.inf
+        self.positions = positions
+        self.log_prune = np.log(prune) if prune else -np.inf
+        self.log_light = np.log(prune * LIGHT) if prune else -np.inf
         self.prune, self.temperature = prune, rows.rows.temperature
-        self.least_pair = prune * PAIR_SHARE
+        self.light = prune * LIGHT
         self.index = tokenizer.byte_index
         self.room = (context or 1 << 60) - (tokenizer.start_id is not None)
         self.text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
@@ -138,7 +140,7 @@ class _Search:
         log_p = np.asarray(self.log_p)[self.main_nodes]
         # The text goes through the next boundary: the mass is no less there.
         after = np.searchsorted(at, self.positions).clip(max=len(at) - 1)
-        least = log_p[after] + self.log_prune  # (p,)
+        least = log_p[after] + self.log_light  # (p,)
         with np.errstate(divide="ignore"):
             leaves = np.log(-np.expm1(np.minimum(self.steps, 0)))
         self.ends_before = {
@@ -352,10 +354,18 @@ class _Search:
     def _kept(self) -> tuple[np.ndarray, np.ndarray]:
         pairs = np.concatenate([np.zeros((0, 3), np.int64), *self.pairs])
         share = np.concatenate([np.zeros(0), *self.shares])
-        keep = (share >= self.log_z[pairs[:, 0]] + self.log_prune) & (share > -np.inf)
+        keep = (share > self.log_z[pairs[:, 0]] + self.log_light) & (share > -np.inf)
+        keep |= self._nearest(pairs) & (share > -np.inf)  # without it the text itself may be lost
         pairs, share = pairs[keep], share[keep]
         order = np.lexsort((pairs[:, 1], pairs[:, 0]))
         return pairs[order], share[order]
+
+    def _nearest(self, pairs: np.ndarray) -> np.ndarray:
+        """(e,) bool, covers that begin at the text's last boundary before their position."""
+        bounds = np.asarray(self.byte)[self.main_nodes]
+        place = np.searchsorted(bounds, self.positions, "right") - 1
+        nearest = np.where(place >= 0, np.asarray(self.main_nodes)[place.clip(min=0)], -2)
+        return pairs[:, 1] == nearest[pairs[:, 0]]
 
     def _never(
         self, pairs: np.ndarray, weight: np.ndarray, rows: torch.Tensor
@@ -375,7 +385,7 @@ class _Search:
         which, token = self._tokens(np.asarray(spans, np.int64).reshape(-1, 2))
         which = inside[which]
         share = np.exp(self._at(rows, row[which], token) + weight[which])
-        heavy = share > self.least_pair
+        heavy = share > self.light
         found = [(which[heavy], token[heavy], share[heavy])]
         found += self._heavy(np.flatnonzero((last >= 0) & (known == 0)), row, weight, rows)
         cover, token, mass = (np.concatenate(x) for x in zip(*found, strict=True))
@@ -387,7 +397,7 @@ class _Search:
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """List the tokens of whole rows whose share of a position's mass is not negligible."""
         with np.errstate(divide="ignore"):
-            least = np.log(self.least_pair) - weight
+            least = np.log(self.light) - weight
         step = max(1, CHUNK_CELLS // rows.shape[1])
         for first in range(0, len(covers), step):
             part = covers[first : first + step]

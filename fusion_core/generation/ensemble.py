@@ -30,7 +30,7 @@ from fusion_core.models.incremental import BACK, Reader
 from fusion_core.project import at_boundaries, project_row
 from fusion_core.reading import check_names
 from fusion_core.records import (
-    PAIR_SHARE,
+    LIGHT,
     Covers,
     DenseRows,
     Encoding,
@@ -172,7 +172,7 @@ class Ensemble:
             mapped, kept, _ = project_row(probs, native, mapping, shown[known_from - known :])
             sums = sums[0] + weight * mapped, sums[1] + weight * kept
         projected = _as_projected(name, sums[0], float(sums[1]))
-        least = covers.prune * PAIR_SHARE
+        least = covers.prune * LIGHT
         own = _listed(name, [native]).dense
         return at_boundaries(projected, own, last, target.canonical, least)
 

@@ -11,7 +11,7 @@ from fusion_core.align import by_bytes
 from fusion_core.mapping import VocabMapping, mapping_between
 from fusion_core.numerics import index_sum
 from fusion_core.records import (
-    PAIR_SHARE,
+    LIGHT,
     Alignment,
     Progress,
     ProjectedRows,
@@ -115,7 +115,7 @@ def _projected(
         alignment = aligned(reading, window, j)
         rows = project_rows(window.rows[j], target, alignment, mapping, covers)
         if covers is not None:
-            least = covers.prune * PAIR_SHARE
+            least = covers.prune * LIGHT
             canonical = reading.tokenizers[0].canonical
             rows = at_boundaries(rows, native, last, canonical, least)
         if chain_rule:

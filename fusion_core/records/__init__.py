@@ -11,7 +11,7 @@ probabilities.
 """
 
 from .analysis import Analysis, Attribution, FusedRows, SourceAnalysis
-from .covers import PAIR_SHARE, Covers
+from .covers import LIGHT, Covers
 from .reading import (
     FusedText,
     Progress,
@@ -25,7 +25,7 @@ from .rows import DenseRows, NextTokenRows, ProjectedRows, SparseRows, scattered
 from .text import Alignment, Encoding, MapReason, Record, RowKind, VocabMap, Window
 
 __all__ = [
-    "PAIR_SHARE",
+    "LIGHT",
     "Alignment",
     "Analysis",
     "Attribution",

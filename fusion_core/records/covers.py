@@ -11,8 +11,9 @@ from fusion_core.errors import FusionError
 from .rows import DenseRows, SparseRows
 from .text import Record, check
 
-PAIR_SHARE = 0.1
-"""Pairs of tokens are tried above this much of the share below which covers are dropped."""
+LIGHT = 0.1
+"""How much of `Covers.prune` counts where nothing has to be read: covers of rows that are at hand,
+and pairs of tokens that are tried."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

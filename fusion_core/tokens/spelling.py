@@ -17,6 +17,9 @@ from .vocabulary import CHAR_OF, Vocabulary, is_text
 MAX_SPELLINGS = 2_000_000
 """Spellings of byte strings that a tokenizer remembers before it starts afresh."""
 
+_INNER = bytes(range(0x80, 0xC0))
+"""The bytes that begin no character."""
+
 _SHELL = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
 
 
@@ -101,13 +104,25 @@ class Speller(Vocabulary):
         return [self._agreeing(ids, shown + s) for ids, s in zip(spelled, strings, strict=True)]
 
     def prefix_spellings(self, strings: Sequence[bytes], at_start: bool = False) -> list[list[int]]:
-        """Spell byte strings after which a text goes on; as `spellings`, but for byte alphabets.
+        """Spell byte strings within a text, which may begin and end within characters.
 
-        There an unfinished character is taken for the last of those that begin so, which shows
-        where its word begins; the model spells that word's bytes.
+        Of a byte alphabet an unfinished character is taken for the last of those that begin so,
+        which shows where its word begins; the model spells that word's bytes. Elsewhere the bytes
+        of a character are pieces of their own.
         """
         at_start = at_start and self.dummy_prefix
-        texts = [completed(s) if self._spelling.byte_level else None for s in strings]
+        if not self._spelling.byte_level:
+            rests = [s.lstrip(_INNER) for s in strings]
+            heads = [
+                [self.id_of(s[n : n + 1]) for n in range(len(s) - len(rest))]
+                for s, rest in zip(strings, rests, strict=True)
+            ]
+            spelled = self.spellings(rests, at_start)
+            return [
+                self._agreeing([*head, *ids], b" " * at_start + s) if head else ids
+                for head, ids, s in zip(heads, spelled, strings, strict=True)
+            ]
+        texts = [completed(s) for s in strings]
         whole = [s if t is None else b"" for s, t in zip(strings, texts, strict=True)]
         spelled = self.spellings(whole, at_start)
         places = [n for n, t in enumerate(texts) if t is not None]

@@ -389,15 +389,25 @@ class _Search:
         found = [(which[heavy], token[heavy], share[heavy])]
         found += self._heavy(np.flatnonzero((last >= 0) & (known == 0)), row, weight, rows)
         cover, token, mass = (np.concatenate(x) for x in zip(*found, strict=True))
-        never = ~self.tokenizer.canonical.stays(np.stack([last[cover], token], axis=1))
+        # A character that has begun is finished first: nearly all other tokens never follow it.
+        never = self._within(row[cover]) & self.index.begins_character[token]
+        never[~never] = ~self.tokenizer.canonical.stays(
+            np.stack([last[cover[~never]], token[~never]], axis=1)
+        )
         return cover[never], token[never], mass[never]
+
+    def _within(self, row: np.ndarray) -> np.ndarray:
+        """(t,) bool, whether rows stand within a character."""
+        place = np.asarray(self.byte)[row] + 1
+        return (np.frombuffer(self.text + b"a", np.uint8)[place] & 0xC0) == 0x80
 
     def _heavy(
         self, covers: np.ndarray, row: np.ndarray, weight: np.ndarray, rows: torch.Tensor
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """List the tokens of whole rows whose share of a position's mass is not negligible."""
+        light = np.where(self._within(row), LIGHT * self.light, self.light)
         with np.errstate(divide="ignore"):
-            least = np.log(self.light) - weight
+            least = np.log(light) - weight
         step = max(1, CHUNK_CELLS // rows.shape[1])
         for first in range(0, len(covers), step):
             part = covers[first : first + step]

@@ -24,13 +24,22 @@ class ByteIndex:
 
     def __init__(self, items: Iterable[tuple[int, bytes | None]]) -> None:
         """Sort pairs (id, bytes); those without bytes are left out."""
-        self._entries = sorted((b, i) for i, b in items if b)
+        items = list(items)
+        self._size = 1 + max((i for i, _ in items), default=-1)
+        self._entries: list[tuple[bytes, int]] = sorted((b, i) for i, b in items if b)
         self.span = lru_cache(KEPT_SPANS)(self._span)
 
     @cached_property
     def ids(self) -> np.ndarray:
         """(t,) int64, the tokens in this order."""
         return np.asarray([i for _, i in self._entries], np.int64)
+
+    @cached_property
+    def begins_character(self) -> np.ndarray:
+        """(vocabulary,) bool, tokens whose first byte begins a character."""
+        begins = np.zeros(self._size, bool)
+        begins[[i for b, i in self._entries if b[0] & 0xC0 != 0x80]] = True
+        return begins
 
     @cached_property
     def _longest(self) -> dict[bytes, int]:

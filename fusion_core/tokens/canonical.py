@@ -36,6 +36,9 @@ AGREED_WITHIN = 4
 KEPT_PIECES, KEPT_PAIRS = 100_000, 2_000_000
 """Pieces and pairs that are remembered; of pairs, up to twice as many."""
 
+OPENERS = 4
+"""Letters that are put before a token within a word, where those are tokens of their own."""
+
 WORD = b"a"
 """Stands for what may follow white space."""
 
@@ -57,6 +60,7 @@ class Canonical:
         self._tokenizer = tokenizer
         self._spelled: dict[tuple[bytes, bool, bool], Spelled] = {}
         self._recent = self._older = np.empty(0, np.int64)
+        self._opened: dict[int, list[int]] = {}
 
     def paths(
         self, encoding: Encoding, ends: Sequence[int], *, before_word: bool = False
@@ -140,7 +144,36 @@ class Canonical:
         found = self._spell([(strings[n], False, True) for n in spaces])
         for n, s in zip(spaces, found, strict=True):
             stays[n] = s == (pairs[n], True)
+        if self._tokenizer.marks_continuations:
+            tries = [
+                (n, x, before)
+                for n, (u, _) in enumerate(pairs)
+                if not stays[n]
+                for x in self._openers(u)
+                for before in {False, strings[n][-1:].isspace()}
+            ]
+            found = self._spell([((of[x] or b"") + strings[n], False, b) for n, x, b in tries])
+            for (n, x, _), s in zip(tries, found, strict=True):
+                stays[n] |= s == ((x, *pairs[n]), True)
         return np.asarray(stays, bool)
+
+    def _openers(self, token: int) -> list[int]:
+        """List some letters with which words begin that go on with a token."""
+        if token not in self._opened:
+            of = self._tokenizer.bytes_of
+            strings = [of[token] or b"", *((of[x] or b"") + (of[token] or b"") for x in self._letters)]
+            alone, *found = self._spell([(s, False, False) for s in strings])
+            fit = [x for x, s in zip(self._letters, found, strict=True) if s == ((x, token), True)]
+            self._opened[token] = [] if alone == ((token,), True) else fit[:OPENERS]
+        return self._opened[token]
+
+    @cached_property
+    def _letters(self) -> list[int]:
+        """The tokens of one byte that begin a word."""
+        of = self._tokenizer.bytes_of
+        single = [i for i, b in enumerate(of) if b and len(b) == 1]
+        spelled = self._spell([(of[i] or b"", False, False) for i in single])
+        return [i for i, s in zip(single, spelled, strict=True) if s == ((i,), True)]
 
     @cached_property
     def fault(self) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 from conftest import TOKENIZERS, byte_level, chain, sentencepiece
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep import corpora
 from tiny_tokenizers import SPECIAL, WITH_SPACES, metaspace, named, trained, without_spaces
@@ -121,9 +121,6 @@ ALL_SMALL = (*SMALL, *WITH_SPACES)
 @settings(max_examples=30, deadline=None)
 @given(st.text("thecatso 's.\n1aa東京é", min_size=1, max_size=60))
 def test_small_tokenizers_spell_beginnings_as_whole_prefixes(name: str, text: str) -> None:
-    encoding = small(name).encode(text)
-    # A space alone, without a dummy prefix, is read as the begin of a window.
-    assume(encoding.lossless or encoding.dummy_prefix or not text.startswith(" "))
     assert disagreeing(small(name), text, Canonical(small(name))) == []
 
 
@@ -142,7 +139,7 @@ def test_pieces_that_go_on_otherwise_begin_further_back(name: str, text: str) ->
 
 def test_equal_pieces_in_another_order_are_chosen_as_the_whole_text_does() -> None:
     """Scores of "a, aa" and "aa, a" differ by the last digits of what is added up before."""
-    text = "éa\tcat東caaa東\t\t"
+    text = "the éa\tcat東caaa東\t\t"
     assert (
         disagreeing(small("sentencepiece_unigram"), text, Canonical(small("sentencepiece_unigram")))
         == []

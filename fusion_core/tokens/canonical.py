@@ -188,6 +188,8 @@ class _Text:
         far = len(self._bounds) - 1 + TOKENS_BACK
         if len(self._bounds) <= len(self.ids) and far < len(self.ids):
             self.known = self.dummy + int(encoding.end[tokens[far]])
+        if len(self._bounds) == 1 and tokenizer.dummy_prefix > encoding.dummy_prefix:
+            self.known = 0  # what is put before the text is no space
         opens = [j for j, b in enumerate(self._bounds) if self._shown[b : b + 1] not in _INSIDE]
         self._first = opens[0] if opens else 0
         self._apart = opens[1:]

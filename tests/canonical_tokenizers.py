@@ -78,7 +78,7 @@ def small(name: str) -> TextTokenizer:
     return makers[name]() if name in makers else named(WITH_SPACES[name](), name)
 
 
-SMALL = (
+PLAIN = (
     "wordpiece",
     "unsplit",
     "fractional",
@@ -86,6 +86,5 @@ SMALL = (
     "bytes",
     "always",
     "first",
-    *FAMILIES,
 )
 ALL_SMALL = (*PLAIN, *FAMILIES, *WITH_SPACES)

@@ -7,6 +7,7 @@ GraySwanAI/nanoGCG#24, ggml-org/llama.cpp#2810.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from canonical_tokenizers import ALL_SMALL, TEXTS, small
@@ -24,16 +25,22 @@ from fusion_core.records import Window
 from fusion_core.tokens import Canonical, TextTokenizer, canonical, canonical_fault
 
 L = "Ġabcdefghijklmnopqrstuvwxyz"
+TEXTS_SWEPT = 100
 SPELLING = tuple(name for name in TOKENIZERS if name != "bert-base-uncased")
 
 
-def prefix(tokenizer: TextTokenizer, text: str, count: int) -> tuple[int, ...] | None:
+def prefixes(
+    tokenizer: TextTokenizer, text: str, counts: Sequence[int]
+) -> list[tuple[int, ...] | None]:
     """Encode a text's first characters; None where the tokens' bytes are not theirs."""
-    head = text[:count].encode()
-    read = tokenizer._backend.encode(text[:count], add_special_tokens=False)
-    spelled = b"".join(tokenizer.bytes_of[i] or b"\xff" for i in read.ids)
-    dummy = tokenizer.encode(text).dummy_prefix
-    return tuple(read.ids) if spelled == b" " * dummy + head else None
+    dummy = b" " * tokenizer.encode(text).dummy_prefix
+    heads = [text[:n] for n in counts]
+    out: list[tuple[int, ...] | None] = []
+    reads = tokenizer._backend.encode_batch_fast(heads, add_special_tokens=False)
+    for head, ids in zip(heads, (r.ids for r in reads), strict=True):
+        spelled = b"".join(tokenizer.bytes_of[i] or b"\xff" for i in ids)
+        out.append(tuple(ids) if spelled == dummy + head.encode() else None)
+    return out
 
 
 def joined(tokenizer: TextTokenizer, text: str, ends: list[int], known: Canonical | None = None):
@@ -52,11 +59,8 @@ def disagreeing(tokenizer: TextTokenizer, text: str, known: Canonical) -> list[s
     """Name the beginnings that are spelled otherwise than they are encoded."""
     counts = range(1, len(text) + 1)
     found = joined(tokenizer, text, [len(text[:n].encode()) for n in counts], known)
-    return [
-        text[:n]
-        for n, path in zip(counts, found, strict=True)
-        if path != prefix(tokenizer, text, n)
-    ]
+    want = prefixes(tokenizer, text, counts)
+    return [text[:n] for n, p, w in zip(counts, found, want, strict=True) if p != w]
 
 
 # Beginnings
@@ -111,7 +115,7 @@ def test_full_sweep(real_tokenizer, testdata, name) -> None:
     problems = (testdata / "data" / "gsm8k").glob("*.jsonl")
     lines = [json.loads(line)["question"] for p in problems for line in p.open(encoding="utf-8")]
     for texts in (*corpora(testdata).values(), lines):
-        for text in texts[:600]:
+        for text in texts[:TEXTS_SWEPT]:
             shown = " ".join(text.lower().split()) if name == "albert-spiece" else text
             if shown:
                 assert disagreeing(real_tokenizer(name), shown[:600], known) == []
@@ -201,8 +205,8 @@ def test_a_window_is_spelled_within_a_text(real_tokenizer) -> None:
         ids = part.ids.tolist()
         head = whole.ids[whole.text_tokens][:before].tolist()
         ends = range(1, len(part.data) + 1)
-        for end, path in zip(ends, known.paths(part, ends), strict=True):
-            want = prefix(tokenizer, text, start + end)
+        wanted = prefixes(tokenizer, text, [start + n for n in ends])
+        for want, path in zip(wanted, known.paths(part, ends), strict=True):
             assert want == (None if path is None else (*head, *ids[: path[0]], *path[1]))
 
 

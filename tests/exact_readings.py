@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any
 
 import torch
+from canonical_tokenizers import across_words, unsplit_unigram, wordpiece
 from conftest import byte_level, tiny_model
-from test_canonical import across_words, unsplit_unigram, wordpiece
 from tiny_tokenizers import metaspace, named
 
 import fusion_core as fl
@@ -20,11 +20,43 @@ from fusion_core.zoo.vocabularies import FAMILIES
 
 WORDS = (
     *("the", "cat", " ", "  ", " the", "sat", "s", "t", "o", "h", "e", ".", "\n", "return", "name"),
-    *(" Tom", " has", "a", "é", "東", "京", "  \n", "1", "23", "'s", "=", " ==", "def", "ing", "in"),
+    *(
+        " Tom",
+        " has",
+        "a",
+        "é",
+        "東",
+        "京",
+        "  \n",
+        "1",
+        "23",
+        "'s",
+        "=",
+        " ==",
+        "def",
+        "ing",
+        "in",
+    ),
 )
 """Parts of texts for tokenizers that know all bytes."""
 
-LETTERS = ("the", "cat", " ", " the", "sat", "s", "t", "o", "h", "e", "a", " a", "and", "two", " ran")
+LETTERS = (
+    "the",
+    "cat",
+    " ",
+    " the",
+    "sat",
+    "s",
+    "t",
+    "o",
+    "h",
+    "e",
+    "a",
+    " a",
+    "and",
+    "two",
+    " ran",
+)
 """Parts of texts for those that know few."""
 
 KINDS = {

@@ -103,7 +103,9 @@ class PlainModel:
                 if self.continued:  # a token within a word comes after one that begins it
                     begins = [(x, i) for i, x in enumerate(self.spelled) if x and len(x) == 1]
                     apart = apart or any(
-                        self._within(x + s)[:3] == [i, last, token] for x, i in begins for s in follows
+                        self._within(x + s)[:3] == [i, last, token]
+                        for x, i in begins
+                        for s in follows
                     )
             self._pairs[last, token] = not apart
         return self._pairs[last, token]
@@ -133,7 +135,9 @@ class PlainModel:
         if not head:  # the dummy prefix alone
             return list(path) == [t.id for t in self.backend.model.tokenize("▁")]
         follows = ("", "a") if head[-1:].isspace() else ("",)
-        return any(self.encode(t + f)[: len(path)] == path for t in completed(head) for f in follows)
+        return any(
+            self.encode(t + f)[: len(path)] == path for t in completed(head) for f in follows
+        )
 
     # The network, asked ------------------------------------------------------------------------
 
@@ -202,9 +206,7 @@ class PlainModel:
             one.end = one.end / left if left else 0.0
         return found
 
-    def _add(
-        self, found: list[Expected], shown: bytes, last: tuple[int, int, float, bool]
-    ) -> None:
+    def _add(self, found: list[Expected], shown: bytes, last: tuple[int, int, float, bool]) -> None:
         """Count a sequence at all bytes that its last token reaches."""
         done, token, p, never = last
         spelled = self.spelled[token] or b""

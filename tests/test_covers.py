@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from itertools import islice
 from math import log
@@ -11,23 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from canonical_tokenizers import across_words, unsplit_unigram, wordpiece
 from conftest import byte_level, chain, sentencepiece, tiny_model
-from exact_readings import model as small_model
-from exact_readings import projected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_covers import PlainModel
-from test_canonical import across_words, unsplit_unigram, wordpiece
-from tiny_tokenizers import ctrl, metaspace, named, without_spaces
-from transformers import PreTrainedTokenizer
+from tiny_tokenizers import metaspace, named
 
-import fusion_core as fl
 from fusion_core import characters, corpus, models, tokens
-from fusion_core.config import FusionConfig
 from fusion_core.covers import read_with_covers
-from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
-from fusion_core.records import Covers
 from fusion_core.tokens import TextTokenizer
 
 # Every sequence of tokens ------------------------------------------------------------------------

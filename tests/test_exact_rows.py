@@ -10,12 +10,10 @@ from os.path import commonprefix
 
 import numpy as np
 import pytest
-import torch
 from exact_readings import KINDS, LETTERS, model, projected
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
 
 
@@ -75,8 +73,11 @@ def test_no_row_of_many_texts_depends_on_what_follows(source: str, target: str, 
 @pytest.mark.parametrize("source", KINDS)
 def test_rows_at_the_sources_boundaries_depend_on_what_follows(source: str) -> None:
     """A word is spelled otherwise than its beginning: that a token ends tells that it is whole."""
-    words = ("the cat", "cat and", "and the", "ten two") if KINDS[source] is LETTERS else (
-        "Tom has", "return 1", "name the", "the box")
+    words = (
+        ("the cat", "cat and", "and the", "ten two")
+        if KINDS[source] is LETTERS
+        else ("Tom has", "return 1", "name the", "the box")
+    )
     apart = {"exact": 0.0, "boundary": 0.0}
     for word in words:
         for cut in range(1, 4):

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from fusion_core.numerics import index_sum
 from fusion_core.records import LIGHT, Encoding, NextTokenRows
-from fusion_core.tokens import TextTokenizer
+from fusion_core.tokens import AFTER_SPACE, TextTokenizer
 
 
 class PrefixTree:
@@ -142,14 +142,15 @@ class PrefixTree:
         return chosen
 
     def _paths(self, ends: Sequence[int]) -> dict[int, list[tuple[int, tuple[int, ...]] | None]]:
-        """Spell the text up to bytes: as it ends there, and white space also before a word."""
+        """Spell the text up to bytes: as it ends there, and white space also before other text."""
         canonical = self.tokenizer.canonical
         found = canonical.paths(self.encoding, ends)
         paths = {end: [path] for end, path in zip(ends, found, strict=True)}
         spaces = [end for end in ends if self.text[end : end + 1].isspace()]
-        found = canonical.paths(self.encoding, spaces, before_word=True)
-        for end, path in zip(spaces, found, strict=True):
-            paths[end].append(path)
+        for then in AFTER_SPACE:
+            found = canonical.paths(self.encoding, spaces, then=then)
+            for end, path in zip(spaces, found, strict=True):
+                paths[end].append(path)
         if self.unread:
             return {end: [p and self._of_read(*p) for p in some] for end, some in paths.items()}
         return paths

@@ -39,8 +39,8 @@ KEPT_PIECES, KEPT_PAIRS = 100_000, 2_000_000
 OPENERS = 4
 """Letters that are put before a token within a word, where those are tokens of their own."""
 
-WORD = b"a"
-"""Stands for what may follow white space."""
+AFTER_SPACE = (b"a", b"1")
+"""What may follow white space, which many tokenizers spell otherwise at a text's end."""
 
 PROBES = (
     "Don't  stop: 12345 times,\n\n   she's\tat 10.50 (x == y).  ",
@@ -58,12 +58,12 @@ class Canonical:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         """Take a tokenizer; it is asked when something is looked up."""
         self._tokenizer = tokenizer
-        self._spelled: dict[tuple[bytes, bool, bool], Spelled] = {}
+        self._spelled: dict[tuple[bytes, bool, bytes], Spelled] = {}
         self._recent = self._older = np.empty(0, np.int64)
         self._opened: dict[int, list[int]] = {}
 
     def paths(
-        self, encoding: Encoding, ends: Sequence[int], *, before_word: bool = False
+        self, encoding: Encoding, ends: Sequence[int], *, then: bytes = b""
     ) -> list[tuple[int, tuple[int, ...]] | None]:
         """Spell beginnings of a text, as they would be spelled if nothing followed.
 
@@ -72,8 +72,8 @@ class Canonical:
         Args:
             encoding: a text's, or a window's (`align.cut`), which is spelled as within a text.
             ends: n byte places as in `Encoding.row_bytes`: -1 is before a dummy prefix.
-            before_word: as they would be spelled if a word followed, which white space often is
-                otherwise; None where the word takes bytes before it then.
+            then: as they would be spelled before this, of `AFTER_SPACE`, which changes how white
+                space is spelled; None where it joins bytes before it then.
 
         Returns:
             n pairs (k, tokens): the encoding's first k text tokens, then other tokens, the first of
@@ -87,8 +87,7 @@ class Canonical:
         while waiting:
             starts = [text.start(places[n], reach) for n in waiting]
             pieces = [
-                (*text.piece(j, places[n]), before_word)
-                for j, n in zip(starts, waiting, strict=True)
+                (*text.piece(j, places[n]), then) for j, n in zip(starts, waiting, strict=True)
             ]
             again = []
             for n, start, (tokens, whole) in zip(waiting, starts, self._spell(pieces), strict=True):
@@ -138,31 +137,37 @@ class Canonical:
         of = self._tokenizer.bytes_of
         pairs = [divmod(k, self._tokenizer.size) for k in keys.tolist()]
         strings = [(of[u] or b"") + (of[w] or b"") for u, w in pairs]
-        found = self._spell([(s, False, False) for s in strings])
+        found = self._spell([(s, False, b"") for s in strings])
         stays = [s == (p, True) for (s, p) in zip(found, pairs, strict=True)]
-        spaces = [n for n, s in enumerate(strings) if not stays[n] and s[-1:].isspace()]
-        found = self._spell([(strings[n], False, True) for n in spaces])
-        for n, s in zip(spaces, found, strict=True):
-            stays[n] = s == (pairs[n], True)
+        for then in AFTER_SPACE:
+            spaces = [n for n, s in enumerate(strings) if not stays[n] and s[-1:].isspace()]
+            found = self._spell([(strings[n], False, then) for n in spaces])
+            for n, s in zip(spaces, found, strict=True):
+                stays[n] = s == (pairs[n], True)
         if self._tokenizer.marks_continuations:
-            tries = [
-                (n, x, before)
-                for n, (u, _) in enumerate(pairs)
-                if not stays[n]
-                for x in self._openers(u)
-                for before in {False, strings[n][-1:].isspace()}
-            ]
-            found = self._spell([((of[x] or b"") + strings[n], False, b) for n, x, b in tries])
-            for (n, x, _), s in zip(tries, found, strict=True):
-                stays[n] |= s == ((x, *pairs[n]), True)
+            self._ask_within(pairs, stays)
         return np.asarray(stays, bool)
+
+    def _ask_within(self, pairs: Sequence[tuple[int, int]], stays: list[bool]) -> None:
+        """Ask again for pairs that do not stay by themselves, after a letter that begins a word."""
+        of = self._tokenizer.bytes_of
+        tries = []
+        for n, (u, w) in enumerate(pairs):
+            spaces = AFTER_SPACE if (of[w] or b"")[-1:].isspace() else ()
+            openers = [] if stays[n] else self._openers(u)
+            tries += [(n, x, then) for x in openers for then in (b"", *spaces)]
+        strings = [b"".join(of[i] or b"" for i in (x, *pairs[n])) for n, x, _ in tries]
+        pieces = [(s, False, then) for s, (_, _, then) in zip(strings, tries, strict=True)]
+        for (n, x, _), found in zip(tries, self._spell(pieces), strict=True):
+            stays[n] |= found == ((x, *pairs[n]), True)
 
     def _openers(self, token: int) -> list[int]:
         """List some letters with which words begin that go on with a token."""
         if token not in self._opened:
             of = self._tokenizer.bytes_of
-            strings = [of[token] or b"", *((of[x] or b"") + (of[token] or b"") for x in self._letters)]
-            alone, *found = self._spell([(s, False, False) for s in strings])
+            string = of[token] or b""
+            strings = [string, *((of[x] or b"") + string for x in self._letters)]
+            alone, *found = self._spell([(s, False, b"") for s in strings])
             fit = [x for x, s in zip(self._letters, found, strict=True) if s == ((x, token), True)]
             self._opened[token] = [] if alone == ((token,), True) else fit[:OPENERS]
         return self._opened[token]
@@ -172,7 +177,7 @@ class Canonical:
         """The tokens of one byte that begin a word."""
         of = self._tokenizer.bytes_of
         single = [i for i, b in enumerate(of) if b and len(b) == 1]
-        spelled = self._spell([(of[i] or b"", False, False) for i in single])
+        spelled = self._spell([(of[i] or b"", False, b"") for i in single])
         return [i for i, s in zip(single, spelled, strict=True) if s == ((i,), True)]
 
     @cached_property
@@ -207,15 +212,17 @@ class Canonical:
         texts = map(self._tokenizer.characters, range(self._tokenizer.size))
         return frozenset(a + b for text in texts for a, b in pairwise(text))
 
-    def _spell(self, pieces: Sequence[tuple[bytes, bool, bool]]) -> list[Spelled]:
-        """Spell pieces (bytes, at a text's start, before a word); those of late are remembered."""
+    def _spell(self, pieces: Sequence[tuple[bytes, bool, bytes]]) -> list[Spelled]:
+        """Spell pieces (bytes, at a text's start, what follows); those of late are remembered."""
         kept = self._spelled
         dummy = self._tokenizer.id_of(b" ")
-        for before in (False, True):
-            kept[b"", True, before] = ((dummy,) if dummy >= 0 else ()), dummy >= 0
+        for then in (b"", *AFTER_SPACE):
+            kept[b"", True, then] = ((dummy,) if dummy >= 0 else ()), dummy >= 0
         for at_start in (False, True):
             missing = [p for p in dict.fromkeys(pieces) if p[1] == at_start and p not in kept]
-            strings = [string + WORD * before for string, _, before in missing]
+            if not missing:
+                continue
+            strings = [string + then for string, _, then in missing]
             spelled = self._tokenizer.prefix_spellings(strings, at_start)
             for piece, ids in zip(missing, spelled, strict=True):
                 kept[piece] = self._up_to(ids, len(piece[0]) + at_start)
@@ -261,6 +268,8 @@ class _Text:
         far = len(self._bounds) - 1 + TOKENS_BACK
         if len(self._bounds) <= len(self.ids) and far < len(self.ids):
             self.known = self.dummy + int(encoding.end[tokens[far]])
+        if len(self._bounds) == 1 and tokenizer.dummy_prefix > encoding.dummy_prefix:
+            self.known = 0  # what is put before the text is no space
         opens = [j for j, b in enumerate(self._bounds) if self._shown[b : b + 1] not in _INSIDE]
         self._first = opens[0] if opens else 0
         self._apart = opens[1:]

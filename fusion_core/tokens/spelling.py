@@ -92,12 +92,14 @@ class Speller(Vocabulary):
             else:
                 queues[at_start].append((i, text, head))
         for prefixed, queue in queues.items():
+            if not queue:
+                continue
             backend = self._backend if prefixed else self._within_text
             readings = backend.encode_batch_fast(
                 [t + word if t else t for _, t, _ in queue], add_special_tokens=False
             )
             for (i, text, head), reading in zip(queue, readings, strict=True):
-                alone = head or b" " * (at_start and strings[i] != b"")  # a dummy prefix, read alone
+                alone = head or (b" " if at_start and strings[i] else b"")  # a dummy prefix
                 ids = reading.ids if text or not alone else [self.id_of(alone)]
                 rest = strings[i][len(head) :]
                 spelled[i] = [*ids, *(self.id_of(bytes([b])) for b in rest)] if rest else ids

@@ -96,7 +96,8 @@ class PlainModel:
             one, two = self.spelled[last], self.spelled[token]
             apart = not one or not two
             if one and two:
-                follows = [one + two, one + two + b"a" * two[-1:].isspace()]
+                spaces = two[-1:].isspace()
+                follows = [one + two, one + two + b"a" * spaces, one + two + b"1" * spaces]
                 if self.style == "bytes" and in_characters(one + two)[2]:
                     follows = [t.encode() for t in completed(one + two)] or follows
                 apart = any(self._within(s)[:2] == [last, token] for s in follows)
@@ -164,13 +165,15 @@ class PlainModel:
 
     # The sum over all --------------------------------------------------------------------------
 
-    def beginnings(self, text: str) -> Iterator[tuple[Path, int, float]]:
+    def beginnings(self, data: bytes) -> Iterator[tuple[Path, int, float]]:
         """List all sequences that spell a beginning of a text, and are canonical all along.
+
+        The text may end within a character.
 
         Yields:
             Tokens, bytes that they spell (a dummy prefix counts), and their probability.
         """
-        shown = b" " * self.dummy + text.encode()
+        shown = b" " * self.dummy + data
 
         def grow(path: Path, done: int) -> Iterator[tuple[Path, int, float]]:
             if not self.is_beginning(path, shown[self.dummy : done] if done else b""):
@@ -186,13 +189,12 @@ class PlainModel:
 
         yield from grow((), 0)
 
-    def expects(self, text: str) -> list[Expected]:
+    def expects(self, data: bytes) -> list[Expected]:
         """Sum over all token sequences that spell x[:b], or go beyond it with their last token."""
-        shown = b" " * self.dummy + text.encode()
-        size = len(text.encode())
-        found = [Expected() for _ in range(size + 1)]
-        for path, done, weight in self.beginnings(text):
-            if self.start is None and path[:1] != self.encode(text)[:1]:
+        shown = b" " * self.dummy + data
+        found = [Expected() for _ in range(len(data) + 1)]
+        for path, done, weight in self.beginnings(data):
+            if self.start is None and path[:1] != self.encode(data.decode())[:1]:
                 continue  # what comes first is not predicted
             inside = _is_inside(shown, done)
             for token, p in enumerate(self.probs(path)):

@@ -72,7 +72,7 @@ def covered(model: LoadedModel, text: str, prune: float = 0.0):
 def check_sums(name: str, text: str) -> None:
     model, plain = toy(name)
     covers, got = covered(model, text)
-    expected = plain.expects(text)
+    expected = plain.expects(text.encode())
     said = np.asarray([e.total > 0 for e in expected])
     assert said[-1] and np.array_equal(np.isfinite(covers.log_mass), said)
     for n in np.flatnonzero(said):

@@ -20,6 +20,9 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 ALPHABET = {c: b for b, c in bytes_to_unicode().items()}
 CHARACTERS = {b: c for c, b in ALPHABET.items()}
 
+AFTER = ("", "a", "1", "\U0010fffd")
+"""What may follow white space: nothing, a letter, a digit, or what no space is merged with."""
+
 Path = tuple[int, ...]
 
 
@@ -97,7 +100,7 @@ class PlainModel:
             apart = not one or not two
             if one and two:
                 spaces = two[-1:].isspace()
-                follows = [one + two, one + two + b"a" * spaces, one + two + b"1" * spaces]
+                follows = [one + two + f.encode() for f in (AFTER if spaces else ("",))]
                 if self.style == "bytes" and in_characters(one + two)[2]:
                     follows = [t.encode() for t in completed(one + two)] or follows
                 apart = any(self._within(s)[:2] == [last, token] for s in follows)

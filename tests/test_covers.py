@@ -187,7 +187,7 @@ def test_sums_over_stories_telescope(testdata: Path) -> None:
 
 
 def test_sums_over_the_zoos_documents_telescope() -> None:
-    check_telescoping(zoo()[::6])
+    check_telescoping([min(some, key=lambda pair: len(pair[1])) for some in batched(zoo(), 18)])
 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", "llama-2-7b-fast"])

@@ -39,8 +39,9 @@ KEPT_PIECES, KEPT_PAIRS = 100_000, 2_000_000
 OPENERS = 4
 """Letters that are put before a token within a word, where those are tokens of their own."""
 
-AFTER_SPACE = (b"a", b"1")
-"""What may follow white space, which many tokenizers spell otherwise at a text's end."""
+AFTER_SPACE = (b"a", b"1", "\U0010fffd".encode())
+"""What may follow white space, which many tokenizers spell otherwise at a text's end: a letter, a
+digit, and a sign that is merged with no space."""
 
 PROBES = (
     "Don't  stop: 12345 times,\n\n   she's\tat 10.50 (x == y).  ",

@@ -204,12 +204,18 @@ class PlainModel:
                 spelled = self.spelled[token] or b""
                 never = bool(path) and self.joins(path[-1], token)
                 never |= inside and bool(spelled) and spelled[0] & 0xC0 != 0x80
+                never |= inside and bool(spelled) and self._has_character(shown[:done] + spelled)
                 self._add(found, shown, (done, token, weight * p, never))
         for one in found:
             left = one.total - one.never
             one.next_byte = [p / left if left else 0.0 for p in one.next_byte]
             one.end = one.end / left if left else 0.0
         return found
+
+    def _has_character(self, string: bytes) -> bool:
+        """Tell whether the last character has a token, and so is not spelled in bytes."""
+        begin = max(n for n, b in enumerate(string) if b & 0xC0 != 0x80)
+        return self.style != "bytes" and string[begin:] in self.spelled
 
     def _add(self, found: list[Expected], shown: bytes, last: tuple[int, int, float, bool]) -> None:
         """Count a sequence at all bytes that its last token reaches."""

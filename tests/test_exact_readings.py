@@ -67,7 +67,9 @@ def test_rows_of_the_same_tokenizer_are_the_sources_own() -> None:
         assert torch.equal(probs, own) and window.reading.encodings[0].lossless
 
 
-@pytest.mark.parametrize("cut", [{"source_top_k": 5}, {"source_samples": 20}, {"source_top_p": 0.8}])
+@pytest.mark.parametrize(
+    "cut", [{"source_top_k": 5}, {"source_samples": 20}, {"source_top_p": 0.8}]
+)
 @pytest.mark.parametrize("source", SOURCES)
 def test_cut_rows_sum_to_one(source: str, cut: dict) -> None:
     for target in ("letters", "byte_level_code" if source != "byte_level_code" else "metaspace"):

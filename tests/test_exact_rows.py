@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from exact_readings import KINDS, LETTERS, model, projected
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion_core.models import LoadedModel
@@ -62,7 +62,7 @@ def test_a_row_does_not_depend_on_what_follows(source: str, target: str, data) -
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_row_of_many_texts_depends_on_what_follows(source: str, target: str, data) -> None:
-    assume(source != target)
+    target = "letters" if source == target else target
     part = st.sampled_from(KINDS[source])
     head = "".join(data.draw(st.lists(part, min_size=1, max_size=5)))
     tails = ("".join(data.draw(st.lists(part, min_size=1, max_size=3))) for _ in range(2))

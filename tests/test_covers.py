@@ -61,12 +61,12 @@ def toy(name: str) -> tuple[LoadedModel, PlainModel]:
     return model, PlainModel(tokenizer._backend, model.network, start, ends, style)
 
 
-def covered(model: LoadedModel, text: str, prune: float = 0.0):
+def covered(model: LoadedModel, text: str) -> tuple[Covers, characters.NextCharacters]:
     """Read a text, and covers of all of its bytes; and sum them up by the next byte."""
     encoding = model.tokenizer.encode(text)
     assert encoding.lossless
     at = np.arange(len(encoding.data) + 1)
-    ((rows, covers),) = read_with_covers(model, [encoding], [at], prune=prune)
+    ((rows, covers),) = read_with_covers(model, [encoding], [at], prune=0)
     return covers, characters.next_characters(rows, encoding, model.tokenizer, at, covers)
 
 
@@ -124,16 +124,18 @@ def source_nats(model: LoadedModel, text: str) -> float:
     return float(nats)
 
 
-def telescoped(model: LoadedModel, text: str, prune: float) -> tuple[float, float]:
+def telescoped(model: LoadedModel, text: str) -> tuple[float, float]:
     """Return what the next bytes' sum misses of the model's own cross-entropy, in nats a byte.
 
     Returns:
         The difference, less the mass that was reported; and that mass.
     """
-    covers, got = covered(model, text, prune)
+    covers, got = covered(model, text)
     data, said = text.encode(), np.isfinite(covers.log_mass)
     nats = -sum(log(float(got.byte_probs[n, b])) for n, b in enumerate(data) if said[n])
     nats -= log(float(got.end[len(data)]))
+    first = int(said.argmax())  # a dummy prefix, of which the text has no byte, comes before it
+    nats -= covers.log_mass[first] - np.log1p(-float(covers.noncanonical[first]))
     left_out = -float(np.log1p(-covers.noncanonical.astype(np.float64)[said]).sum())
     missing = source_nats(model, text) - nats - left_out
     return missing / len(data), left_out / len(data)
@@ -162,11 +164,9 @@ SCRIPTS = ("hin", "cmn_hant", "amh", "eng")
 
 @cache
 def reader_of(tokenizer: TextTokenizer) -> LoadedModel:
-    """Make a small model for a real tokenizer that expects few tokens, as trained ones do."""
+    """Make a small random model for a tokenizer."""
     made = tiny_model(tokenizer, seed=5, extra=0)
     made.network.double()
-    with torch.no_grad():
-        made.network.lm_head.weight.mul_(1)
     return made
 
 
@@ -182,9 +182,9 @@ def declarations(
     return found
 
 
-def check_telescoping(pairs: list[tuple[LoadedModel, str]], prune: float = 0.0) -> None:
+def check_telescoping(pairs: list[tuple[LoadedModel, str]]) -> None:
     for model, text in pairs:
-        missing, _ = telescoped(model, text, prune)
+        missing, _ = telescoped(model, text)
         assert abs(missing) < 1e-3, (model.name, text[:60], missing)
 
 
@@ -196,11 +196,6 @@ def test_sums_over_stories_telescope(testdata: Path) -> None:
 def test_sums_over_the_zoos_documents_telescope() -> None:
     pairs = zoo(1)
     check_telescoping([min(pairs[n : n + 3], key=lambda p: len(p[1])) for n in (0, 3, 6)])
-
-
-@pytest.mark.parametrize("tokenizer", ["gpt2", "llama-2-7b-fast"])
-def test_sums_over_scripts_telescope(testdata: Path, real_tokenizer, tokenizer: str) -> None:
-    check_telescoping(declarations(testdata, real_tokenizer(tokenizer), 5), prune=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -217,5 +212,7 @@ def test_sums_over_all_stories_and_documents_telescope(testdata: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["gpt2", "llama-2-7b-fast", "qwen1.5", "mistral-7b-v0.1"])
-def test_sums_over_longer_scripts_telescope(testdata: Path, real_tokenizer, tokenizer: str) -> None:
-    check_telescoping(declarations(testdata, real_tokenizer(tokenizer), 20), prune=1e-5)
+def test_sums_over_scripts_in_real_tokens_telescope(
+    testdata: Path, real_tokenizer, tokenizer: str
+) -> None:
+    check_telescoping(declarations(testdata, real_tokenizer(tokenizer), 5))

@@ -15,8 +15,7 @@ The rooms, in the order in which they may import one another (a test reads the i
       align       Encoding x Encoding      -> Alignment; stretches that every model can read
       mapping     vocabulary x vocabulary  -> VocabMapping
       models      encodings                -> NextTokenRows
-      covers      encodings                -> NextTokenRows, Covers: what has been read of bytes
-      characters  NextTokenRows, Covers    -> NextCharacters
+      characters  NextTokenRows            -> NextCharacters
       project     TextReading x mapping    -> Projection
       fuse        Projection x operator    -> FusedText
       evaluate    rows                     -> cross-entropies, transfer cross-entropy
@@ -35,8 +34,7 @@ The rooms, in the order in which they may import one another (a test reads the i
 `import fusion_core as fl` offers what `__all__` lists, flat: `fl.load`, `fl.read`, `fl.train` …
 
 Stages take records and give records. They do not import one another, with these exceptions:
-`mapping`, `models`, `covers`, `characters` and `project` hold a `tokens.TextTokenizer`; `covers`
-reads side paths by `models`; `mapping` counts the
+`mapping`, `models`, `characters` and `project` hold a `tokens.TextTokenizer`; `mapping` counts the
 pairs that `align` finds; `models` finds embedded models through `zoo`; `project` aligns windows and
 asks a `mapping.VocabMapping`; what they write goes through `io`. Nothing here imports gradio or
 `app`; `plots` alone imports plotly, when it draws.

@@ -108,7 +108,7 @@ def test_transfer(run, testdata: Path) -> None:
         "transfer",
         *("--target", str(models / "babyllama-tok105"), "--source", str(models / "stories260K")),
         *("--text-file", str(testdata / "data" / "tinystories" / "windows.txt")),
-        *("--strategy", "prefix", "--source-top-k", "10", "--rows", "boundary"),
+        *("--strategy", "prefix", "--source-top-k", "10"),
     )
     assert report["transfer_ce"] == pytest.approx(0.506, abs=0.02)
     assert report["inside"]["transfer_ce"] == pytest.approx(0.768, abs=0.02)

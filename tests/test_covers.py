@@ -21,6 +21,7 @@ from tiny_tokenizers import metaspace, named
 from fusion_core import characters, corpus, models
 from fusion_core.covers import read_with_covers
 from fusion_core.models import LoadedModel
+from fusion_core.records import Covers
 from fusion_core.tokens import TextTokenizer
 
 # Every sequence of tokens ------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from fusion_core.config import FusionConfig
 from fusion_core.io import documents
 
 # Nats per target token, from a study of the method, with rows at the source's own boundaries:
-# exact, mined, prefix at shared boundaries, prefix inside source tokens, and the target's own at both.
+# exact, mined, prefix at shared boundaries, prefix inside source tokens, and the target's own at
+# both.
 TABLE = [
     ("stories260K", "babyllama-tok105", None, (0.570, 0.953, 0.471, 0.723), (0.724, 0.854)),
     ("stories260K", "babyllama-tok105", 10, (0.586, 0.907, 0.506, 0.768), (0.724, 0.854)),

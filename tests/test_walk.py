@@ -44,7 +44,7 @@ def state(zoo: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> AppState:
 
 @pytest.fixture
 def count(zoo: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts reads of texts, forward passes of the networks, and projections of a source's rows."""
+    """Counts forward passes of the networks, and projections of a source's rows."""
     counted: Counter[str] = Counter()
     for model in zoo.values():
         forward = model.network.forward
@@ -54,16 +54,6 @@ def count(zoo: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             return forward(*args, **options)
 
         monkeypatch.setattr(model.network, "forward", passes)
-
-    def reads(read: Any) -> Any:
-        def counting(*args: Any, **options: Any) -> Any:
-            counted["read"] += 1
-            return read(*args, **options)
-
-        return counting
-
-    monkeypatch.setattr(models, "read_rows_batch", reads(models.read_rows_batch))
-    monkeypatch.setattr(models.Branches, "read", reads(models.Branches.read))
     project = projecting.project_rows
 
     def projections(*args: Any) -> Any:
@@ -84,12 +74,7 @@ def last(steps: Iterator[Any]) -> Any:
 
 
 def taken(count: Counter[str]) -> tuple[int, int]:
-    """Take the number of texts read, and of projections.
-
-    Side paths of exact rows are further forward passes: none where no text is read.
-    """
-    found = count["read"], count["project"]
-    assert count["forward"] >= count["read"] and bool(count["forward"]) == bool(count["read"])
+    found = count["forward"], count["project"]
     count.clear()
     return found
 
@@ -110,8 +95,6 @@ def test_forward_passes_and_projections_of_the_page(state: AppState, count: Coun
     assert taken(count) == (0, 3)
     last(state.analyze(request(temperature=2.0)))
     assert taken(count) == (4, 3)
-    last(state.analyze(request(rows="boundary")))
-    assert count["forward"] == 4 and taken(count) == (4, 3)
 
 
 def test_visitors_with_one_text_share_all_of_it(state: AppState, count: Counter[str]) -> None:
@@ -121,8 +104,8 @@ def test_visitors_with_one_text_share_all_of_it(state: AppState, count: Counter[
         thread.start()
     for thread in threads:
         thread.join(60)
-    reads, projections = taken(count)
-    assert reads == 4
+    forward, projections = taken(count)
+    assert forward == 4
     assert projections in {3 + 15 * n for n in (1, 2, 3, 4)}  # comparisons may cross
 
 

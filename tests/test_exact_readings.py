@@ -190,7 +190,6 @@ def test_leaving_light_covers_out_changes_little() -> None:
 def test_leaving_light_covers_out_changes_at_most_half_a_percent() -> None:
     names = ("gpt2-story", "mpt-code", "neox-reason")
     found = list(pruned_differences(24, names, corpus.DOMAINS))
-    print(found)
     assert all(abs(share) <= 0.005 for *_, share in found), found
 
 

@@ -12,7 +12,7 @@ from . import models
 from .align import positions_of
 from .align.windows import cut, windows
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
-from .covers import read_with_covers
+from .covers import check_exact, read_with_covers
 from .errors import InputError
 from .models import LoadedModel
 from .records import (
@@ -118,6 +118,17 @@ def check_names(*names: str) -> None:
     for i, name in enumerate(names):
         if name in names[:i]:
             raise InputError(f"{name} is named twice: name every model once.")
+
+
+def check_rows(target: LoadedModel, sources: Sequence[LoadedModel], config: FusionConfig) -> None:
+    """Refuse a source that cannot give the rows that are asked for.
+
+    Raises:
+        InputError: its tokenisations of a text's beginnings cannot be known.
+    """
+    for source in sources:
+        if config.rows == "exact" and not _cuts_alike(target, source):
+            check_exact(source)
 
 
 def _encoded(

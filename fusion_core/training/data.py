@@ -263,7 +263,7 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
     """
     assert config.cache is not None
     cache = Cache.open(config.cache, _expected(config, target), verify=verify)
-    settings = cache.manifest.settings
+    settings = cache.manifest.settled
     names = tuple(s["name"] for s in settings["sources"])
     if config.sources and config.sources != names:
         raise InputError(
@@ -275,11 +275,13 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
             "A cache has the documents that it was built from: leave out generate_bytes, or the "
             "cache."
         )
-    about = f"{len(cache):,} documents of the cache `{Path(config.cache).name}`."
+    about = f"{len(cache):,} documents of the cache `{Path(config.cache).name}`"
     temperature = settings["config"]["temperature"]
     if config.mode == "clm":
+        about += "."
         examples = CachedRowsDataset(cache, plain=True)
         return TrainingData(examples, temperature, (), about, cache.texts())
+    about += f", whose rows are {settings['config']['rows']}."
     chosen = list(range(len(names)))
     if config.mode == "kd" and len(names) > 1:
         if cache.manifest.kind == "fused":

@@ -275,13 +275,12 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
             "A cache has the documents that it was built from: leave out generate_bytes, or the "
             "cache."
         )
-    about = f"{len(cache):,} documents of the cache `{Path(config.cache).name}`"
+    rows = "" if config.mode == "clm" else f", whose rows are {settings['config']['rows']}"
+    about = f"{len(cache):,} documents of the cache `{Path(config.cache).name}`{rows}."
     temperature = settings["config"]["temperature"]
     if config.mode == "clm":
-        about += "."
         examples = CachedRowsDataset(cache, plain=True)
         return TrainingData(examples, temperature, (), about, cache.texts())
-    about += f", whose rows are {settings['config']['rows']}."
     chosen = list(range(len(names)))
     if config.mode == "kd" and len(names) > 1:
         if cache.manifest.kind == "fused":

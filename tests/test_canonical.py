@@ -7,41 +7,40 @@ GraySwanAI/nanoGCG#24, ggml-org/llama.cpp#2810.
 from __future__ import annotations
 
 import json
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
 
-import numpy as np
 import pytest
-from conftest import TOKENIZERS, byte_level, chain, sentencepiece
-from hypothesis import assume, given, settings
+from canonical_tokenizers import ALL_SMALL, TEXTS, small
+from conftest import TOKENIZERS, byte_level, chain
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep import corpora
-from tiny_tokenizers import SPECIAL, WITH_SPACES, metaspace, named, trained, without_spaces
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tiny_tokenizers import named, without_spaces
+from tokenizers import Regex, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizer
 
 from fusion_core import tokens
 from fusion_core.align.windows import cut
 from fusion_core.records import Window
 from fusion_core.tokens import Canonical, TextTokenizer, canonical
-from fusion_core.zoo.vocabularies import FAMILIES
 
 L = "Ġabcdefghijklmnopqrstuvwxyz"
+TEXTS_SWEPT = 100
 SPELLING = tuple(name for name in TOKENIZERS if name != "bert-base-uncased")
-TEXTS = (
-    "Don't  stop: 1234567 times,\n\n   she's\tat 10.50 (x == y).  \u00a0 z",
-    "  the cat sat on the mat,   the cats 東京都に行く。naïve cafés e\u0301 hahahahaha ======",
-    "中文没有空格所以不能回到文本的开头否则每个字节都要重新编码整个文本这样就太慢了",
-)
 
 
-def prefix(tokenizer: TextTokenizer, text: str, count: int) -> tuple[int, ...] | None:
+def prefixes(
+    tokenizer: TextTokenizer, text: str, counts: Sequence[int]
+) -> list[tuple[int, ...] | None]:
     """Encode a text's first characters; None where the tokens' bytes are not theirs."""
-    head = text[:count].encode()
-    read = tokenizer._backend.encode(text[:count], add_special_tokens=False)
-    spelled = b"".join(tokenizer.bytes_of[i] or b"\xff" for i in read.ids)
-    dummy = tokenizer.encode(text).dummy_prefix
-    return tuple(read.ids) if spelled == b" " * dummy + head else None
+    dummy = b" " * tokenizer.encode(text).dummy_prefix
+    heads = [text[:n] for n in counts]
+    out: list[tuple[int, ...] | None] = []
+    reads = tokenizer._backend.encode_batch_fast(heads, add_special_tokens=False)
+    for head, ids in zip(heads, (r.ids for r in reads), strict=True):
+        spelled = b"".join(tokenizer.bytes_of[i] or b"\xff" for i in ids)
+        out.append(tuple(ids) if spelled == dummy + head.encode() else None)
+    return out
 
 
 def joined(tokenizer: TextTokenizer, text: str, ends: list[int], known: Canonical | None = None):
@@ -60,58 +59,8 @@ def disagreeing(tokenizer: TextTokenizer, text: str, known: Canonical) -> list[s
     """Name the beginnings that are spelled otherwise than they are encoded."""
     counts = range(1, len(text) + 1)
     found = joined(tokenizer, text, [len(text[:n].encode()) for n in counts], known)
-    return [
-        text[:n]
-        for n, path in zip(counts, found, strict=True)
-        if path != prefix(tokenizer, text, n)
-    ]
-
-
-def wordpiece() -> TextTokenizer:
-    """WordPiece that spells its spaces."""
-    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=SPECIAL)
-    part = pre_tokenizers.Metaspace(prepend_scheme="never")
-    model = models.WordPiece(unk_token="<unk>")
-    return named(trained(model, trainer, part, None, decoders.WordPiece()), "wordpiece")
-
-
-def unsplit_unigram() -> TextTokenizer:
-    """Unigram with pieces across words, and runs that can be cut in many ways."""
-    pieces = [
-        *((special, 0.0) for special in ("<unk>", "<s>", "</s>")),
-        *((c, -5.0) for c in "▁abcdehnost."),
-        ("aaa", -5.0),
-        ("aa", -5.5),
-    ]
-    pieces += [("▁the", -4.0), ("the▁cat", -6.0), ("▁c", -5.2), ("at▁s", -6.0), ("haha", -4.0)]
-    backend = sentencepiece([])
-    backend.model = models.Unigram(pieces, unk_id=0)
-    return TextTokenizer(backend, "unsplit", start_id=None, eos_id=None)
-
-
-def across_words() -> TextTokenizer:
-    """Byte-pair encoding with merges across spaces."""
-    merges = chain("the", "▁the", "of▁the", "▁cat", "at", "aa", "aaaa")
-    letters = list("▁abcdefghijklmnopqrstuvwxyz.")
-    return named(sentencepiece(letters + [a + b for a, b in merges], merges), "across")
-
-
-@cache
-def small(name: str) -> TextTokenizer:
-    text = [*TEXTS, *Path(__file__).read_text(encoding="utf-8").splitlines()]
-    makers = {
-        "wordpiece": wordpiece,
-        "unsplit": unsplit_unigram,
-        "across words": across_words,
-        "bytes": lambda: named(byte_level(chain("Ġthe", "the", "æĿ±", "ĠĠĠ", "'l", "lla")), "b"),
-        **{n: lambda n=n: named(metaspace("unigram", "▁", n), n) for n in ("always", "first")},
-        **{n: lambda n=n: tokens.from_transformers(FAMILIES[n](text, 600), n) for n in FAMILIES},
-    }
-    return makers[name]() if name in makers else named(WITH_SPACES[name](), name)
-
-
-SMALL = ("wordpiece", "unsplit", "across words", "bytes", "always", "first", *FAMILIES)
-ALL_SMALL = (*SMALL, *WITH_SPACES)
+    want = prefixes(tokenizer, text, counts)
+    return [text[:n] for n, p, w in zip(counts, found, want, strict=True) if p != w]
 
 
 # Beginnings
@@ -121,25 +70,32 @@ ALL_SMALL = (*SMALL, *WITH_SPACES)
 @settings(max_examples=30, deadline=None)
 @given(st.text("thecatso 's.\n1aa東京é", min_size=1, max_size=60))
 def test_small_tokenizers_spell_beginnings_as_whole_prefixes(name: str, text: str) -> None:
-    encoding = small(name).encode(text)
-    # A space alone, without a dummy prefix, is read as the begin of a window.
-    assume(encoding.lossless or encoding.dummy_prefix or not text.startswith(" "))
+    assert disagreeing(small(name), text, Canonical(small(name))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bytes", "lla'lll'll'lhe"),
+        ("byte_level_code", "atheall''the'llhelaa'llhe'hea'he"),
+        ("a continued word and a space", "heaaallthealaaa"),
+    ],
+)
+def test_pieces_that_go_on_otherwise_begin_further_back(name: str, text: str) -> None:
+    """A word's middle is a word of another kind: after a contraction, or as one that goes on."""
     assert disagreeing(small(name), text, Canonical(small(name))) == []
 
 
 def test_equal_pieces_in_another_order_are_chosen_as_the_whole_text_does() -> None:
-    """Scores of "a, aa" and "aa, a" are equal but for the last digits of what is added up before."""
-    text = "京theé.haha  cat\tcataaa東aahahall"
-    assert (
-        disagreeing(small("sentencepiece_unigram"), text, Canonical(small("sentencepiece_unigram")))
-        == []
-    )
+    """Scores of "a, aa" and "aa, a" differ by the last digits of what is added up before."""
+    tokenizer = small("fractional")
+    assert disagreeing(tokenizer, "c東ccacataaa東at", Canonical(tokenizer)) == []
 
 
 @pytest.mark.parametrize("name", ["always", "first", "unigram"])
 def test_a_text_before_which_no_dummy_prefix_is_put(name: str) -> None:
     """It begins with spaces, of which one is then taken for the prefix."""
-    for text in ("  \n!aa.\n\ncat's==", "  llcat", "   the cat"):
+    for text in ("  \n!aa.\n\ncat's==", "  llcat", " " * 60 + "the cat"):
         assert disagreeing(small(name), text, Canonical(small(name))) == []
 
 
@@ -159,7 +115,7 @@ def test_full_sweep(real_tokenizer, testdata, name) -> None:
     problems = (testdata / "data" / "gsm8k").glob("*.jsonl")
     lines = [json.loads(line)["question"] for p in problems for line in p.open(encoding="utf-8")]
     for texts in (*corpora(testdata).values(), lines):
-        for text in texts[:600]:
+        for text in texts[:TEXTS_SWEPT]:
             shown = " ".join(text.lower().split()) if name == "albert-spiece" else text
             if shown:
                 assert disagreeing(real_tokenizer(name), shown[:600], known) == []
@@ -249,8 +205,8 @@ def test_a_window_is_spelled_within_a_text(real_tokenizer) -> None:
         ids = part.ids.tolist()
         head = whole.ids[whole.text_tokens][:before].tolist()
         ends = range(1, len(part.data) + 1)
-        for end, path in zip(ends, known.paths(part, ends), strict=True):
-            want = prefix(tokenizer, text, start + end)
+        wanted = prefixes(tokenizer, text, [start + n for n in ends])
+        for want, path in zip(wanted, known.paths(part, ends), strict=True):
             assert want == (None if path is None else (*head, *ids[: path[0]], *path[1]))
 
 
@@ -279,92 +235,6 @@ def test_what_was_spelled_is_remembered_and_forgotten(real_tokenizer, monkeypatc
     for text in TEXTS * 2:
         assert disagreeing(tokenizer, text, known) == []
         assert len(known._spelled) <= 20
-
-
-# Pairs
-
-
-def spelled_pairs(tokenizer: TextTokenizer, pairs: np.ndarray, before: str) -> list[bool | None]:
-    """Encode each pair after a separator; None where it is no text."""
-    head = tokenizer._backend.encode(before, add_special_tokens=False).ids
-    out: list[bool | None] = []
-    for u, w in pairs.tolist():
-        string = tokenizer.bytes_of[u] + tokenizer.bytes_of[w]
-        try:
-            read = tokenizer._backend.encode(before + string.decode(), add_special_tokens=False)
-        except UnicodeDecodeError:
-            out.append(None)
-            continue
-        out.append(read.ids == [*head, u, w])
-    return out
-
-
-@pytest.mark.parametrize(
-    ("name", "before"),
-    [
-        ("gpt2", ""),
-        ("llama-3", ""),
-        ("qwen1.5", ""),
-        ("llama-2-7b-fast", "\n"),
-        ("llama-2-7b", "\n"),
-        ("mistral-7b-v0.1", "\n"),
-    ],
-)
-def test_pairs_stay_as_they_are_encoded(real_tokenizer, name, before) -> None:
-    tokenizer = real_tokenizer(name)
-    draw = np.random.default_rng(0)
-    known = [i for i in range(tokenizer.size) if tokenizer.bytes_of[i]]
-    spaces = [tokenizer.id_of(s) for s in (b" ", b"  ", b"   ", b" the", b"the", b"s", b"'", b"1")]
-    spaces = [i for i in spaces if i >= 0]
-    pairs = np.concatenate(
-        [draw.choice(known, (1500, 2)), [(u, w) for u in spaces for w in spaces]]
-    )
-    found = Canonical(tokenizer).stays(pairs).tolist()
-    want = spelled_pairs(tokenizer, pairs, before)
-    wrong = [
-        (p, w) for p, f, w in zip(pairs.tolist(), found, want, strict=True) if w not in (f, None)
-    ]
-    assert wrong == [] and {True, False} <= set(found)
-
-
-@pytest.mark.parametrize(
-    "name", ["gpt2", "llama-3", "qwen1.5", "llama-2-7b-fast", "phi-3", "falcon"]
-)
-def test_pairs_of_a_text_within_words_stay(real_tokenizer, name) -> None:
-    encoding = real_tokenizer(name).encode("The cats sat unquestionably on my grandfather's mats.")
-    ids = encoding.ids[encoding.text_tokens]
-    assert Canonical(real_tokenizer(name)).stays(np.stack([ids[:-1], ids[1:]], 1)).all()
-
-
-def test_known_pairs_are_looked_up_and_forgotten(real_tokenizer, monkeypatch) -> None:
-    tokenizer = real_tokenizer("gpt2")
-    monkeypatch.setattr(canonical, "KEPT_PAIRS", 50)
-    fresh, known = Canonical(tokenizer), Canonical(tokenizer)
-    pairs = np.random.default_rng(1).integers(0, 3000, (400, 2))
-    want = fresh.stays(pairs)
-    asked = []
-    ask = known._ask
-    monkeypatch.setattr(known, "_ask", lambda keys: asked.append(len(keys)) or ask(keys))
-    for n in (*range(0, 400, 20), *range(380, 400, 5)):
-        assert (known.stays(pairs[n : n + 20]) == want[n : n + 20]).all()
-        assert len(known._recent) + len(known._older) <= 2 * 70
-    assert sum(asked) == 400  # the last ones were known
-
-
-def test_tokens_without_bytes_stay(tiny_llama_tokenizer) -> None:
-    size = tiny_llama_tokenizer.size
-    pairs = np.array([[0, 300], [300, 1], [size + 2, 300], [300, -1]])
-    assert Canonical(tiny_llama_tokenizer).stays(pairs).all()
-    assert Canonical(tiny_llama_tokenizer).stays(np.empty((0, 2), np.int64)).shape == (0,)
-
-
-def test_two_spaces_within_a_text_are_spelled_where_none_is_put_before_a_space(
-    real_tokenizer,
-) -> None:
-    for name in ("llama-2-7b", "llama-2-7b-fast", "mistral-7b-v0.1"):
-        tokenizer = real_tokenizer(name)
-        (found,) = tokenizer.spellings([b"  x"])
-        assert b"".join(tokenizer.bytes_of[i] for i in found) == b"  x"
 
 
 # Tokenizers for which it cannot be had

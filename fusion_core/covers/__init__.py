@@ -7,6 +7,8 @@ of x[:c] for some c up to b, and a next token that spells x[c:b] and may go on,
 
     R_b(y) ~ sum over c of P(enc(x[:c])) * sum over w of P(w | enc(x[:c])) [w = x[c:b] y].
 
+tree      the canonical prefixes of a text, as far as they have been read, and their mass
+weighing  a tree -> covers, without what is light and what no tokenizer makes
 search    rows of a text -> its covers; asks for rows on side paths
 reading   texts -> rows and covers, side paths read by the network
 """

@@ -16,12 +16,13 @@ parts (model, normaliser, pre-tokenizer, decoder) and from what it answers, neve
 
 from __future__ import annotations
 
-from .canonical import Canonical
+from .canonical import AFTER_SPACE, Canonical
 from .chat import encode_chat
 from .lookup import ByteIndex, CharacterTable, Continuations
 from .tokenizer import TextTokenizer, from_transformers, load
 
 __all__ = [
+    "AFTER_SPACE",
     "ByteIndex",
     "Canonical",
     "CharacterTable",

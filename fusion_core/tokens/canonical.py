@@ -36,8 +36,8 @@ AGREED_WITHIN = 4
 KEPT_PIECES, KEPT_PAIRS = 100_000, 2_000_000
 """Pieces and pairs that are remembered; of pairs, up to twice as many."""
 
-WORD = b"a"
-"""Stands for what may follow white space."""
+AFTER_SPACE = (b"a", b"1")
+"""What may follow white space, which many tokenizers spell otherwise at a text's end."""
 
 PROBES = (
     "Don't  stop: 12345 times,\n\n   she's\tat 10.50 (x == y).  ",
@@ -55,11 +55,11 @@ class Canonical:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         """Take a tokenizer; it is asked when something is looked up."""
         self._tokenizer = tokenizer
-        self._spelled: dict[tuple[bytes, bool, bool], Spelled] = {}
+        self._spelled: dict[tuple[bytes, bool, bytes], Spelled] = {}
         self._recent = self._older = np.empty(0, np.int64)
 
     def paths(
-        self, encoding: Encoding, ends: Sequence[int], *, before_word: bool = False
+        self, encoding: Encoding, ends: Sequence[int], *, then: bytes = b""
     ) -> list[tuple[int, tuple[int, ...]] | None]:
         """Spell beginnings of a text, as they would be spelled if nothing followed.
 
@@ -68,8 +68,8 @@ class Canonical:
         Args:
             encoding: a text's, or a window's (`align.cut`), which is spelled as within a text.
             ends: n byte places as in `Encoding.row_bytes`: -1 is before a dummy prefix.
-            before_word: as they would be spelled if a word followed, which white space often is
-                otherwise; None where the word takes bytes before it then.
+            then: as they would be spelled before this, of `AFTER_SPACE`, which changes how white
+                space is spelled; None where it joins bytes before it then.
 
         Returns:
             n pairs (k, tokens): the encoding's first k text tokens, then other tokens, the first of
@@ -83,8 +83,7 @@ class Canonical:
         while waiting:
             starts = [text.start(places[n], reach) for n in waiting]
             pieces = [
-                (*text.piece(j, places[n]), before_word)
-                for j, n in zip(starts, waiting, strict=True)
+                (*text.piece(j, places[n]), then) for j, n in zip(starts, waiting, strict=True)
             ]
             again = []
             for n, start, (tokens, whole) in zip(waiting, starts, self._spell(pieces), strict=True):
@@ -134,12 +133,13 @@ class Canonical:
         of = self._tokenizer.bytes_of
         pairs = [divmod(k, self._tokenizer.size) for k in keys.tolist()]
         strings = [(of[u] or b"") + (of[w] or b"") for u, w in pairs]
-        found = self._spell([(s, False, False) for s in strings])
+        found = self._spell([(s, False, b"") for s in strings])
         stays = [s == (p, True) for (s, p) in zip(found, pairs, strict=True)]
-        spaces = [n for n, s in enumerate(strings) if not stays[n] and s[-1:].isspace()]
-        found = self._spell([(strings[n], False, True) for n in spaces])
-        for n, s in zip(spaces, found, strict=True):
-            stays[n] = s == (pairs[n], True)
+        for then in AFTER_SPACE:
+            spaces = [n for n, s in enumerate(strings) if not stays[n] and s[-1:].isspace()]
+            found = self._spell([(strings[n], False, then) for n in spaces])
+            for n, s in zip(spaces, found, strict=True):
+                stays[n] = s == (pairs[n], True)
         return np.asarray(stays, bool)
 
     @cached_property
@@ -174,15 +174,15 @@ class Canonical:
         texts = map(self._tokenizer.characters, range(self._tokenizer.size))
         return frozenset(a + b for text in texts for a, b in pairwise(text))
 
-    def _spell(self, pieces: Sequence[tuple[bytes, bool, bool]]) -> list[Spelled]:
-        """Spell pieces (bytes, at a text's start, before a word); those of late are remembered."""
+    def _spell(self, pieces: Sequence[tuple[bytes, bool, bytes]]) -> list[Spelled]:
+        """Spell pieces (bytes, at a text's start, what follows); those of late are remembered."""
         kept = self._spelled
         dummy = self._tokenizer.id_of(b" ")
-        for before in (False, True):
-            kept[b"", True, before] = ((dummy,) if dummy >= 0 else ()), dummy >= 0
+        for then in (b"", *AFTER_SPACE):
+            kept[b"", True, then] = ((dummy,) if dummy >= 0 else ()), dummy >= 0
         for at_start in (False, True):
             missing = [p for p in dict.fromkeys(pieces) if p[1] == at_start and p not in kept]
-            strings = [string + WORD * before for string, _, before in missing]
+            strings = [string + then for string, _, then in missing]
             spelled = self._tokenizer.prefix_spellings(strings, at_start)
             for piece, ids in zip(missing, spelled, strict=True):
                 kept[piece] = self._up_to(ids, len(piece[0]) + at_start)
@@ -228,6 +228,8 @@ class _Text:
         far = len(self._bounds) - 1 + TOKENS_BACK
         if len(self._bounds) <= len(self.ids) and far < len(self.ids):
             self.known = self.dummy + int(encoding.end[tokens[far]])
+        if len(self._bounds) == 1 and tokenizer.dummy_prefix > encoding.dummy_prefix:
+            self.known = 0  # what is put before the text is no space
         opens = [j for j, b in enumerate(self._bounds) if self._shown[b : b + 1] not in _INSIDE]
         self._first = opens[0] if opens else 0
         self._apart = opens[1:]

@@ -1,0 +1,260 @@
+"""The tree of a text's canonical prefixes, and the mass of the covers that begin at its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from fusion_core.numerics import index_sum
+from fusion_core.records import LIGHT, Encoding, NextTokenRows
+from fusion_core.tokens import AFTER_SPACE, TextTokenizer
+
+
+class PrefixTree:
+    """The tree of a text's canonical prefixes, as far as it has been read.
+
+    Node i is the prefix after which row i stands: the first are those of the text itself, the
+    others are side paths in the order in which they were asked for. All weights are natural
+    logarithms relative to the root.
+    """
+
+    def __init__(
+        self,
+        rows: NextTokenRows,
+        encoding: Encoding,
+        tokenizer: TextTokenizer,
+        positions: np.ndarray,
+        prune: float,
+        context: int | None = None,
+        first: int = 0,
+    ) -> None:
+        self.logprobs, self.encoding, self.tokenizer = rows.logprobs, encoding, tokenizer
+        self.positions = positions
+        self.log_prune = np.log(prune) if prune else -np.inf
+        self.log_light = np.log(prune * LIGHT) if prune else -np.inf
+        self.prune, self.temperature = prune, rows.rows.temperature
+        self.light = prune * LIGHT
+        self.index = tokenizer.byte_index
+        self.room = (context or 1 << 60) - (tokenizer.start_id is not None)
+        self.text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
+        self.n = len(rows.rows) - 1
+        ids = encoding.ids[encoding.text_tokens]
+        self.ids = ids[first : first + self.n]  # (n,)
+        self.unread = tuple(ids[first + self.n :].tolist())
+        self.byte = encoding.row_bytes[first : first + self.n + 1].tolist()
+        self.lost = _lost_before(encoding)
+        steps = rows.logprobs[:-1].gather(
+            1, torch.as_tensor(self.ids, device=rows.logprobs.device)[:, None]
+        )
+        self.steps = steps[:, 0].double().cpu().numpy()  # (n,)
+        mute = tokenizer.start_id is None and not first  # row 0 says nothing then
+        if mute:
+            self.steps[:1] = 0
+        self.log_p = np.concatenate([[0.0], np.cumsum(self.steps)]).tolist()
+        self.main_nodes = [
+            i for i in range(mute, self.n + 1) if i == self.n or self.byte[i + 1] > self.byte[i]
+        ]
+        self.last = [int(ids[first - 1]) if first else -1, *self.ids.tolist()]
+        self.path: list[tuple[int, tuple[int, ...]]] = [(first + i, ()) for i in range(self.n + 1)]
+        self.branches: list[torch.Tensor] = []
+        self.pairs: list[np.ndarray] = []  # (e, 3) place, node, known bytes
+        self.shares: list[np.ndarray] = []  # (e,)
+        self.log_z = np.full(len(positions), -np.inf)
+
+    # The tree ----------------------------------------------------------------------------------
+
+    def main(self) -> list[int]:
+        """Count the covers that begin on the text's own path; return its nodes."""
+        at = np.asarray(self.byte)[self.main_nodes]
+        log_p = np.asarray(self.log_p)[self.main_nodes]
+        # The text goes through the next boundary: the mass is no less there.
+        after = np.searchsorted(at, self.positions).clip(max=len(at) - 1)
+        least = log_p[after] + self.log_light  # (p,)
+        with np.errstate(divide="ignore"):
+            leaves = np.log(-np.expm1(np.minimum(self.steps, 0)))
+        self.ends_before = {
+            node: (self.byte[node + 1], self.log_p[node] + leaves[node])
+            for node in self.main_nodes
+            if node < self.n
+        }
+        self._count(self.main_nodes, self.logprobs, 0, least)
+        return self.main_nodes
+
+    def add(self, nodes: Sequence[tuple[int, int, int]], logprobs: torch.Tensor) -> list[int]:
+        """Take rows that were asked for; return their nodes."""
+        first = len(self.byte)
+        for parent, token, byte in nodes:
+            k, tokens = self.path[parent]
+            self.path.append((k, (*tokens, token)))
+            self.byte.append(byte)
+            self.last.append(token)
+        self.branches.append(logprobs)
+        found = list(range(first, len(self.byte)))
+        self._count(found, logprobs, first, None)
+        return found
+
+    def count_unread(self, nodes: Sequence[tuple[int, int, int]]) -> None:
+        """Count side paths whose rows are not at hand."""
+        weights = self.log_p[self.n + 1 :]
+        del self.log_p[self.n + 1 :]
+        bounds = np.asarray(self.byte)[self.main_nodes]
+        for (_, _, end), weight in zip(nodes, weights, strict=True):
+            low, high = self._reach(np.asarray([end]), bounds)
+            places = np.arange(low[0], min(high[0], len(self.positions)))
+            pairs = np.stack([places, np.full_like(places, -1), self.positions[places] - end], 1)
+            self.pairs.append(pairs)
+            self.shares.append(np.full(len(places), weight))
+            np.logaddexp.at(self.log_z, places, weight)
+
+    def children(self, nodes: Sequence[int]) -> list[tuple[int, int, int]]:
+        """List what branches off nodes and weighs enough: (parent, token, byte at its end)."""
+        found = [
+            (node, token, end)
+            for node in nodes
+            for token, end in self._steps_along(node)
+            if not (node < self.n and token == self.ids[node] and end == self.byte[node + 1])
+        ]
+        if not found:
+            return []
+        first = self.n + 1 if nodes[0] > self.n else 0
+        logprobs = self.branches[-1] if first else self.logprobs
+        if first:
+            first = len(self.byte) - len(logprobs)
+        step = self.at(logprobs, [n - first for n, _, _ in found], [t for _, t, _ in found])
+        weight = np.asarray([self.log_p[n] for n, _, _ in found]) + step
+        ends = np.asarray([end for _, _, end in found])
+        heavy = np.flatnonzero((weight >= self._least(ends) + self.log_prune) & (weight > -np.inf))
+        if not len(heavy):
+            return []
+        wanted = sorted({found[i][2] for i in heavy})
+        paths = self._paths(wanted)
+        chosen = []
+        for i in heavy.tolist():
+            node, token, end = found[i]
+            k, tokens = self.path[node]
+            deep = k + len(tokens) + 1 > self.room
+            if not deep and (k, (*tokens, token)) in paths[end]:
+                chosen.append(found[i])
+                self.log_p.append(float(weight[i]))
+        return chosen
+
+    def _paths(self, ends: Sequence[int]) -> dict[int, list[tuple[int, tuple[int, ...]] | None]]:
+        """Spell the text up to bytes: as it ends there, and white space also before other text."""
+        canonical = self.tokenizer.canonical
+        found = canonical.paths(self.encoding, ends)
+        paths = {end: [path] for end, path in zip(ends, found, strict=True)}
+        spaces = [end for end in ends if self.text[end : end + 1].isspace()]
+        for then in AFTER_SPACE:
+            found = canonical.paths(self.encoding, spaces, then=then)
+            for end, path in zip(spaces, found, strict=True):
+                paths[end].append(path)
+        if self.unread:
+            return {end: [p and self._of_read(*p) for p in some] for end, some in paths.items()}
+        return paths
+
+    def _of_read(self, k: int, tokens: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        """Let a path leave the text's own where its rows end."""
+        last = self.path[self.n][0]
+        return (last, (*self.unread[: k - last], *tokens)) if k > last else (k, tokens)
+
+    def _steps_along(self, node: int) -> list[tuple[int, int]]:
+        """List the tokens that spell what follows a node, and where they end."""
+        begin, ids_of = self.byte[node] + 1, self.tokenizer.ids_of
+        longest = self.index.longest(self.text[begin : begin + 2])
+        found = []
+        for end in range(begin + 1, min(begin + longest, len(self.text)) + 1):
+            if self.lost[end] != self.lost[begin]:
+                break
+            found += [(token, end - 1) for token in ids_of.get(self.text[begin:end], ())]
+        return found
+
+    def _least(self, ends: np.ndarray) -> np.ndarray:
+        """(f,) least mass at the positions for which paths that end at bytes matter most.
+
+        These are the positions up to the text's next boundary, and at least the first one.
+        """
+        bounds = np.asarray(self.byte)[self.main_nodes]
+        unique, inverse = np.unique(ends, return_inverse=True)
+        low, high = self._reach(unique, bounds)
+        least = [
+            self.log_z[a:b].min() if a < len(self.log_z) else np.inf
+            for a, b in zip(low.tolist(), high.tolist(), strict=True)
+        ]
+        return np.asarray(least)[inverse]
+
+    def _reach(self, ends: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        horizon = bounds[np.searchsorted(bounds, ends, "right").clip(max=len(bounds) - 1)]
+        low = np.searchsorted(self.positions, ends)
+        return low, np.maximum(np.searchsorted(self.positions, horizon, "right"), low + 1)
+
+    # Their mass --------------------------------------------------------------------------------
+
+    def _count(
+        self, nodes: Sequence[int], logprobs: torch.Tensor, first: int, least: np.ndarray | None
+    ) -> None:
+        """Add the covers that begin at nodes, whose rows these are from the first on."""
+        pairs, spans = self._pairs(nodes, least)
+        if not len(pairs):
+            return
+        inside = pairs[:, 2] > 0
+        share = np.asarray([self.log_p[n] for n in pairs[:, 1].tolist()])
+        place, token = self.tokens(spans[inside])
+        p = torch.as_tensor(self.at(logprobs, (pairs[inside, 1] - first)[place], token)).exp()
+        mass = index_sum(int(inside.sum()), torch.as_tensor(place), p).numpy()
+        with np.errstate(divide="ignore"):
+            share[inside] += np.log(mass)
+        self.pairs.append(pairs)
+        self.shares.append(share)
+        np.logaddexp.at(self.log_z, pairs[:, 0], share)
+
+    def _pairs(
+        self, nodes: Sequence[int], least: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """List positions that tokens from nodes reach: (e, 3) place, node and known bytes.
+
+        Returns:
+            The list, and (e, 2) the range of the vocabulary's order that goes on there.
+        """
+        begins = np.searchsorted(self.positions, [self.byte[n] for n in nodes]).tolist()
+        positions, found, spans = self.positions.tolist(), [], []
+        for node, begin in zip(nodes, begins, strict=True):
+            byte = self.byte[node]
+            bound = self.ends_before.get(node) if least is not None else None
+            for place in range(begin, len(positions)):
+                at = positions[place]
+                if self.lost[at + 1] != self.lost[byte + 1]:
+                    break
+                span = (0, 0)
+                if at > byte:
+                    span = self.index.span(self.text[byte + 1 : at + 1])
+                    if span[0] == span[1]:
+                        break
+                    if bound and least is not None and at >= bound[0] and bound[1] < least[place]:
+                        continue
+                found.append((place, node, at - byte))
+                spans.append(span)
+        return np.asarray(found, np.int64).reshape(-1, 3), np.asarray(spans).reshape(-1, 2)
+
+    def tokens(self, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lay (e, 2) ranges of the vocabulary's order out: (t,) which range, and (t,) tokens."""
+        count = spans[:, 1] - spans[:, 0]
+        which = np.repeat(np.arange(len(spans)), count)
+        first = spans[:, 0] - (np.cumsum(count) - count)
+        return which, self.index.ids[np.arange(len(which)) + first[which]]
+
+    def at(self, logprobs: torch.Tensor, row: ArrayLike, token: ArrayLike) -> np.ndarray:
+        """(t,) float64 log-probabilities of tokens of rows."""
+        flat = np.asarray(row, np.int64) * logprobs.shape[1] + np.asarray(token, np.int64)
+        index = torch.as_tensor(flat, device=logprobs.device)
+        return logprobs.reshape(-1).index_select(0, index).double().cpu().numpy()
+
+
+def _lost_before(encoding: Encoding) -> np.ndarray:
+    """(bytes + 2,) number of lost bytes before each place of the text with its dummy prefix."""
+    marks = np.zeros(len(encoding.data) + 2, np.int64)
+    for start, stop in encoding.lost:
+        marks[start + 2 : stop + 2] = 1
+    return np.cumsum(marks)

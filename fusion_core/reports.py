@@ -197,7 +197,7 @@ def evaluate_table(report: Report) -> str:
 
 
 def transfer_table(report: Report) -> str:
-    """Show the transfer of every strategy: at shared positions, inside tokens, and at all of both."""
+    """Show the transfer of every strategy: at shared positions, inside tokens, at all of them."""
     names = ("positions", "kept_mass", "transfer_ce", "target_ce", "native_ce")
     head = "".join(f"{n.replace('_', ' '):>13}" for n in names)
     lines = [f"{'':<24}{'coverage':>10}{head}"]
@@ -293,7 +293,7 @@ def bits_report(analysis: Analysis) -> list[Report]:
         (analysis.target.model, "target", analysis.target_bits_per_byte),
         ("fused", "fused", analysis.fused_bits_per_byte),
     ]
-    report = [{"name": name, "role": role, "bits": rounded(bits)} for name, role, bits in found]
+    report: list[Report] = [{"name": n, "role": r, "bits": rounded(b)} for n, r, b in found]
     report[-1]["leaks"] = list(analysis.leaks)
     return report
 

@@ -118,7 +118,8 @@ def build_cache(
         mapping.corpus_key(documents),
         plan(sizes, shard_bytes),
     )
-    check_rows(target, sources, config)  # before anything is written
+    # before anything is written
+    check_rows(target.tokenizer, [s.tokenizer for s in sources], config)
     writer = CacheWriter(folder, manifest)
     group = Processes()
     if group.first:

@@ -12,8 +12,7 @@ const NOTES = {
     "lower is better. Carried over: on the target's tokens, with the target's own row where " +
     "nothing arrives.",
   boundaries:
-    " Rows are taken at each source's boundaries in the whole text: carried over or fused, such a " +
-    "row knows the source's boundaries, and with them a little of what follows.",
+    " What is carried over knows the source's boundaries in the whole text, and a little of what follows.",
   operators:
     "The same text fused in every way. Those marked * were chosen knowing each token: what the target " +
     "would be taught, not what could be predicted.",
@@ -91,9 +90,9 @@ function modelRow({ name, role, bits, leaks }, number, source, most) {
     fused: "var(--fl-fused)",
     target: "var(--fl-quiet)",
   });
-  const title = [shortName(name) + (role === "target" ? " (target)" : ""), ...(leaks ?? [])].join(", ");
+  const title = shortName(name) + (role === "target" ? " (target)" : "");
   const cells = [title, barCell(bits, most, colors[role] ?? hue(number))];
-  if (!source) return [...cells, "", "", "", "", ""];
+  if (!source) return [...cells, make("td", "", leaks?.join(", ") ?? "", { colspan: "5" })];
   const { carried, coverage, kept, weight, wins } = source;
   const shares = [figure(carried, 3), percent(coverage) + " %", figure(kept, 3)];
   return [...cells, ...shares, figure(weight, 2), percent(wins) + " %"];

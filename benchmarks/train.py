@@ -223,7 +223,6 @@ LABELS = {
     "clm": "text alone",
     "kd": "best single source's rows",
     "fusion": "**fused rows**",
-    "boundary": "fused rows, the sources asked at their own boundaries",
     "pairs, sce": "one source at a time, merged by SCE",
     "pairs, linear": "the same, averaged",
     "pairs, ties": "the same, TIES",
@@ -263,7 +262,7 @@ def main() -> None:
         write_corpora(folder, SEEDS)
         first = run_all(tuning_jobs(), folder)
         rates = {name: best_rate(first, name) for name in TUNED}
-        done = [*first, *run_all(tuned_jobs(**rates), folder)]
+        done = [*first, *run_all(tuned_jobs(rates["clm"], rates["fusion"]), folder)]
         for r in done:
             for name, rate in rates.items():
                 if r["name"] == f"{name} {rate:g}":
@@ -304,9 +303,7 @@ def report(
         f"Read {EPOCHS} times, {tokens['clm']:,.0f} tokens. Learning rates chosen on the "
         f"validation split with seed 0: text alone {rates['clm']:g} of "
         f"{', '.join(f'{r:g}' for r in TUNED['clm'])}; fusion {rates['fusion']:g} of "
-        f"{', '.join(f'{r:g}' for r in TUNED['fusion'])}, taken for the single source, too; with "
-        f"rows at the sources' boundaries {rates['boundary']:g} of "
-        f"{', '.join(f'{r:g}' for r in TUNED['boundary'])}. "
+        f"{', '.join(f'{r:g}' for r in TUNED['fusion'])}, taken for the single source, too. "
         f"λ = {FUSION['lm_weight']}, top {FUSION['top_k']}. With text that the sources wrote: "
         f"{MORE_BYTES // 1000} KB more, all of it read {MORE_EPOCHS} times, "
         f"{tokens['written']:,.0f} tokens, learning rate {MORE_RATE:g}.",

@@ -15,12 +15,7 @@ TEST_BYTES = 20_000
 EVALUATIONS = 10
 WORKERS = 2
 FUSION = {"lm_weight": 0.1, "top_k": 20}
-BOUNDARY = FUSION | {"rows": "boundary"}
-TUNED = {
-    "clm": (2e-4, 4e-4, 1e-3),
-    "fusion": (3e-4, 5e-4, 1e-3),
-    "boundary": (3e-4, 5e-4, 1e-3),
-}
+TUNED = {"clm": (2e-4, 4e-4, 1e-3), "fusion": (3e-4, 5e-4, 1e-3)}
 MORE_RATE = 1e-3
 """Learning rate where most of the text is new, for fusion and for the text alone."""
 
@@ -50,7 +45,6 @@ def tuning_jobs() -> list[Job]:
         *(Job("fresh clm", s, _once({"mode": "clm"}), "fresh") for s in SEEDS),
         *(Job(f"clm {r:g}", 0, {"mode": "clm", "learning_rate": r}) for r in TUNED["clm"]),
         *(Job(f"fusion {r:g}", 0, FUSION | {"learning_rate": r}) for r in TUNED["fusion"]),
-        *(Job(f"boundary {r:g}", 0, BOUNDARY | {"learning_rate": r}) for r in TUNED["boundary"]),
     ]
 
 
@@ -66,7 +60,7 @@ def _once(more: dict[str, Any]) -> dict[str, Any]:
     return more | {"learning_rate": MORE_RATE, "epochs": 1}
 
 
-def tuned_jobs(clm: float, fusion: float, boundary: float) -> list[Job]:
+def tuned_jobs(clm: float, fusion: float) -> list[Job]:
     """List the rest, with the learning rates that were chosen."""
     kd = FUSION | {"mode": "kd", "learning_rate": fusion}
     text_alone = {"mode": "clm", "learning_rate": MORE_RATE, "epochs": MORE_EPOCHS, "sources": []}
@@ -75,5 +69,4 @@ def tuned_jobs(clm: float, fusion: float, boundary: float) -> list[Job]:
         *(Job("written clm", s, text_alone, None, f"written-{s}") for s in SEEDS),
         *(Job("clm", s, {"mode": "clm", "learning_rate": clm}) for s in SEEDS[1:]),
         *(Job("fusion", s, FUSION | {"learning_rate": fusion}) for s in SEEDS[1:]),
-        *(Job("boundary", s, BOUNDARY | {"learning_rate": boundary}) for s in SEEDS[1:]),
     ]

@@ -41,7 +41,7 @@ from fusion_core.records import (
     SparseRows,
 )
 
-PRUNE = 0.01
+PRUNE = 0.05
 """Share of the mass below which covers are left out."""
 
 
@@ -231,7 +231,8 @@ def _covers_at_end(reader: Reader, encoding: Encoding, first: int) -> Covers:
         asked = []
         for parent, token in nodes:
             paths.append([*paths[parent], token])
-            asked.append(reader.row(paths[-1]))
+            path = paths[-1]
+            asked.append(reader.row(path) if path == tokens else reader.row_aside(path))
         answer = torch.stack(asked).log()
 
 

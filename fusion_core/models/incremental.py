@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 
 from fusion_core import models
 from fusion_core.models import LoadedModel
 
 BACK = 4
 """Boundaries before the text's end from which a source's token may reach beyond it."""
+
+KEPT_ASIDE = 64
+"""Rows of paths that leave the text which are remembered."""
 
 KEPT_ROWS = 2 * BACK
 """Rows of a reader that are remembered, counted from the end."""
@@ -27,6 +31,8 @@ class Reader:
         self._ids: list[int] = []
         self._cache: Any = None
         self._rows: dict[int, torch.Tensor] = {}
+        self._side: Reader | None = None
+        self._aside: LRUCache[tuple[int, ...], torch.Tensor] = LRUCache(KEPT_ASIDE)
         taken = inspect.signature(model.network.forward).parameters
         # The logits of a long prompt at once would be the largest thing in memory.
         self._last_rows = {"logits_to_keep": KEPT_ROWS} if "logits_to_keep" in taken else {}
@@ -60,9 +66,22 @@ class Reader:
         self._forward(read, min(same, wanted - 1))
         return self._rows[wanted]
 
+    def row_aside(self, ids: Sequence[int]) -> torch.Tensor:
+        """Return the row after tokens that leave the text, which stays as it has been read.
+
+        The last of them are remembered: a text that grows by less than a word asks for the same.
+        """
+        key = tuple(ids)
+        if key not in self._aside:
+            self._side = self._side or Reader(self.model)
+            self._aside[key] = self._side.row(ids)
+        return self._aside[key]
+
     def forget(self) -> None:
         """Start with nothing read."""
         self._ids, self._cache, self._rows = [], None, {}
+        self._side = None
+        self._aside.clear()
 
     def has_read(self, ids: Sequence[int]) -> bool:
         """Tell whether the row after tokens, those of a start token apart, is at hand."""

@@ -182,6 +182,8 @@ class Canonical:
             kept[b"", True, then] = ((dummy,) if dummy >= 0 else ()), dummy >= 0
         for at_start in (False, True):
             missing = [p for p in dict.fromkeys(pieces) if p[1] == at_start and p not in kept]
+            if not missing:
+                continue
             strings = [string + then for string, _, then in missing]
             spelled = self._tokenizer.prefix_spellings(strings, at_start)
             for piece, ids in zip(missing, spelled, strict=True):

@@ -92,6 +92,8 @@ class Speller(Vocabulary):
             else:
                 queues[at_start].append((i, text, head))
         for prefixed, queue in queues.items():
+            if not queue:
+                continue
             backend = self._backend if prefixed else self._within_text
             readings = backend.encode_batch_fast(
                 [t + word if t else t for _, t, _ in queue], add_special_tokens=False

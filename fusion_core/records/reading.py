@@ -17,7 +17,7 @@ import torch
 from fusion_core.errors import InputError
 from fusion_core.numerics import bits
 
-from .analysis import FusedRows
+from .analysis import FusedRows, leaks
 from .covers import Covers
 from .rows import NextTokenRows, ProjectedRows, scattered
 from .text import Alignment, Encoding, Record, Window
@@ -313,8 +313,16 @@ class FusedText(Record):
     def summary(self) -> str:
         """Return the models, the operator and bits per byte."""
         level = f" by {self.level}" if self.level else ""
-        bits = f"{self.bits_per_byte:.3f} bits per byte"
-        return f"{self.projection.summary()}, {self.operator}{level}: {bits}"
+        said = f"{self.projection.summary()}, {self.operator}{level}: {self.bits_per_byte:.3f}"
+        return ", ".join([f"{said} bits per byte", *self.leaks])
+
+    @property
+    def leaks(self) -> tuple[str, ...]:
+        """What the rows know that could not be known before; see `leaks`."""
+        from fusion_core.fuse import operator_of
+
+        sees_token = operator_of(self.operator).sees_token(self.level)
+        return leaks(sees_token, self.projection.reading.rows)
 
     @property
     def bits_per_byte(self) -> float:

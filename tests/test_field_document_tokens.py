@@ -268,7 +268,8 @@ def test_the_mass_of_every_end_reaches_the_targets_ends(tmp_path: Path, kind: st
     back = mapping.PrefixRelation(target.tokenizer, source.tokenizer).conditioned_on()
     to = {int(t) for s, t in zip(back.edge_source, back.edge_target, strict=True) if s == end}
     assert to == {0, 300}
-    found = compare.next_characters(read("the cat", source), [7])[0]
+    reading = read("the cat", source, config=FusionConfig(rows="boundary"))
+    found = compare.next_characters(reading, [7])[0]
     encoding = source.tokenizer.encode("the cat")
     row = models.read_rows(source, encoding).dense.probs[-1]
     assert float(found.end[0]) == pytest.approx(float(row[0] + row[300]), abs=1e-6)

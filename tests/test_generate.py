@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import byte_level, chain, tiny_model
+from plain_covers import PlainModel
 
 from fusion_core import compare, corpus, fuse, generation, models
 from fusion_core.errors import InputError
@@ -71,47 +72,23 @@ def test_states_that_cannot_be_cut_are_read_again(tiny_models, monkeypatch) -> N
         assert torch.allclose(reader.row(ids), rows_of(tiny_models[0], ids)[-1], atol=2e-5)
 
 
-def next_byte(source: models.LoadedModel, text: bytes) -> list[float]:
-    """Sum, in plain Python, over every token that reaches beyond the text's end."""
-    whole = text.decode("utf-8", "ignore")
-    partial = text[len(whole.encode()) :]
-    tokenizer = source.tokenizer
-    encoding = tokenizer.encode(whole)
-    ids = encoding.ids[encoding.text_tokens].tolist()
-    probs = rows_of(source, ids)
-    spelled = (b" " if encoding.dummy_prefix else b"") + whole.encode()
-    begins = [0]
-    for i in ids:
-        begins.append(begins[-1] + len(tokenizer.bytes_of[i]))
-    out, total, path = [0.0] * 256, 0.0, 1.0
-    for n in range(max(0, len(ids) - BACK), len(ids) + 1):
-        known = spelled[begins[n] :] + partial
-        for w, own in enumerate(tokenizer.bytes_of):
-            p = path * float(probs[n, w])
-            if own and own.startswith(known) and len(own) > len(known):
-                out[own[len(known)]] += p
-                total += p
-            elif not known and not own:
-                total += p  # control tokens, at the end alone
-        if n < len(ids):
-            path *= float(probs[n, ids[n]])
-    return [p / total for p in out]
-
-
 @pytest.mark.parametrize(
     "text", ["the ca", "the cat", "the cats sat, th", "a", "東".encode()[:2], "é the s", "sat 東"]
 )
 def test_sources_are_asked_on_every_path_through_a_word(
     tiny_models, monkeypatch, text: str | bytes
 ) -> None:
-    monkeypatch.setattr(together, "NEGLIGIBLE", 0.0)
+    """The paths are those of a sum over every token sequence, in plain Python."""
+    monkeypatch.setattr(together, "PRUNE", 0.0)
     data = text if isinstance(text, bytes) else text.encode()
     data = b"the " + data
     letters = TextTokenizer(byte_level(), "bytes", start_id=256, eos_id=None)
     target = tiny_model(letters, seed=4)
     ids = [letters.id_of(bytes([b])) for b in data]
-    for source in tiny_models:
-        expected = next_byte(source, data)
+    for source, style in zip(tiny_models, ("unsplit", "bytes"), strict=True):
+        start, ends = source.tokenizer.start_id, source.tokenizer.end_ids
+        plain = PlainModel(source.tokenizer._backend, source.network, start, ends, style)
+        expected = plain.expects(data)[-1].next_byte
         row = Ensemble(target, [source]).next(ids, data)
         got = dict(zip(row.rows.ids[0].tolist(), row.rows.probs[0].tolist(), strict=True))
         kept = float(row.kept[0, 0])

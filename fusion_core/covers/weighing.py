@@ -91,6 +91,7 @@ def _never(
     cover, token, mass = (np.concatenate(x) for x in zip(*found, strict=True))
     # A character that has begun is finished first: nearly all other tokens never follow it.
     never = _within(tree, row[cover]) & tree.index.begins_character[token]
+    never |= _spelled_in_bytes(tree, row[cover], token)
     never[~never] = ~tree.tokenizer.canonical.stays(
         np.stack([last[cover[~never]], token[~never]], axis=1)
     )
@@ -101,6 +102,17 @@ def _within(tree: PrefixTree, row: np.ndarray) -> np.ndarray:
     """(t,) bool, whether rows stand within a character."""
     place = np.asarray(tree.byte)[row] + 1
     return (np.frombuffer(tree.text + b"a", np.uint8)[place] & 0xC0) == 0x80
+
+
+def _spelled_in_bytes(tree: PrefixTree, row: np.ndarray, token: np.ndarray) -> np.ndarray:
+    """(t,) bool, byte pieces that finish a character which has a token of its own."""
+    tokenizer = tree.tokenizer
+    found = _within(tree, row) & tokenizer.is_byte_piece[token]
+    for n in np.flatnonzero(found).tolist():
+        head = tree.text[: tree.byte[row[n]] + 1]
+        begin = max(n for n, b in enumerate(head) if b & 0xC0 != 0x80)
+        found[n] = head[begin:] + (tokenizer.bytes_of[token[n]] or b"") in tokenizer.ids_of
+    return found
 
 
 def _heavy(

@@ -36,8 +36,12 @@ AGREED_WITHIN = 4
 KEPT_PIECES, KEPT_PAIRS = 100_000, 2_000_000
 """Pieces and pairs that are remembered; of pairs, up to twice as many."""
 
-AFTER_SPACE = (b"a", b"1")
-"""What may follow white space, which many tokenizers spell otherwise at a text's end."""
+OPENERS = 4
+"""Letters that are put before a token within a word, where those are tokens of their own."""
+
+AFTER_SPACE = (b"a", b"1", "\U0010fffd".encode())
+"""What may follow white space, which many tokenizers spell otherwise at a text's end: a letter, a
+digit, and a sign that is merged with no space."""
 
 PROBES = (
     "Don't  stop: 12345 times,\n\n   she's\tat 10.50 (x == y).  ",
@@ -57,6 +61,7 @@ class Canonical:
         self._tokenizer = tokenizer
         self._spelled: dict[tuple[bytes, bool, bytes], Spelled] = {}
         self._recent = self._older = np.empty(0, np.int64)
+        self._opened: dict[int, list[int]] = {}
 
     def paths(
         self, encoding: Encoding, ends: Sequence[int], *, then: bytes = b""
@@ -140,7 +145,41 @@ class Canonical:
             found = self._spell([(strings[n], False, then) for n in spaces])
             for n, s in zip(spaces, found, strict=True):
                 stays[n] = s == (pairs[n], True)
+        if self._tokenizer.marks_continuations:
+            self._ask_within(pairs, stays)
         return np.asarray(stays, bool)
+
+    def _ask_within(self, pairs: Sequence[tuple[int, int]], stays: list[bool]) -> None:
+        """Ask again for pairs that do not stay by themselves, after a letter that begins a word."""
+        of = self._tokenizer.bytes_of
+        tries = []
+        for n, (u, w) in enumerate(pairs):
+            spaces = AFTER_SPACE if (of[w] or b"")[-1:].isspace() else ()
+            openers = [] if stays[n] else self._openers(u)
+            tries += [(n, x, then) for x in openers for then in (b"", *spaces)]
+        strings = [b"".join(of[i] or b"" for i in (x, *pairs[n])) for n, x, _ in tries]
+        pieces = [(s, False, then) for s, (_, _, then) in zip(strings, tries, strict=True)]
+        for (n, x, _), found in zip(tries, self._spell(pieces), strict=True):
+            stays[n] |= found == ((x, *pairs[n]), True)
+
+    def _openers(self, token: int) -> list[int]:
+        """List some letters with which words begin that go on with a token."""
+        if token not in self._opened:
+            of = self._tokenizer.bytes_of
+            string = of[token] or b""
+            strings = [string, *((of[x] or b"") + string for x in self._letters)]
+            alone, *found = self._spell([(s, False, b"") for s in strings])
+            fit = [x for x, s in zip(self._letters, found, strict=True) if s == ((x, token), True)]
+            self._opened[token] = [] if alone == ((token,), True) else fit[:OPENERS]
+        return self._opened[token]
+
+    @cached_property
+    def _letters(self) -> list[int]:
+        """The tokens of one byte that begin a word."""
+        of = self._tokenizer.bytes_of
+        single = [i for i, b in enumerate(of) if b and len(b) == 1]
+        spelled = self._spell([(of[i] or b"", False, b"") for i in single])
+        return [i for i, s in zip(single, spelled, strict=True) if s == ((i,), True)]
 
     @cached_property
     def fault(self) -> str | None:

@@ -99,7 +99,8 @@ class Speller(Vocabulary):
                 [t + word if t else t for _, t, _ in queue], add_special_tokens=False
             )
             for (i, text, head), reading in zip(queue, readings, strict=True):
-                ids = reading.ids if text or not head else [self.id_of(head)]
+                alone = head or (b" " if at_start and strings[i] else b"")  # a dummy prefix
+                ids = reading.ids if text or not alone else [self.id_of(alone)]
                 rest = strings[i][len(head) :]
                 spelled[i] = [*ids, *(self.id_of(bytes([b])) for b in rest)] if rest else ids
         shown = b" " if at_start else b""

@@ -319,6 +319,11 @@ class Vocabulary:
         return isinstance(self._backend, Tokenizer) or self._parts["decoder"] is not None
 
     @property
+    def marks_continuations(self) -> bool:
+        """Whether entries within a word are others than those that begin one (``##``)."""
+        return bool(self._spelling._continues)
+
+    @property
     def joins_pairs(self) -> bool:
         """Whether tokens come of merging neighbours, by one list for all texts."""
         return self._parts["model"]["type"] == "BPE"

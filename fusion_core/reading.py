@@ -25,7 +25,7 @@ from .records import (
     WindowReading,
     Windows,
 )
-from .records.reading import KEPT_BYTES
+from .records.windows import KEPT_BYTES
 from .tokens import TextTokenizer
 
 DOCUMENTS_AT_ONCE = 256

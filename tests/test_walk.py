@@ -149,7 +149,7 @@ def test_a_text_of_many_windows_keeps_the_first_and_reads_the_others_again(
 ) -> None:
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
     whole = pipeline.analyze(tiny_models[0], [tiny_models[1]], text, FusionConfig())
-    monkeypatch.setattr("fusion_core.records.reading.KEPT_BYTES", 60_000)
+    monkeypatch.setattr("fusion_core.records.windows.KEPT_BYTES", 60_000)
     monkeypatch.setattr("fusion_core.models.rows.BATCH_TOKENS", 1)
     again = pipeline.analyze(tiny_models[0], [tiny_models[1]], text, FusionConfig())
     assert torch.allclose(again.fused.rows.probs, whole.fused.rows.probs, atol=1e-6)

@@ -118,7 +118,6 @@ def build_cache(
         mapping.corpus_key(documents),
         plan(sizes, shard_bytes),
     )
-    # before anything is written
     check_rows(target.tokenizer, [s.tokenizer for s in sources], config)
     writer = CacheWriter(folder, manifest)
     group = Processes()

@@ -20,10 +20,10 @@ from .reading import (
     Projection,
     TextReading,
     WindowReading,
-    Windows,
 )
 from .rows import DenseRows, NextTokenRows, ProjectedRows, SparseRows, scattered
 from .text import Alignment, Encoding, MapReason, Record, RowKind, VocabMap, Window
+from .windows import Windows
 
 __all__ = [
     "LIGHT",

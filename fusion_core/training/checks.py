@@ -20,7 +20,7 @@ from fusion_core.io import documents
 from fusion_core.io.documents import LONGEST
 from fusion_core.models import LoadedModel
 from fusion_core.reading import check_names, check_rows
-from fusion_core.records.reading import KEPT_BYTES
+from fusion_core.records.windows import KEPT_BYTES
 
 from .adapters import with_adapters
 from .arguments import (

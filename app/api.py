@@ -128,6 +128,7 @@ class Endpoints:
         level: str = USUAL.level,
         strategy: str = USUAL.strategy,
         top_k: int = USUAL.top_k,
+        rows: str = USUAL.rows,
     ) -> Report:
         """Fuse what several models expect at every token of a text.
 
@@ -139,12 +140,15 @@ class Endpoints:
             level: {level}
             strategy: {strategy}: {strategies}.
             top_k: {top_k}
+            rows: {rows}
 
         Returns:
             For each target token the fused row, its winner, weights, kept mass and where each fused
-            token's probability came from; bits per byte of every model and of the fused rows.
+            token's probability came from; bits per byte of every model and of the fused rows, and
+            what these know that could not be known before: knows_token, where the operator looked
+            at each token, and rows, where they know the sources' boundaries.
         """
-        kept = self._kept(target, sources, text, operator, level, strategy, top_k)
+        kept = self._kept(target, sources, text, operator, level, strategy, top_k, rows)
         pieces = [kept.pieces[name] for name in kept.request.sources]
         return reports.fused_report(kept.analysis, kept.pieces[kept.request.target], pieces)
 
@@ -158,6 +162,7 @@ class Endpoints:
         level: str = USUAL.level,
         strategy: str = USUAL.strategy,
         top_k: int = USUAL.top_k,
+        rows: str = USUAL.rows,
     ) -> Report:
         """Show what every model expected at one token of a text, and what was fused there.
 
@@ -170,12 +175,13 @@ class Endpoints:
             level: {level}
             strategy: {strategy}: {strategies}.
             top_k: {top_k}
+            rows: {rows}
 
         Returns:
             The token; for each source its own row, what was carried over, kept mass and
             cross-entropy in nats; the target's own row; the fused row and its winner.
         """
-        kept = self._kept(target, sources, text, operator, level, strategy, top_k)
+        kept = self._kept(target, sources, text, operator, level, strategy, top_k, rows)
         return cards(kept.analysis, index, kept.pieces)
 
     def generate(
@@ -237,6 +243,7 @@ class Endpoints:
         operator: str = USUAL.operator,
         level: str = USUAL.level,
         strategy: str = USUAL.strategy,
+        rows: str = USUAL.rows,
         seed: int = Form.seed,
         key: str = "",
     ) -> Report:
@@ -257,6 +264,7 @@ class Endpoints:
             operator: {operator}: {operators}.
             level: {level}
             strategy: {strategy}: {strategies}.
+            rows: {rows}
             seed: {seed}
             key: from an earlier answer, to keep runs together; empty makes a new one.
 
@@ -264,7 +272,7 @@ class Endpoints:
             key and run, for run_status; parts, steps, and about how many seconds it takes.
         """
         first, *others = model_names(self._state.limits, target, sources)
-        fusion = {"operator": operator, "level": level, "strategy": strategy}
+        fusion = {"operator": operator, "level": level, "strategy": strategy, "rows": rows}
         form = Form(
             first, tuple(others), fusion, domains=tuple(domains), kilobytes=kilobytes, text=text,
             steps=steps, lm_weight=lm_weight, lora=lora, learning_rate=learning_rate,
@@ -302,7 +310,7 @@ class Endpoints:
         return {"run": job.id, "name": job.name, "parts": parts}
 
     def _kept(self, target: str, sources: list[str], text: str, *fusion: Any) -> KeptAnalysis:
-        options = dict(zip(("operator", "level", "strategy", "top_k"), fusion, strict=True))
+        options = dict(zip(("operator", "level", "strategy", "top_k", "rows"), fusion, strict=True))
         limits = self._state.limits
         request = analysis_request(limits, target, sources, text, **options)
         return last(self._state.analyze(request))

@@ -13,6 +13,7 @@ S = TypeVar("S", bound=Settings)
 
 LABELS = {
     "strategy": "Vocabulary mapping",
+    "rows": "Source rows",
     "operator": "Fusion operator",
     "level": "Level",
     "top_k": "Top-k of the fused row",

@@ -14,7 +14,8 @@ The rooms, in the order in which they may import one another (a test reads the i
       tokens      text                     -> Encoding
       align       Encoding x Encoding      -> Alignment; stretches that every model can read
       mapping     vocabulary x vocabulary  -> VocabMapping
-      models      encodings                -> NextTokenRows
+      models      encodings                -> NextTokenRows; rows on side paths (models.branches)
+      covers      rows x bytes of a text   -> Covers: what a model may have read there
       characters  NextTokenRows            -> NextCharacters
       project     TextReading x mapping    -> Projection
       fuse        Projection x operator    -> FusedText
@@ -23,7 +24,8 @@ The rooms, in the order in which they may import one another (a test reads the i
       losses      logits x fused rows      -> nats of both parts
       baselines   weights                  -> merged weights
 
-    reading                                text x models -> TextReading: runs the networks
+    reading                                text x models -> TextReading: runs the networks, through
+                                           models and covers
     pipeline < compare                     read, project, fuse, in this order
     cache.building, generation, benchmark  many texts; texts that are written; toy tasks
     training < runs                        a run's settings -> a trained model, in its own process
@@ -34,10 +36,11 @@ The rooms, in the order in which they may import one another (a test reads the i
 `import fusion_core as fl` offers what `__all__` lists, flat: `fl.load`, `fl.read`, `fl.train` …
 
 Stages take records and give records. They do not import one another, with these exceptions:
-`mapping`, `models`, `characters` and `project` hold a `tokens.TextTokenizer`; `mapping` counts the
-pairs that `align` finds; `models` finds embedded models through `zoo`; `project` aligns windows and
-asks a `mapping.VocabMapping`; what they write goes through `io`. Nothing here imports gradio or
-`app`; `plots` alone imports plotly, when it draws.
+`mapping`, `models`, `covers`, `characters` and `project` hold a `tokens.TextTokenizer`; `mapping`
+counts the pairs that `align` finds; `models` finds embedded models through `zoo`; `covers` has
+`models` read side paths; `project` aligns windows and asks a `mapping.VocabMapping`; what they
+write goes through `io`. Nothing here imports gradio or `app`; `plots` alone imports plotly, when it
+draws.
 """
 
 from __future__ import annotations

@@ -111,25 +111,33 @@ def next_characters(
             occurs = (sums > 0).any(0)
             labels = [given.labels[n] for n in occurs.nonzero()[:, 0].tolist()]
             found.append((where, labels, sums[:, occurs]))
-    occurring = {s for _, labels, _ in found for s in labels}
-    characters = sorted(s for s in occurring if isinstance(s, str))
-    parts = sorted(s for s in occurring if isinstance(s, bytes))
-    place = {s: n for n, s in enumerate([*characters, *parts])}
-    probs = like.new_zeros(len(at), len(place))
-    for where, labels, sums in found:
-        columns = torch.as_tensor([place[s] for s in labels], dtype=torch.int64, device=like.device)
-        probs.index_put_((where[:, None], columns), sums, accumulate=True)
+    characters, parts, laid_out = _laid_out(found, like.new_zeros(len(at), 0))
     return NextCharacters(
         model=rows.model,
         positions=at,
         characters=tuple(characters),
-        probs=probs[:, : len(characters)],
+        probs=laid_out[:, : len(characters)],
         parts=tuple(parts),
-        partial=probs[:, len(characters) :],
+        partial=laid_out[:, len(characters) :],
         end=end,
         unknown=unknown.clamp(min=0),
         byte_probs=byte_probs,
     )
+
+
+def _laid_out(
+    found: Sequence[tuple[torch.Tensor, list[str | bytes], torch.Tensor]], like: torch.Tensor
+) -> tuple[list[str], list[bytes], torch.Tensor]:
+    """Lay what was found at some positions each out over all characters and parts that occur."""
+    occurring = {s for _, labels, _ in found for s in labels}
+    characters = sorted(s for s in occurring if isinstance(s, str))
+    parts = sorted(s for s in occurring if isinstance(s, bytes))
+    place = {s: n for n, s in enumerate([*characters, *parts])}
+    probs = like.new_zeros(len(like), len(place))
+    for where, labels, sums in found:
+        columns = torch.as_tensor([place[s] for s in labels], dtype=torch.int64, device=like.device)
+        probs.index_put_((where[:, None], columns), sums, accumulate=True)
+    return characters, parts, probs
 
 
 def joined(parts: Sequence[NextCharacters], shifts: Sequence[int]) -> NextCharacters:

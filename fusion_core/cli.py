@@ -106,7 +106,8 @@ def _fusion_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _projection_flags(command: argparse.ArgumentParser, *more: str) -> None:
-    add_flags(command, FusionConfig, "strategy", strategy=[*mapping.STRATEGIES, *more])
+    names = ("strategy", "rows", "prune")
+    add_flags(command, FusionConfig, *names, strategy=[*mapping.STRATEGIES, *more])
     command.add_argument(
         "--corpus", help="documents in which `statistical` counts; by default those it reads"
     )

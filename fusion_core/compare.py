@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from . import characters, fuse
+from .align import positions_of
 from .config import FusionConfig
 from .covers import known_covers
 from .errors import InputError
@@ -31,6 +32,9 @@ from .records import (
     WindowReading,
 )
 from .tokens import TextTokenizer
+
+SCORED = FusionConfig(rows="boundary")
+"""How texts are read of which only each model's own cross-entropy is asked."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,9 @@ def add_transfer(projection: Projection, scores: Sequence[TransferScore]) -> Non
             ce, floored = fuse.projected_ce(rows, target)
             score.floored += floored
             score.add(rows, ce, target, native, scored)
+            if covers := window.covers[j]:
+                at = positions_of(window.encodings[0], window.encodings[j])[:-1][scored]
+                score.add_covers(covers, len(window.rows[j].rows), at)
 
 
 def bits_per_byte(
@@ -204,7 +211,7 @@ def bits_per_byte(
     totals, lost = np.zeros(len(readers)), np.zeros(len(readers), np.int64)
     exact = np.ones(len(readers), bool)
     n_bytes = n_read = 0
-    config = FusionConfig(overlap=overlap)
+    config = SCORED.replace(overlap=overlap)
     for reading in read_documents(readers, documents, config, progress=progress):
         totals += reading.nats
         lost += [e.lost_bytes for e in reading.encodings]
@@ -225,7 +232,7 @@ def bits_per_byte(
 
 def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[str, int]:
     """Return for each model's name the index of the text that it finds most probable."""
-    nats = [reading.nats for reading in read_documents(readers, texts)]
+    nats = [reading.nats for reading in read_documents(readers, texts, SCORED)]
     best = np.argmin(np.asarray(nats), axis=0)
     return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import torch
 
 from .numerics import bits
-from .records import NextTokenRows, ProjectedRows, RowKind
+from .records import Covers, NextTokenRows, ProjectedRows, RowKind
 
 __all__ = ["TransferScore", "bits"]
 
@@ -25,6 +25,10 @@ class _Sums:
         self.kept += float(kept[where].sum())
         self.transfer += float(ce[where].sum())
         self.target += float(own[where].sum())
+
+    def __add__(self, other: _Sums) -> _Sums:
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return _Sums(*(a + b for a, b in pairs))
 
     def means(self) -> dict[str, float | int | None]:
         n = self.positions
@@ -49,6 +53,9 @@ class TransferScore:
     floored: int = 0
     native_positions: int = 0
     native_nats: float = 0.0
+    source_tokens: int = 0
+    side_rows: int = 0
+    noncanonical: list[np.ndarray] = field(default_factory=list)
     shared: _Sums = field(default_factory=_Sums)
     inside: _Sums = field(default_factory=_Sums)
 
@@ -79,9 +86,25 @@ class TransferScore:
         self.native_positions += int((~np.isnan(nats)).sum())
         self.native_nats += float(np.nansum(nats))
 
+    def add_covers(self, covers: Covers, n_rows: int, at: np.ndarray) -> None:
+        """Count what was read of the source besides a window, and what its spellings cost it.
+
+        Args:
+            covers: of the window.
+            n_rows: of the source on the window itself.
+            at: bytes at which the rows stand that `add` counts.
+        """
+        self.source_tokens += n_rows - 1
+        self.side_rows += len(covers.rows) - n_rows
+        self.noncanonical.append(covers.noncanonical[np.searchsorted(covers.positions, at)])
+
     def summary(self) -> dict[str, object]:
-        """Return the figures under the names of the command line."""
-        shared = self.shared.means()
+        """Return the figures under the names of the command line.
+
+        ``noncanonical`` is None where rows at the source's own boundaries were taken, which do not
+        tell it.
+        """
+        shared, spelt = self.shared.means(), self.noncanonical
         return {
             "positions": self.positions,
             "covered": shared["positions"],
@@ -95,4 +118,7 @@ class TransferScore:
             else None,
             "floored": self.floored,
             "inside": self.inside.means(),
+            "all": (self.shared + self.inside).means(),
+            "extra_positions": self.side_rows / self.source_tokens if self.source_tokens else 0.0,
+            "noncanonical": float(np.concatenate(spelt).mean()) if spelt else None,
         }

@@ -232,6 +232,7 @@ def view(
         scored_bytes=reading.scored_bytes,
         details={
             "strategy": projection.strategy,
+            "rows": reading.rows,
             "operator": config.operator,
             "level": text.level,
             "sees_token": operator.sees_token(config.level),

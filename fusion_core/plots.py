@@ -103,6 +103,7 @@ def bits_per_byte_figure(analysis: Analysis) -> go.Figure:
     rows = bits_report(analysis)
     colors = [source_color(i) for i in range(len(analysis.sources))] + [TARGET_COLOR, FUSED_COLOR]
     names = [short_name(r["name"]) + (" (target)" if r["role"] == "target" else "") for r in rows]
+    names[-1] = "<br>".join([names[-1], *analysis.leaks])
     bits = [r["bits"] for r in rows]
     figure = go.Figure(
         go.Bar(

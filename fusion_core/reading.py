@@ -12,7 +12,7 @@ from . import models
 from .align import positions_of
 from .align.windows import cut, windows
 from .config import MAX_TEXT_BYTES, FusionConfig, utf8
-from .covers import read_with_covers
+from .covers import check_exact, read_with_covers
 from .errors import InputError
 from .models import LoadedModel
 from .records import (
@@ -25,7 +25,7 @@ from .records import (
     WindowReading,
     Windows,
 )
-from .records.reading import KEPT_BYTES
+from .records.windows import KEPT_BYTES
 from .tokens import TextTokenizer
 
 DOCUMENTS_AT_ONCE = 256
@@ -118,6 +118,19 @@ def check_names(*names: str) -> None:
     for i, name in enumerate(names):
         if name in names[:i]:
             raise InputError(f"{name} is named twice: name every model once.")
+
+
+def check_rows(
+    target: TextTokenizer, sources: Sequence[TextTokenizer], config: FusionConfig
+) -> None:
+    """Refuse a source that cannot give the rows that are asked for.
+
+    Raises:
+        InputError: its tokenisations of a text's beginnings cannot be known.
+    """
+    for source in sources:
+        if config.rows == "exact" and not _cuts_alike(target, source):
+            check_exact(source)
 
 
 def _encoded(
@@ -283,7 +296,8 @@ def _read(
     """Read windows with one model, which is a source of the targets' bytes where there are any."""
     config = text.config
     cut = None if targets is None else config.source_truncation  # the target's rows stay whole
-    if targets is None or config.rows == "boundary" or _cuts_alike(text.readers[0], model):
+    alike = _cuts_alike(text.readers[0].tokenizer, model.tokenizer)
+    if targets is None or config.rows == "boundary" or alike:
         rows = models.read_rows_batch(model, encodings, temperature=config.temperature, cut=cut)
         return rows, [None] * len(rows)
     asked = [np.unique(positions_of(t, e)) for t, e in zip(targets, encodings, strict=True)]
@@ -293,13 +307,12 @@ def _read(
     return [rows for rows, _ in found], [covers for _, covers in found]
 
 
-def _cuts_alike(target: LoadedModel, source: LoadedModel) -> bool:
+def _cuts_alike(one: TextTokenizer, other: TextTokenizer) -> bool:
     """Tell whether a target's boundaries, which it may know, are all that a source's rows know.
 
     So it is where one tokenizer serves both. Where one vocabulary does whose tokens spell no
     spaces, bytes do not tell its tokenisations apart.
     """
-    one, other = target.tokenizer, source.tokenizer
     if one.key == other.key:
         return True
     return one.vocabulary_key == other.vocabulary_key and not one.spells_spaces

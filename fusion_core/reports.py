@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .records import Alignment, Analysis, Encoding, SparseRows
+from .records import Alignment, Analysis, Encoding, SparseRows, leaks
 from .text_display import visible
 
 Report = dict[str, Any]
@@ -140,6 +140,8 @@ def fused_report(
             **{s.encoding.model: s.bits_per_byte for s in analysis.sources},
         },
         "fused_bits_per_byte": analysis.fused_bits_per_byte,
+        "rows": analysis.details["rows"],
+        "knows_token": analysis.details["sees_token"],
     }
 
 
@@ -167,7 +169,8 @@ def fuse_table(report: Report) -> str:
         lines.append(f"{token:<16} {top:<45} {position['winner'] or '-'}")
     lines.append("")
     lines += [f"{b:.3f} bits per byte  {m}" for m, b in report["bits_per_byte"].items()]
-    lines.append(f"{report['fused_bits_per_byte']:.3f} bits per byte  fused")
+    fused = f"{report['fused_bits_per_byte']:.3f} bits per byte  fused"
+    lines.append(", ".join([fused, *leaks(report["knows_token"], report["rows"])]))
     return "\n".join(lines)
 
 
@@ -194,16 +197,21 @@ def evaluate_table(report: Report) -> str:
 
 
 def transfer_table(report: Report) -> str:
-    """Show the transfer of every strategy, the shared positions and those inside tokens apart."""
+    """Show the transfer of every strategy: at shared positions, inside tokens, at all of them."""
     names = ("positions", "kept_mass", "transfer_ce", "target_ce", "native_ce")
     head = "".join(f"{n.replace('_', ' '):>13}" for n in names)
     lines = [f"{'':<24}{'coverage':>10}{head}"]
     for strategy, score in report["strategies"].items():
         whole = score | {"positions": score["covered"]}
-        for label, part in ((strategy, whole), ("  inside tokens", score["inside"])):
+        parts = (strategy, whole), ("  inside tokens", score["inside"]), ("  all", score["all"])
+        for label, part in parts:
             share = part["positions"] / score["positions"] if score["positions"] else 0.0
             cells = "".join(f"{_shown(part.get(n)):>13}" for n in names)
             lines.append(f"{label:<24}{share:>10.1%}{cells}")
+    lines.append(
+        f"{score['extra_positions']:.4f} rows on side paths for each source token; share of the "
+        f"mass on spellings that the tokenizer never makes: {_shown(score['noncanonical'])}"
+    )
     return "\n".join(lines)
 
 
@@ -278,14 +286,16 @@ def bars_report(
 
 
 def bits_report(analysis: Analysis) -> list[Report]:
-    """List the bits per byte of every source, the target and the fused rows."""
+    """List the bits per byte of every source, the target and, with their leaks, the fused rows."""
     found = [(s.encoding.model, f"source {i}", s.bits_per_byte)
              for i, s in enumerate(analysis.sources)]  # fmt: skip
     found += [
         (analysis.target.model, "target", analysis.target_bits_per_byte),
         ("fused", "fused", analysis.fused_bits_per_byte),
     ]
-    return [{"name": name, "role": role, "bits": rounded(bits)} for name, role, bits in found]
+    report: list[Report] = [{"name": n, "role": r, "bits": rounded(b)} for n, r, b in found]
+    report[-1]["leaks"] = list(analysis.leaks)
+    return report
 
 
 def rounded(value: float) -> float | None:

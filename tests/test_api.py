@@ -56,6 +56,22 @@ def test_fuse_and_distributions_are_what_the_library_says(client: Any) -> None:
     assert card["fused"]["ce"] == pytest.approx(-float(analysis.fused.observed_logprob[3]), 1e-3)
 
 
+@pytest.mark.parametrize("rows", ["exact", "boundary"])
+def test_rows_are_chosen_and_said(client: Any, rows: str) -> None:
+    asked = {"target": "zoo:llama", "sources": SOURCES, "text": TEXT, "level": "token"}
+    answer = client.predict(**asked, rows=rows, api_name="/fuse")
+    assert (answer["rows"], answer["knows_token"]) == (rows, True)
+    target, *sources = [models.load(n) for n in ("zoo:llama", *SOURCES)]
+    config = FusionConfig(rows=rows, level="token")
+    analysis = pipeline.analyze(target, sources, TEXT, config)
+    assert answer["fused_bits_per_byte"] == pytest.approx(analysis.fused_bits_per_byte, rel=1e-5)
+    card = client.predict(**asked, index=3, rows=rows, api_name="/distributions")
+    assert card["fused"]["details"]["rows"] == rows
+    for endpoint in ("/fuse", "/train"):
+        with pytest.raises(Exception, match=r"choose one of exact, boundary"):
+            client.predict(**asked, rows="exakt", api_name=endpoint)
+
+
 def test_generate_is_what_the_library_writes(client: Any) -> None:
     asked = {"target": "zoo:llama", "sources": SOURCES, "prompt": "def add(a, b):\n", "seed": 3}
     answer = client.predict(**asked, max_new_tokens=8, api_name="/generate")

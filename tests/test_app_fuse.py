@@ -56,6 +56,32 @@ def test_fuse_shows_winners_and_follows_the_settings(visit: Callable[..., Any]) 
     assert page.locator("#strategy input").input_value() == "exact"
 
 
+def test_rows_are_chosen_and_both_leaks_are_named(visit: Callable[..., Any]) -> None:
+    page = visit(query="tab=fuse&rows=boundary&level=token", shows=FUSE)
+    chosen, known = "chosen knowing each token", "knows the source's boundaries"
+    said = status(page, "#fuse-view")
+    said.filter(has_text=f"{chosen}, {known}").wait_for()
+    models = page.locator("#fuse-view article", has_text="Models").first
+    assert f"{chosen}, {known}" in models.locator("tbody tr").last.inner_text()
+    assert known in page.locator("#fuse-view article", has_text="Operators").first.inner_text()
+    page.locator("#rows").get_by_text("exact", exact=True).click()
+    said.filter(has_not_text=known).wait_for()
+    assert chosen in said.inner_text() and known not in page.locator("#fuse-view").inner_text()
+    page.wait_for_function("!location.search.includes('rows=')")
+    page.locator("#level").get_by_text("sequence", exact=True).click()
+    said.filter(has_not_text=chosen).wait_for()
+    page.get_by_role("tab", name="Align").click()
+    cards = page.locator(".fl-cards")
+    cards.get_by_text("from every way to cut what was read").first.wait_for()
+    assert (
+        page.locator(".fl-board-box .fl-note")
+        .first.inner_text()
+        .startswith("bits per byte on this text; lower is better")
+    )
+    page.locator("#rows").get_by_text("boundary", exact=True).click()
+    page.locator(".fl-board-box .fl-note", has_text=f"fused: {known}").wait_for()
+
+
 def test_fuse_is_walked_with_keys_and_explains_a_token(visit: Callable[..., Any]) -> None:
     page = visit(query="tab=fuse", shows=FUSE)
     first = page.locator(f"{FUSE} span").first

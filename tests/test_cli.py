@@ -108,7 +108,7 @@ def test_transfer(run, testdata: Path) -> None:
         "transfer",
         *("--target", str(models / "babyllama-tok105"), "--source", str(models / "stories260K")),
         *("--text-file", str(testdata / "data" / "tinystories" / "windows.txt")),
-        *("--strategy", "prefix", "--source-top-k", "10"),
+        *("--strategy", "prefix", "--source-top-k", "10", "--rows", "boundary"),
     )
     assert report["transfer_ce"] == pytest.approx(0.506, abs=0.02)
     assert report["inside"]["transfer_ce"] == pytest.approx(0.768, abs=0.02)
@@ -181,6 +181,7 @@ def test_fuse_says_where_mass_is_from(run, flag: str) -> None:
 PROJECTION = {
     "strategy": "prefix", "corpus": None, "source_top_k": None, "source_top_p": None,
     "source_samples": None, "chain_rule": False, "temperature": 1.0, "seed": 0, "overlap": 0.25,
+    "rows": "exact", "prune": 0.01,
 }  # fmt: skip
 FUSION = {
     "operator": "min_ce", "level": "sequence", "operator_temperature": 1.0, "with_target": False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,11 +16,13 @@ from app.requests import AnalysisRequest
 from app.tabs.align import cards
 from app.tabs.align import view as views
 from app.tabs.fuse import view as fusing
+from app.tabs.sidebar import Settings
 from fusion_core import compare
 from fusion_core.config import FusionConfig
 from fusion_core.mapping import STRATEGIES
 from fusion_core.reading import read
 
+CHOSEN, KNOWN = "chosen knowing each token", "knows the source's boundaries"
 TEXT = "The cat sat, the cats sat.\n  東京 the é"
 
 
@@ -144,3 +147,31 @@ def test_pages_say_where_a_token_stands(analysis) -> None:
     assert views.page_of(analysis, 0) == 0
     long = SimpleNamespace(target=analysis.target, sources=analysis.sources)
     assert views.page_of(long, len(analysis.target.text_tokens) - 1) == len(starts) - 1
+
+
+def test_rows_are_read_as_they_are_asked_for(tiny_models, cache, request_) -> None:
+    """Readings are kept by all that they depend on, and every figure says what it knew."""
+    target, source = tiny_models
+    bits = set()
+    for rows, prune in (("exact", 0.01), ("boundary", 0.01), ("exact", 0.3), ("exact", 0.0)):
+        config = FusionConfig(rows=rows, prune=prune, level="token")
+        *_, found = analyze.analyze(cache.key, replace(request_, config=config))
+        alone = read(TEXT, target, source, config).project().fuse("min_ce", level="token")
+        assert found.analysis.fused_bits_per_byte == pytest.approx(alone.bits_per_byte, rel=1e-6)
+        bits.add(round(alone.bits_per_byte, 9))
+        *_, study = analyze.compare(cache.key, replace(request_, config=config))
+        view = fusing.fuse_view(found.analysis, study)
+        known = [CHOSEN, *([KNOWN] if rows == "boundary" else [])]
+        assert view["board"][-1]["leaks"] == known and view["chosen"]["rows"] == rows
+        for said in (fusing.summary(found.analysis), views.summary(found.analysis)):
+            assert CHOSEN in said and (KNOWN in said) == (rows == "boundary")
+        card = cards.cards(found.analysis, 1, dict.fromkeys((target.name, source.name), str))
+        assert card["fused"]["details"]["rows"] == rows
+    assert len(bits) >= 3
+
+
+def test_the_sidebar_hands_on_all_that_it_has() -> None:
+    options = Settings.options(["exact", "mean", "token", 3, "boundary"])
+    assert FusionConfig(**options) == FusionConfig(
+        strategy="exact", operator="mean", level="token", top_k=3, rows="boundary"
+    )

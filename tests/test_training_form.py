@@ -43,6 +43,7 @@ from fusion_core.errors import FusionError, InputError, TooLargeError
         ("file", "/no/such/file.txt", "Your file cannot be read"),
         ("fusion", {"top_k": 0}, "Top-k"),
         ("fusion", {"top_k": None}, "Top-k"),
+        ("fusion", {"rows": "exakt"}, "There is no Source rows 'exakt'"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(field: str, value: Any, words: str) -> None:

@@ -21,15 +21,22 @@ from fusion_core.fuse import Operator
 from fusion_core.fuse.operators import soft
 from fusion_core.mapping import FixedMapping, Strategy, VocabMapping
 from fusion_core.project import text as projecting
+from fusion_core.reading import read
 
 NAMES = ("zoo:llama", "zoo:mpt-code", "zoo:gpt2-story", "zoo:neox-reason")
+PASSES = {"boundary": {4}, "exact": range(5, 14)}
+"""Forward passes for one text: one a model, and up to three more for a source's side paths."""
+
 TEXT = "def add(a, b):\n    return a + b  # Tom has 3 apples.\n"
 
 
 @pytest.fixture(scope="module")
 def zoo() -> dict[str, Any]:
-    """The embedded models, loaded once: loading reads a few tokens itself."""
-    return {name: models.load(name) for name in NAMES}
+    """The embedded models, loaded once: loading, and the first side paths, read a few tokens."""
+    loaded = {name: models.load(name) for name in NAMES}
+    for _ in range(2):
+        read(TEXT, loaded[NAMES[0]], [loaded[name] for name in NAMES[1:]])
+    return loaded
 
 
 @pytest.fixture
@@ -73,53 +80,67 @@ def last(steps: Iterator[Any]) -> Any:
     return found
 
 
+def read_once(count: Counter[str], rows: str) -> int:
+    """Return the projections, after it was checked that every model has read the text once."""
+    forward, projections = taken(count)
+    assert forward in PASSES[rows]
+    return projections
+
+
 def taken(count: Counter[str]) -> tuple[int, int]:
     found = count["forward"], count["project"]
     count.clear()
     return found
 
 
-def test_forward_passes_and_projections_of_the_page(state: AppState, count: Counter[str]) -> None:
-    kept = last(state.analyze(request()))
-    assert taken(count) == (4, 3)
-    last(state.compare(request()))
+@pytest.mark.parametrize("rows", PASSES)
+def test_forward_passes_and_projections_of_the_page(
+    state: AppState, count: Counter[str], rows: str
+) -> None:
+    kept = last(state.analyze(request(rows=rows)))
+    assert read_once(count, rows) == 3
+    last(state.compare(request(rows=rows)))
     assert taken(count) == (0, 15)  # five other mappings of three sources
-    last(state.compare(request()))
-    last(state.analyze(request(operator="mean")))
-    last(state.compare(request(operator="avg_ce", level="token")))
+    last(state.compare(request(rows=rows)))
+    last(state.analyze(request(operator="mean", rows=rows)))
+    last(state.compare(request(operator="avg_ce", level="token", rows=rows)))
     assert taken(count) == (0, 0)
     for _ in state.ask_characters(kept, [0, 3, 9]):
         pass
     assert len(kept.characters[0, 3, 9]) == 5 and taken(count) == (0, 0)
-    last(state.analyze(request(strategy="exact")))
+    last(state.analyze(request(strategy="exact", rows=rows)))
     assert taken(count) == (0, 3)
-    last(state.analyze(request(temperature=2.0)))
-    assert taken(count) == (4, 3)
+    last(state.analyze(request(temperature=2.0, rows=rows)))
+    assert read_once(count, rows) == 3
 
 
-def test_visitors_with_one_text_share_all_of_it(state: AppState, count: Counter[str]) -> None:
-    asked = [request(operator=name) for name in ("min_ce", "mean", "product", "min_ce")]
+@pytest.mark.parametrize("rows", PASSES)
+def test_visitors_with_one_text_share_all_of_it(
+    state: AppState, count: Counter[str], rows: str
+) -> None:
+    asked = [request(operator=name, rows=rows) for name in ("min_ce", "mean", "product", "min_ce")]
     threads = [threading.Thread(target=lambda r=r: last(state.compare(r))) for r in asked]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    forward, projections = taken(count)
-    assert forward == 4
-    assert projections in {3 + 15 * n for n in (1, 2, 3, 4)}  # comparisons may cross
+    assert read_once(count, rows) in {3 + 15 * n for n in (1, 2, 3, 4)}  # comparisons may cross
 
 
-def test_rows_beyond_the_limit_are_read_again(zoo: Any, count: Counter[str], monkeypatch) -> None:
+@pytest.mark.parametrize("rows", PASSES)
+def test_rows_beyond_the_limit_are_read_again(
+    zoo: Any, count: Counter[str], monkeypatch, rows: str
+) -> None:
     monkeypatch.setattr(models, "load", lambda name, **_: zoo[name])
     small = AppState(Limits(rows_bytes=1000))
-    first = last(small.analyze(request()))
-    assert taken(count) == (4, 3)
-    last(small.analyze(request(operator="product")))
+    first = last(small.analyze(request(rows=rows)))
+    assert read_once(count, rows) == 3
+    last(small.analyze(request(operator="product", rows=rows)))
     assert taken(count) == (0, 0)  # the last text is kept, whatever it takes
-    last(small.analyze(request("Another text.")))
-    assert taken(count) == (4, 3)
-    second = last(small.analyze(request(operator="mean")))
-    assert taken(count) == (4, 3)
+    last(small.analyze(request("Another text.", rows=rows)))
+    assert read_once(count, rows) == 3
+    second = last(small.analyze(request(operator="mean", rows=rows)))
+    assert read_once(count, rows) == 3
     assert torch.equal(first.analysis.target_ce, second.analysis.target_ce)
 
 
@@ -128,20 +149,21 @@ def test_a_text_of_many_windows_keeps_the_first_and_reads_the_others_again(
 ) -> None:
     text = " ".join(["the cat sat, 東京 the cats"] * 12)
     whole = pipeline.analyze(tiny_models[0], [tiny_models[1]], text, FusionConfig())
-    monkeypatch.setattr("fusion_core.records.reading.KEPT_BYTES", 60_000)
+    monkeypatch.setattr("fusion_core.records.windows.KEPT_BYTES", 60_000)
     monkeypatch.setattr("fusion_core.models.rows.BATCH_TOKENS", 1)
     again = pipeline.analyze(tiny_models[0], [tiny_models[1]], text, FusionConfig())
     assert torch.allclose(again.fused.rows.probs, whole.fused.rows.probs, atol=1e-6)
     assert again.fused_bits_per_byte == pytest.approx(whole.fused_bits_per_byte, rel=1e-6)
 
 
+@pytest.mark.parametrize("rows", PASSES)
 def test_a_lent_device_is_asked_once_for_everything(
-    state: AppState, count: Counter[str], monkeypatch
+    state: AppState, count: Counter[str], monkeypatch, rows: str
 ) -> None:
     monkeypatch.setattr(device, "LENT", True)
-    kept = last(state.analyze(request()))
-    assert taken(count) == (4, 18)
-    found, comparison = last(state.compare(request(operator="mean")))
+    kept = last(state.analyze(request(rows=rows)))
+    assert read_once(count, rows) == 18
+    found, comparison = last(state.compare(request(operator="mean", rows=rows)))
     assert comparison.operators and comparison.mappings and kept.id != found.id
     assert taken(count) == (0, 0)
 

@@ -92,7 +92,7 @@ def _text(request: AnalysisRequest) -> tuple[Any, ...]:
     """Return all that a reading depends on."""
     config = request.config
     settings = config.temperature, config.overlap, config.source_truncation
-    return request.names, request.text, settings
+    return request.names, request.text, settings, config.rows, config.prune
 
 
 def _compare(projection: Projection, request: AnalysisRequest, progress: Progress) -> Comparison:

@@ -17,6 +17,9 @@ from ..limits import GIB, Limits
 from ..requests import AnalysisRequest, analysis_request
 from ..state import AppState
 
+FUSION = ("strategy", "operator", "level", "top_k", "rows")
+"""Settings of a fusion that the sidebar has, in their order behind target and sources."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,24 +31,22 @@ class Settings:
     operator: gr.Dropdown
     level: gr.Radio
     top_k: gr.Number
+    rows: gr.Radio
 
     @property
     def all(self) -> list[Any]:
         """Return the components in the order in which events take them."""
-        return [
-            self.target, self.sources, self.strategy, self.operator, self.level, self.top_k
-        ]  # fmt: skip
+        return list(vars(self).values())
 
     @property
     def links(self) -> dict[str, Any]:
         """Return the components by the keys of a link."""
-        keys = ("target", "source", "strategy", "operator", "level", "top_k")
-        return dict(zip(keys, self.all, strict=True))
+        return dict(zip(("target", "source", *FUSION), self.all, strict=True))
 
     @staticmethod
     def options(fusion: Sequence[Any]) -> dict[str, Any]:
         """Return the values of `all` behind target and sources as settings of a fusion."""
-        return dict(zip(("strategy", "operator", "level", "top_k"), fusion, strict=True))
+        return dict(zip(FUSION, fusion, strict=True))
 
     @classmethod
     def request(cls, limits: Limits, text: str, values: Sequence[Any]) -> AnalysisRequest:
@@ -91,6 +92,7 @@ def build(state: AppState) -> Settings:
         ),
         level=gr.Radio(list(fuse.LEVELS), **shown(fusion["level"]), elem_id="level"),
         top_k=gr.Number(**shown(fusion["top_k"]), precision=0, elem_id="top-k"),
+        rows=gr.Radio(list(fusion["rows"].choices), **shown(fusion["rows"]), elem_id="rows"),
     )  # fmt: skip
     limits = state.limits
     download = f", {limits.model_bytes // GIB} GB a model" if limits.model_bytes else ""

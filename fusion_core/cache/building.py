@@ -16,7 +16,7 @@ from fusion_core.config import FusionConfig
 from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
 from fusion_core.project import project
-from fusion_core.reading import read_documents
+from fusion_core.reading import check_rows, read_documents
 from fusion_core.records import (
     FusedRows,
     Progress,
@@ -103,7 +103,8 @@ def build_cache(
 
     Raises:
         InputError: the folder holds something else, or cannot be written; no source; a model named
-            twice; a document that is of no use.
+            twice; a document that is of no use; a tokenizer without exact rows, where such are
+            asked for.
     """
     if kind not in KINDS:
         raise InputError(f"There is no kind of cache {kind!r}: choose one of {', '.join(KINDS)}.")
@@ -117,6 +118,7 @@ def build_cache(
         mapping.corpus_key(documents),
         plan(sizes, shard_bytes),
     )
+    check_rows(target.tokenizer, [s.tokenizer for s in sources], config)
     writer = CacheWriter(folder, manifest)
     group = Processes()
     if group.first:

@@ -148,12 +148,13 @@ class CacheWriter:
                     raise _unwritable(self.folder, error) from error
 
     def _compare(self) -> None:
-        found = differences(read_manifest(self.folder), self.manifest)
-        if found:
+        there = read_manifest(self.folder)
+        if found := differences(there, self.manifest):
             raise InputError(
                 f"{self.folder} holds a cache with other settings ({at_most_3(found)}): choose an "
-                "empty folder, or delete this one."
+                "empty folder or its settings, or delete this one."
             )
+        self.manifest = there  # which may say the same in the words of an earlier version
 
 
 class Cache:

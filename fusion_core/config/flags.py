@@ -37,8 +37,8 @@ def add_flags(
     for name in names:
         setting = settings[name]
         words = setting.description.replace("%", "%%")
-        if name in known:
-            words += f": {', '.join(known[name])}"
+        if choices := known.get(name, setting.choices):
+            words += f": {', '.join(choices)}"
         if setting.default is not None and setting.type not in ("boolean", "array"):
             words += " (default: %(default)s)"
         flag = f"--{name.replace('_', '-')}"

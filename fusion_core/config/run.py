@@ -245,6 +245,8 @@ class RunConfig(Settings):
             InputError: a key is missing or unknown, or a value cannot be used.
         """
         given = {str(k): v for k, v in values.items() if k != _NOTES}
+        if _NOTES in values:  # a run of a version that had no other rows, where it names none
+            given.setdefault("rows", "boundary")
         models = (FusionConfig, Objective, RunConfig)
         known = {name for model in models for name in model.model_fields}.difference(_PARTS)
         if unknown := [key for key in given if key not in known]:

@@ -13,21 +13,22 @@ from fusion_core.config import Truncation
 from fusion_core.errors import InputError
 from fusion_core.models import LoadedModel
 from fusion_core.records import Covers, DenseRows, Encoding, NextTokenRows
+from fusion_core.tokens import TextTokenizer
 
 from .search import Nodes, find_covers
 
 Search = Generator[Nodes, torch.Tensor, Covers]
 
 
-def check_exact(model: LoadedModel) -> None:
-    """Refuse a model whose tokenisations of a text's beginnings cannot be known.
+def check_exact(tokenizer: TextTokenizer) -> None:
+    """Refuse a tokenizer whose tokenisations of a text's beginnings cannot be known.
 
     Raises:
         InputError: they cannot.
     """
-    if reason := model.tokenizer.canonical.fault:
+    if reason := tokenizer.canonical.fault:
         raise InputError(
-            f"Rows of {model.name} that know only what has been read cannot be had ({reason}): "
+            f"Rows of {tokenizer.name} that know only what has been read cannot be had ({reason}): "
             "choose rows boundary."
         )
 
@@ -57,7 +58,7 @@ def read_with_covers(
         TooLargeError: a text has more tokens than the model's context, or memory is short.
         ModelFormatError: the model cannot read the text, or gives no numbers.
     """
-    check_exact(model)
+    check_exact(model.tokenizer)
     out: dict[int, tuple[NextTokenRows, Covers]] = {}
     ids = [e.ids[e.text_tokens] for e in encodings]
     for batch in models.batches([len(i) + 1 for i in ids], models.batch_tokens(model)):

@@ -62,7 +62,7 @@ class PrefixTree:
         self.branches: list[torch.Tensor] = []
         self.pairs: list[np.ndarray] = []  # (e, 3) place, node, known bytes
         self.shares: list[np.ndarray] = []  # (e,)
-        self.log_z = np.full(len(positions), -np.inf)
+        self.log_z, self.expected = np.full((2, len(positions)), -np.inf)
 
     # The tree ----------------------------------------------------------------------------------
 
@@ -81,7 +81,20 @@ class PrefixTree:
             if node < self.n
         }
         self._count(self.main_nodes, self.logprobs, 0, least)
+        if self.unread:
+            self._expect(self.unread[0])
         return self.main_nodes
+
+    def _expect(self, token: int) -> None:
+        """Let the text's next token, whose row is not read, count in what others are held against.
+
+        Its cover of the byte at which it ends has all of its mass.
+        """
+        spelled = self.tokenizer.bytes_of[token] or b""
+        place = np.searchsorted(self.positions, self.byte[self.n] + len(spelled))
+        if self.positions[place : place + 1] == self.byte[self.n] + len(spelled):
+            step = float(self.logprobs[self.n, token])
+            self.expected[place] = self.log_p[self.n] + step
 
     def add(self, nodes: Sequence[tuple[int, int, int]], logprobs: torch.Tensor) -> list[int]:
         """Take rows that were asked for; return their nodes."""
@@ -92,6 +105,7 @@ class PrefixTree:
             self.byte.append(byte)
             self.last.append(token)
         self.branches.append(logprobs)
+        self.expected[:] = -np.inf
         found = list(range(first, len(self.byte)))
         self._count(found, logprobs, first, None)
         return found
@@ -179,8 +193,9 @@ class PrefixTree:
         bounds = np.asarray(self.byte)[self.main_nodes]
         unique, inverse = np.unique(ends, return_inverse=True)
         low, high = self._reach(unique, bounds)
+        mass = np.logaddexp(self.log_z, self.expected)
         least = [
-            self.log_z[a:b].min() if a < len(self.log_z) else np.inf
+            mass[a:b].min() if a < len(mass) else np.inf
             for a, b in zip(low.tolist(), high.tolist(), strict=True)
         ]
         return np.asarray(least)[inverse]

@@ -41,7 +41,7 @@ from fusion_core.records import (
     SparseRows,
 )
 
-PRUNE = 0.05
+PRUNE = 0.01
 """Share of the mass below which covers are left out."""
 
 

@@ -6,11 +6,12 @@ probabilities.
 
     text      where tokens stand, how they share bytes, how vocabularies map
     rows      next-token distributions: of a model, projected
+    covers    a model's tokenisations of the beginnings of a text, and their rows
     analysis  fused rows, where they came from, and all of a text that a view shows
     reading   TextReading -> Projection -> FusedText
 """
 
-from .analysis import Analysis, Attribution, FusedRows, SourceAnalysis
+from .analysis import Analysis, Attribution, FusedRows, SourceAnalysis, leaks
 from .covers import LIGHT, Covers
 from .reading import (
     FusedText,
@@ -19,10 +20,10 @@ from .reading import (
     Projection,
     TextReading,
     WindowReading,
-    Windows,
 )
 from .rows import DenseRows, NextTokenRows, ProjectedRows, SparseRows, scattered
 from .text import Alignment, Encoding, MapReason, Record, RowKind, VocabMap, Window
+from .windows import Windows
 
 __all__ = [
     "LIGHT",
@@ -49,5 +50,6 @@ __all__ = [
     "Window",
     "WindowReading",
     "Windows",
+    "leaks",
     "scattered",
 ]

@@ -13,6 +13,20 @@ from .rows import SparseRows, scattered
 from .text import Alignment, Encoding, Record, check
 
 
+def leaks(sees_token: bool, rows: str) -> tuple[str, ...]:
+    """Name what fused rows know that could not be known before the text went on.
+
+    Args:
+        sees_token: whether the operator looked at each token before it chose.
+        rows: "exact" or "boundary", as of a `TextReading`.
+    """
+    words = {
+        "chosen knowing each token": sees_token,
+        "knows the source's boundaries": rows == "boundary",
+    }
+    return tuple(leak for leak, known in words.items() if known)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class FusedRows(Record):
     """The distributions that the target is taught, and who they came from.
@@ -160,8 +174,9 @@ class Analysis(Record):
         attribution: where the mass of each fused token came from.
         fused_bits_per_byte: of the full fused rows.
         scored_bytes: bytes over which all bits per byte were taken.
-        details: operator, level ("" where the operator has none), strategy, top_k, windows, whether
-            the operator saw each token before it chose, and what each model reads around documents.
+        details: operator, level ("" where the operator has none), strategy, rows, top_k, windows,
+            whether the operator saw each token before it chose, and what each model reads around
+            documents.
     """
 
     target: Encoding
@@ -175,10 +190,13 @@ class Analysis(Record):
     scored_bytes: int
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def leaks(self) -> tuple[str, ...]:
+        """What the fused rows know that could not be known before; see `leaks`."""
+        return leaks(self.details["sees_token"], self.details["rows"])
+
     def summary(self) -> str:
         """Return the models and the fused rows' bits per byte."""
         models = ", ".join(s.encoding.model for s in self.sources)
-        return (
-            f"{self.target.model} <- {models}: {self.fused_bits_per_byte:.3f} bits per byte over "
-            f"{self.scored_bytes:,}"
-        )
+        bits = f"{self.fused_bits_per_byte:.3f} bits per byte over {self.scored_bytes:,}"
+        return ", ".join([f"{self.target.model} <- {models}: {bits}", *self.leaks])

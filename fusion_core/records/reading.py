@@ -6,10 +6,9 @@ that ``reading.project("prefix").fuse("min_ce")`` reads as what is done; the rec
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +16,11 @@ import torch
 from fusion_core.errors import InputError
 from fusion_core.numerics import bits
 
-from .analysis import FusedRows
+from .analysis import FusedRows, leaks
 from .covers import Covers
 from .rows import NextTokenRows, ProjectedRows, scattered
 from .text import Alignment, Encoding, Record, Window
+from .windows import Windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,73 +28,11 @@ if TYPE_CHECKING:
     from fusion_core.mapping import VocabMapping
     from fusion_core.tokens import TextTokenizer
 
-T = TypeVar("T")
-
 Progress = Callable[[str, float], None]
 """Told what is being done, and the share of it that is behind."""
 
-KEPT_BYTES = 1 << 28
-"""Memory of the windows of one text that are kept; others are worked out again when asked for."""
-
 SHOWN_TOKENS = 3
 """Fused tokens a row of a table names."""
-
-
-class Windows(Generic[T]):
-    """Records of a text's windows, worked out when asked for; the first of them are kept."""
-
-    def __init__(
-        self,
-        number: int,
-        make: Callable[[int], Sequence[T]],
-        nbytes: Callable[[T], int],
-        kept: Sequence[T] = (),
-    ) -> None:
-        """Keep what is there already; nothing else is worked out yet.
-
-        Args:
-            number: of windows.
-            make: works out some windows from one on, in order and at least one.
-            nbytes: memory that a record takes.
-            kept: records of the first windows.
-        """
-        self._number, self._make, self._nbytes = number, make, nbytes
-        self._kept, self._lock = list(kept), threading.Lock()
-        self.nbytes = sum(map(nbytes, kept))
-
-    def __len__(self) -> int:
-        """Return the number of windows."""
-        return self._number
-
-    def __iter__(self) -> Iterator[T]:
-        """Go through all windows in order."""
-        at = 0
-        while at < self._number:
-            some = self.some(at)
-            yield from some
-            at += len(some)
-
-    def some(self, at: int) -> Sequence[T]:
-        """Return records of one window, and of those after it that come with it."""
-        if at < len(self._kept):
-            return [self._kept[at]]
-        some = self._make(at)
-        with self._lock:
-            for i, record in enumerate(some, start=at):
-                size = self._nbytes(record)
-                if i == len(self._kept) and self.nbytes + size <= KEPT_BYTES:
-                    self._kept.append(record)
-                    self.nbytes += size
-        return some
-
-    def closed(self) -> Windows[T]:
-        """Return the same windows, all of them kept, without what makes them and its models."""
-        return Windows(self._number, lambda _: [], self._nbytes, self._kept)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every window is kept, so that nothing will be worked out again."""
-        return len(self._kept) == self._number
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -313,8 +251,16 @@ class FusedText(Record):
     def summary(self) -> str:
         """Return the models, the operator and bits per byte."""
         level = f" by {self.level}" if self.level else ""
-        bits = f"{self.bits_per_byte:.3f} bits per byte"
-        return f"{self.projection.summary()}, {self.operator}{level}: {bits}"
+        said = f"{self.projection.summary()}, {self.operator}{level}: {self.bits_per_byte:.3f}"
+        return ", ".join([f"{said} bits per byte", *self.leaks])
+
+    @property
+    def leaks(self) -> tuple[str, ...]:
+        """What the rows know that could not be known before; see `leaks`."""
+        from fusion_core.fuse import operator_of
+
+        sees_token = operator_of(self.operator).sees_token(self.level)
+        return leaks(sees_token, self.projection.reading.rows)
 
     @property
     def bits_per_byte(self) -> float:

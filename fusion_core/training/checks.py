@@ -19,8 +19,8 @@ from fusion_core.errors import InputError, ModelFormatError, is_out_of_memory, s
 from fusion_core.io import documents
 from fusion_core.io.documents import LONGEST
 from fusion_core.models import LoadedModel
-from fusion_core.reading import check_names
-from fusion_core.records.reading import KEPT_BYTES
+from fusion_core.reading import check_names, check_rows
+from fusion_core.records.windows import KEPT_BYTES
 
 from .adapters import with_adapters
 from .arguments import (
@@ -106,9 +106,9 @@ def check(config: RunConfig) -> Plan:
     tokenizer = models.load_tokenizer(config.target)
     for name in filter(None, (config.start, config.end)):
         models.token_of(tokenizer, name)
-    for name in config.readers:
-        if models.split_name(name)[1]:
-            models.load_tokenizer(name)
+    sources = [models.load_tokenizer(name) for name in config.readers]
+    if config.mode != "clm":
+        check_rows(tokenizer, sources, config.fusion)
     target = LoadedModel(config.target, tokenizer, network, sizes[0].context, 0)
     with tempfile.TemporaryDirectory() as scratch:
         network.config.save_pretrained(scratch)  # it, too, decides how a tokenizer is loaded
@@ -278,6 +278,8 @@ def memory_needed(
     if len(sizes) > 1:  # every model's rows of a window, and what each source's become
         cells = [_window_cells(s) for s in sizes]
         laid_out = KEPT_BYTES // 4 + sum(cells) + len(cells) * cells[0]
+        if config.fusion.rows == "exact":  # rows on side paths are put behind a copy of a source's
+            laid_out += max(cells[1:])
         rows = item * sum(s.parameters for s in sizes) + 4 * laid_out
     return base + max(training, rows)
 

@@ -263,7 +263,7 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
     """
     assert config.cache is not None
     cache = Cache.open(config.cache, _expected(config, target), verify=verify)
-    settings = cache.manifest.settings
+    settings = cache.manifest.settled
     names = tuple(s["name"] for s in settings["sources"])
     if config.sources and config.sources != names:
         raise InputError(
@@ -275,7 +275,8 @@ def from_cache(config: RunConfig, target: LoadedModel, *, verify: bool = True) -
             "A cache has the documents that it was built from: leave out generate_bytes, or the "
             "cache."
         )
-    about = f"{len(cache):,} documents of the cache `{Path(config.cache).name}`."
+    rows = "" if config.mode == "clm" else f", whose rows are {settings['config']['rows']}"
+    about = f"{len(cache):,} documents of the cache `{Path(config.cache).name}`{rows}."
     temperature = settings["config"]["temperature"]
     if config.mode == "clm":
         examples = CachedRowsDataset(cache, plain=True)

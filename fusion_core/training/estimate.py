@@ -32,6 +32,9 @@ TRIED_TEXT = 4_000
 
 ROW_TRIALS, STEP_TRIALS = 2, 3
 
+SIDE_PATHS = 1.25
+"""Time that exact rows take over those at the sources' boundaries, where it is not measured."""
+
 DRAWN_BYTES = 20_000_000
 """Text that is drawn from a stream to count tokens in."""
 
@@ -120,7 +123,7 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
     else:
         speed = _flops(device) * UTILISATION * processes
         read = 2 * everyone if with_rows else 0
-        preparing = read * tokens / speed
+        preparing = read * tokens / speed * (SIDE_PATHS if config.fusion.rows == "exact" else 1)
         training, how = 6 * target.parameters * taught / speed, "table"
     rows = 40 * tokens if with_rows else 0
     return Estimate(

@@ -159,19 +159,20 @@ function sourceCard(source, number, cards, scale) {
   const head = cardHead(shortName(source.name), hue(number));
   if (source.winner) add(find(head, "h3"), make("span", "fl-crown", "♛ teaches this token"));
   const columns = make("div", "fl-columns");
-  const nothing = "No row of its own here: the target's row stands in.";
   if (source.own) {
     const bars = drawBars(source.own, scale, hue(number));
     add(columns, column("its own tokens", quoted(source.after), bars));
   } else {
-    const empty = make("p", "fl-empty", nothing);
-    add(columns, column("its own tokens", "nothing to carry over here", empty));
+    const none = source.kind === "none";
+    const why = none ? "No row of its own here: the target's row stands in." : "No boundary near here.";
+    const empty = make("p", "fl-empty", why);
+    add(columns, column("its own tokens", none ? "nothing to carry over here" : "", empty));
   }
   const carried = drawBars(source.carried, scale, hue(number));
   const lost = source.kept === null ? 0 : 1 - source.kept;
   const title = "mass that no rule carried over; it was spread by the target's own row";
   add(carried, drawBar("lost", lost, scale, null, "fl-rest fl-gone", title));
-  add(columns, column("→ " + shortName(cards.target.name), arrival(source), carried));
+  add(columns, column("→ " + shortName(cards.target.name), arrival(source, cards), carried));
   const foot = [
     "kept mass " + figure(source.kept, 2),
     "CE " + figure(source.ce, 2) + " nats",
@@ -183,9 +184,11 @@ function sourceCard(source, number, cards, scale) {
 /**
  * How a source's row came to the target.
  * @param {Source} source
+ * @param {Cards} cards
  */
-function arrival({ own, inside, kind, after }) {
-  if (!own) return "the target's own row";
+function arrival({ inside, kind, after }, { fused }) {
+  if (kind === "none") return "the target's own row";
+  if (fused.details.rows === "exact") return "from every way to cut what was read";
   if (kind !== "inside") return "carried over, " + (after ? "same byte" : "same start");
   return inside ? "inside " + inside[0] + ", after “" + inside[1] + "”" : quoted(after);
 }
@@ -225,6 +228,7 @@ export function drawBoard(board) {
     const className = row.bits === best ? "fl-best" : "";
     const item = drawBar(titleOf(row), (row.bits || 0) / most, 1, hueOf(row.role, i), className);
     find(item, ".fl-number").textContent = figure(row.bits, 2);
+    item.title = row.leaks?.join(", ") ?? "";
     add(list, item);
   });
   return list;
@@ -273,7 +277,7 @@ export function drawCharacters({ readers, labels, after }) {
     labels.forEach(([label, seen], n) => {
       add(list, drawBar(label, reader.shares[n], scale, color, seen ? "fl-seen" : ""));
     });
-    const unknown = "other ways to cut the text, and what was cut off the row";
+    const unknown = "ways to cut the text that were left out, and what was cut off the rows";
     add(
       list,
       drawRest("others", reader.other, scale, "all other characters together"),

@@ -84,7 +84,7 @@ def cards(analysis: Analysis, index: int, pieces: Mapping[str, Piece]) -> dict[s
 
 def chosen(analysis: Analysis) -> dict[str, Any]:
     """Return how a text was fused; the level is empty where the operator has none."""
-    keys = ("operator", "level", "strategy", "top_k")
+    keys = ("operator", "level", "strategy", "top_k", "rows")
     found = {key: analysis.details[key] for key in keys}
     if not fuse.OPERATORS[found["operator"]].has_level:
         found["level"] = ""

@@ -42,7 +42,9 @@ export function showScore(view, score, index) {
  * @param {Score} score
  */
 function showBoard({ parts }, { board }) {
-  const note = make("p", "fl-note", "bits per byte on this text; lower is better");
+  const leaks = board.flatMap((row) => row.leaks ?? []);
+  const fused = leaks.length ? "; fused: " + leaks.join(", ") : "";
+  const note = make("p", "fl-note", "bits per byte on this text; lower is better" + fused);
   const rows = () => [["model", "role", "bits per byte"], ...board.map((r) => [r.name, r.role, r.bits])];
   add(note, saveButtons("bits_per_byte", { picture: () => parts.board, rows }));
   parts.board.replaceChildren(note, drawBoard(board));

@@ -21,6 +21,8 @@ export interface BoardRow {
   name: string;
   role: string;
   bits: number | null;
+  /** What fused rows know that could not be known before the text went on. */
+  leaks?: string[];
 }
 
 /** One page of an analysis (`score` in Python). */
@@ -89,7 +91,7 @@ export interface Cards {
     ce: number | null;
     entropy: number | null;
     winner: number;
-    details: { operator?: string; level?: string; strategy?: string };
+    details: { operator?: string; level?: string; strategy?: string; rows?: string };
   };
 }
 

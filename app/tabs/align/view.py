@@ -166,7 +166,7 @@ def summary(analysis: Analysis) -> str:
         f"{len(analysis.target.data):,} bytes · {len(analysis.target.text_tokens):,} target tokens "
         f"· best source {short_name(best.encoding.model)} {best.bits_per_byte:.2f} bits/byte "
         f"· target {analysis.target_bits_per_byte:.2f} · fused {analysis.fused_bits_per_byte:.2f}"
-        + (", chosen knowing each token" if details["sees_token"] else "")
+        + "".join(f", {leak}" for leak in analysis.leaks)
         + _documents(details["documents"])
     )
 

@@ -11,9 +11,11 @@ const NOTES = {
     "Bits per byte of each model alone, in its own tokens, and of the rows as they are fused now; " +
     "lower is better. Carried over: on the target's tokens, with the target's own row where " +
     "nothing arrives.",
+  boundaries:
+    " What is carried over knows the source's boundaries in the whole text, and a little of what follows.",
   operators:
-    "The same text fused in every way. Those marked * looked at each token before they chose: what " +
-    "the target would be taught, not what could be predicted.",
+    "The same text fused in every way. Those marked * were chosen knowing each token: what the target " +
+    "would be taught, not what could be predicted.",
   mappings:
     "What each mapping keeps of a source on this very text: cross-entropy in nats per target token " +
     "where it says something, beside the target's own there. One that counts has counted this text " +
@@ -28,17 +30,18 @@ const SMALLEST = 0.001; // share of wins that is drawn
  */
 export function drawTables(fusion, choose) {
   const { board, sources, operators, strategies, chosen, names } = fusion;
+  const leak = chosen.rows === "boundary" ? NOTES.boundaries : "";
   const most = Math.max(...operators.map((o) => o.bits || 0), ...board.map((b) => b.bits || 0), 1e-9);
   return [
     drawTable(
       "Models",
-      NOTES.models,
+      NOTES.models + leak,
       ["model", "bits per byte", "carried over", "coverage", "kept mass", "mean weight", "wins"],
       board.map((row, i) => modelRow(row, i, sources[i], most)),
     ),
     drawTable(
       "Operators",
-      NOTES.operators,
+      NOTES.operators + leak,
       ["operator", "level", "bits per byte", "winners", ""],
       operators.map((o) => {
         const now = o.operator === chosen.operator && o.level === chosen.level;
@@ -48,7 +51,7 @@ export function drawTables(fusion, choose) {
     ),
     drawTable(
       "Vocabulary mappings",
-      NOTES.mappings,
+      NOTES.mappings + leak,
       ["source", "mapping", "coverage", "kept mass", "transfer CE", "target's CE", ""],
       strategies.map((s, i) => {
         const again = s.source === strategies[i - 1]?.source;
@@ -82,14 +85,14 @@ function drawTable(title, note, heads, rows, file = title.toLowerCase()) {
  * @param {Source | undefined} source
  * @param {number} most
  */
-function modelRow({ name, role, bits }, number, source, most) {
+function modelRow({ name, role, bits, leaks }, number, source, most) {
   const colors = /** @type {Record<string, string>} */ ({
     fused: "var(--fl-fused)",
     target: "var(--fl-quiet)",
   });
   const title = shortName(name) + (role === "target" ? " (target)" : "");
   const cells = [title, barCell(bits, most, colors[role] ?? hue(number))];
-  if (!source) return [...cells, "", "", "", "", ""];
+  if (!source) return [...cells, make("td", "", leaks?.join(", ") ?? "", { colspan: "5" })];
   const { carried, coverage, kept, weight, wins } = source;
   const shares = [figure(carried, 3), percent(coverage) + " %", figure(kept, 3)];
   return [...cells, ...shares, figure(weight, 2), percent(wins) + " %"];

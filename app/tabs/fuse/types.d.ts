@@ -7,6 +7,8 @@ export interface BoardRow {
   name: string;
   role: string;
   bits: number | null;
+  /** What fused rows know that could not be known before the text went on. */
+  leaks?: string[];
 }
 
 /** How a source's rows arrived at the target. */
@@ -45,7 +47,7 @@ export interface Fusion {
   sources: Source[];
   operators: Operator[];
   strategies: Strategy[];
-  chosen: { operator: string; level: string; strategy: string };
+  chosen: { operator: string; level: string; strategy: string; rows: string };
 }
 
 /** What a visitor chose in a table. */

@@ -46,9 +46,10 @@ def fuse_view(analysis: Analysis, comparison: Comparison) -> dict[str, Any]:
 
 def summary(analysis: Analysis) -> str:
     """Say in a line how well the fused rows read a text."""
+    fused = [f"fused {analysis.fused_bits_per_byte:.3f} bits per byte", *analysis.leaks]
     return (
-        f"{len(analysis.target.data):,} bytes · fused {analysis.fused_bits_per_byte:.3f} bits "
-        f"per byte · target {analysis.target_bits_per_byte:.3f}"
+        f"{len(analysis.target.data):,} bytes · {', '.join(fused)} · target "
+        f"{analysis.target_bits_per_byte:.3f}"
     )
 
 
@@ -114,26 +115,20 @@ def _strategies(comparison: Comparison) -> list[dict[str, Any]]:
     rows = []
     for source, transfers in comparison.mappings.items():
         for strategy, figures in transfers.items():
-            inside = figures["inside"]
-            positions = max(1, figures["positions"])
+            known = figures["all"]
             rows.append(
                 {
                     "source": short_name(source),
                     "strategy": strategy,
                     "counts": STRATEGIES[strategy].counts,
-                    "coverage": rounded((figures["covered"] + inside["positions"]) / positions),
-                    "kept": _mean(figures, "kept_mass"),
-                    "transfer": _mean(figures, "transfer_ce"),
-                    "target": _mean(figures, "target_ce"),
+                    "coverage": rounded(known["positions"] / max(1, figures["positions"])),
+                    "kept": _figure(known["kept_mass"]),
+                    "transfer": _figure(known["transfer_ce"]),
+                    "target": _figure(known["target_ce"]),
                 }
             )
     return rows
 
 
-def _mean(figures: dict[str, Any], name: str) -> float | None:
-    """Take a figure's mean over shared boundaries and positions inside tokens together."""
-    inside = figures["inside"]
-    parts = [(figures["covered"], figures[name]), (inside["positions"], inside[name])]
-    known = [(n, v) for n, v in parts if n and v is not None]
-    total = sum(n for n, _ in known)
-    return rounded(sum(n * v for n, v in known) / total) if total else None
+def _figure(value: float | None) -> float | None:
+    return None if value is None else rounded(value)

@@ -61,8 +61,13 @@ longer and can pair the wrong ones.""",
         "Inside a token",
         """#### And where the source is in the middle of a word?
 A target token that ends *inside* a source token (a dashed outline where that is so for every source)
-still has something to learn: the source's distribution at its last boundary, kept to those tokens
-that begin with the bytes that are already known. The ring shows which row of the source is used.""",
+still has something to learn. The source is asked what follows *what has been read*: the sum over all
+its ways to cut these bytes, of which the last may end in the middle of a token that goes on. The
+ring shows its last boundary before.
+
+Such a row knows nothing of the rest of the text. One that is taken where the source cuts the *whole*
+text (`boundary` in the sidebar) does: that a token ends there says how the text does not go on. It
+**knows the source's boundaries**, and looks better than it is.""",
         "align",
         example_texts.CODE,
         6,
@@ -84,7 +89,9 @@ is set to `exact`: look for *lost*, then set it back in the sidebar.""",
         """#### Whom to believe
 Now every source speaks in the target's tokens, so they can be fused. `min_ce` takes the source that
 found the text least surprising, of the whole text or token by token; `confidence` trusts whoever is
-sure. The tab shows who teaches each token, and all operators side by side.
+sure. The tab shows who teaches each token, and all operators side by side. A figure of fused rows can
+flatter in two ways, and is marked where it does: the source was **chosen knowing each token**, or a
+row **knows the source's boundaries**.
 
 **Guess first:** three specialists read a sum, a tale and a function. Who wins where?""",
         "fuse",

@@ -77,7 +77,8 @@ def _note(job: Job) -> str:
     sources = ", ".join(short_name(s) for s in about["sources"])
     return (
         f"{began} UTC · from {sources} · {fusion.get('operator')}, {fusion.get('level')} level, "
-        f"{fusion.get('strategy')} mapping, top-{fusion.get('top_k')} · λ {about['lm_weight']:g} · "
+        f"{fusion.get('strategy')} mapping, top-{fusion.get('top_k')}, "
+        f"{fusion.get('rows', 'boundary')} rows · λ {about['lm_weight']:g} · "
         f"{'LoRA' if about['lora'] else 'all weights'}, rate {about['learning_rate']:g}, "
         f"batch {about['batch_size']} · seed {about['seed']}"
     )

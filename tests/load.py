@@ -91,7 +91,7 @@ class Page:
 
     def analyse(self, text: str) -> str:
         """Let all models read a text; give the name of the analysis whose score has come."""
-        settings = ("prefix", "min_ce", "token", 10)
+        settings = ("prefix", "min_ce", "token", 10, "exact")
         asked = {"data": ["", text, *MODELS, *settings], "fn_index": self._event}
         self._http.post("queue/join", json=asked | {"session_hash": self._hash}).raise_for_status()
         name = ""

@@ -12,6 +12,7 @@ the whole text's tokens, so only a piece before c is spelled:
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import cached_property
@@ -62,6 +63,7 @@ class Canonical:
         self._spelled: dict[tuple[bytes, bool, bytes], Spelled] = {}
         self._recent = self._older = np.empty(0, np.int64)
         self._opened: dict[int, list[int]] = {}
+        self._lock = threading.RLock()
 
     def paths(
         self, encoding: Encoding, ends: Sequence[int], *, then: bytes = b""
@@ -116,7 +118,8 @@ class Canonical:
         spelled = inside & self._has_bytes[np.where(inside[:, None], pairs, 0)].all(axis=1)
         stays = np.ones(len(pairs), bool)
         asked, place = np.unique(pairs[spelled] @ [size, 1], return_inverse=True)
-        stays[spelled] = self._looked_up(asked)[place]
+        with self._lock:
+            stays[spelled] = self._looked_up(asked)[place]
         return stays
 
     def _looked_up(self, asked: np.ndarray) -> np.ndarray:
@@ -215,24 +218,25 @@ class Canonical:
 
     def _spell(self, pieces: Sequence[tuple[bytes, bool, bytes]]) -> list[Spelled]:
         """Spell pieces (bytes, at a text's start, what follows); those of late are remembered."""
-        kept = self._spelled
-        dummy = self._tokenizer.id_of(b" ")
-        for then in (b"", *AFTER_SPACE):
-            kept[b"", True, then] = ((dummy,) if dummy >= 0 else ()), dummy >= 0
-        for at_start in (False, True):
-            missing = [p for p in dict.fromkeys(pieces) if p[1] == at_start and p not in kept]
-            if not missing:
-                continue
-            strings = [string + then for string, _, then in missing]
-            spelled = self._tokenizer.prefix_spellings(strings, at_start)
-            for piece, ids in zip(missing, spelled, strict=True):
-                kept[piece] = self._up_to(ids, len(piece[0]) + at_start)
-        found = [kept[p] for p in pieces]
-        for piece in set(pieces):
-            kept[piece] = kept.pop(piece)
-        while len(kept) > KEPT_PIECES:
-            del kept[next(iter(kept))]
-        return found
+        with self._lock:
+            kept = self._spelled
+            dummy = self._tokenizer.id_of(b" ")
+            for then in (b"", *AFTER_SPACE):
+                kept[b"", True, then] = ((dummy,) if dummy >= 0 else ()), dummy >= 0
+            for at_start in (False, True):
+                missing = [p for p in dict.fromkeys(pieces) if p[1] == at_start and p not in kept]
+                if not missing:
+                    continue
+                strings = [string + then for string, _, then in missing]
+                spelled = self._tokenizer.prefix_spellings(strings, at_start)
+                for piece, ids in zip(missing, spelled, strict=True):
+                    kept[piece] = self._up_to(ids, len(piece[0]) + at_start)
+            found = [kept[p] for p in pieces]
+            for piece in set(pieces):
+                kept[piece] = kept.pop(piece)
+            while len(kept) > KEPT_PIECES:
+                del kept[next(iter(kept))]
+            return found
 
     def _up_to(self, ids: Sequence[int], length: int) -> Spelled:
         """Return the tokens of so many bytes, and whether they are just so many."""

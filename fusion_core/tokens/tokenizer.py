@@ -95,6 +95,10 @@ class TextTokenizer(Speller):
         super().__init__(backend, name, start_id=start_id, eos_id=eos_id)
         self.render = render
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what is looked up behind in copies, and in what goes to other processes."""
+        return {k: v for k, v in vars(self).items() if k not in ("byte_index", "canonical")}
+
     @cached_property
     def byte_index(self) -> ByteIndex:
         """The tokens in the order of their bytes."""
@@ -127,13 +131,12 @@ class TextTokenizer(Speller):
             end_ids: what ends it, the token that is taught first.
         """
         changed = copy(self)
-        changed.__dict__.pop("canonical", None)
         changed.start_id, changed.end_ids = start_id, tuple(dict.fromkeys(end_ids))
         named = {i for i in (start_id, *end_ids) if i is not None}
         if named - self.special_ids:
             changed.special_ids = self.special_ids | named
             changed.bytes_of = self._without({*self.unused_ids.tolist(), *changed.special_ids})
-            for of_bytes in ("ids_of", "_first", "byte_index"):
+            for of_bytes in ("ids_of", "_first"):
                 changed.__dict__.pop(of_bytes, None)
         return changed
 

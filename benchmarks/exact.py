@@ -275,9 +275,9 @@ def rows_table(found: Sequence[Pair]) -> list[str]:
         "below 1 % out changes; *no filter* is without the target's own boundary; *kept* the mean",
         "kept mass inside source tokens; *extra* positions a source token that are read on side",
         "paths, with covers below 1 % left out and with all; *never* the mean share of the mass on",
-        "spellings that the source's tokenizer never makes. The last two columns are the share of",
-        f"{CUTS} rows that change (total variation above {CHANGED}) where only the text right behind",
-        "them is replaced, with all covers; sources in their own domain.",
+        "spellings that the source's tokenizer never makes. The last two columns are the share",
+        f"of {CUTS} rows that change (total variation above {CHANGED}) where only the text right",
+        "behind them is replaced, with all covers; sources in their own domain.",
         "",
         *table(
             (

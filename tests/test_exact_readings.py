@@ -224,10 +224,10 @@ def test_a_tokenizer_that_cannot_be_asked_is_named(kind: str, tmp_path) -> None:
         made = tokens.from_transformers(Letters(), kind)
     else:
         made = ctrl(tmp_path / "ctrl") if kind == "ctrl" else without_spaces(kind)
-    source = replace(tiny_model(made, seed=1), name="the-source")
+    source = tiny_model(made, seed=1)
     target = model("letters", 2)
     with pytest.raises(InputError) as caught:
         fl.read("the cat", target, [source], FusionConfig())
     message = str(caught.value)
-    assert "the-source" in message and "choose rows boundary" in message and "\n" not in message
+    assert source.name in message and "choose rows boundary" in message and "\n" not in message
     assert fl.read("the cat", target, [source], FusionConfig(rows="boundary")).models

@@ -34,7 +34,7 @@ their last digits, and a word that is read from its begin adds them up as the wh
 AGREED_WITHIN = 4
 """Tokens of the text with which a piece must go on that begins within a word."""
 
-KEPT_PIECES, KEPT_PAIRS = 100_000, 2_000_000
+KEPT_PIECES, KEPT_PAIRS = 5_000, 500_000
 """Pieces and pairs that are remembered; of pairs, up to twice as many."""
 
 OPENERS = 4

@@ -12,7 +12,7 @@ import numpy as np
 
 from .tokenizer import TextTokenizer
 
-KEPT_SPANS = 100_000
+KEPT_SPANS = 10_000
 """Beginnings whose tokens an index remembers."""
 
 KEPT_BEGINNINGS = 1000

@@ -215,12 +215,7 @@ class _Asked(NamedTuple):
 
 def _of_covers(at: np.ndarray, covers: Covers) -> _Asked:
     """Ask the rows of all covers that were read."""
-    place = np.searchsorted(covers.positions, at)
-    first, stop = (np.searchsorted(covers.place, place, side) for side in ("left", "right"))
-    position = np.repeat(np.arange(len(at)), stop - first)
-    cover = np.arange(len(position)) + (first - np.cumsum(stop - first) + stop - first)[position]
-    read = covers.row[cover] >= 0
-    position, cover = position[read], cover[read]
+    position, cover = covers.at(at)
     return _Asked(position, covers.row[cover], covers.known[cover], cover)
 
 
@@ -229,10 +224,7 @@ def _at_boundaries(at: np.ndarray, encoding: Encoding, tokenizer: TextTokenizer)
     row = np.searchsorted(encoding.row_bytes, at, side="right") - 1
     text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
     row_byte = encoding.row_bytes[row]
-    marks = np.zeros(len(text), np.int64)
-    for start, stop in encoding.lost:
-        marks[start + 1 : stop + 1] = 1
-    lost = np.cumsum(marks)
+    lost = encoding.lost_before
     answered = lost[at] == lost[np.maximum(row_byte, 0)]
     if tokenizer.start_id is None:
         answered &= row > 0

@@ -11,7 +11,7 @@ import torch
 from . import characters, fuse
 from .align import positions_of
 from .config import FusionConfig
-from .covers import known_covers
+from .covers import PrefixTree, known_covers
 from .errors import InputError
 from .evaluate import TransferScore
 from .mapping import STRATEGIES, check_spaces
@@ -288,7 +288,7 @@ def _covers(
         return None
     at = np.asarray(positions, np.int64)
     prune = FusionConfig().prune if covers is None else covers.prune
-    return known_covers(rows, window.encodings[model], tokenizer, at, prune=prune)
+    return known_covers(PrefixTree(rows, window.encodings[model], tokenizer, at, prune))
 
 
 def fused_characters(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers import models as backends
 from visitors import address, chromium, visit  # noqa: F401 (fixtures)
 
-from fusion_core import tokens
+from fusion_core import cli, tokens
 from fusion_core.models import LoadedModel
 from fusion_core.tokens import TextTokenizer
 
@@ -194,3 +195,14 @@ def tiny_models(
 ) -> tuple[LoadedModel, LoadedModel]:
     """Random models for both small vocabularies."""
     return tiny_model(tiny_llama_tokenizer, seed=1), tiny_model(tiny_gpt_tokenizer, seed=2)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict]:
+    """Run a command with --json in this process, and parse what it printed."""
+
+    def call(*arguments: str) -> dict:
+        assert cli.main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return call

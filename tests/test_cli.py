@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +12,6 @@ from fusion_core import cli, fuse, mapping, zoo
 TEXT = "Ünïcödé — 東京 2026年, Привет! مرحبا 👩🏽‍🚀"
 LLAMA, *SPECIALISTS = (f"zoo:{name}" for name in zoo.NAMES)
 PAIR = ("--target", LLAMA, "--source", SPECIALISTS[0])
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict]:
-    """Run a command with --json in this process, and parse what it printed."""
-
-    def call(*arguments: str) -> dict:
-        assert cli.main([*arguments, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
-
-    return call
 
 
 def test_align(run, testdata: Path) -> None:

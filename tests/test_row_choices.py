@@ -6,7 +6,7 @@ That a token ends where it does says how a text does not go on: a score of such 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -36,17 +36,6 @@ NO_ROWS = "choose one of exact, boundary"
 def zoo() -> dict[str, models.LoadedModel]:
     """The embedded models."""
     return {name: models.load(name) for name in ("zoo:llama", *SOURCES)}
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict]:
-    """Run a command with --json in this process, and parse what it printed."""
-
-    def call(*arguments: str) -> dict:
-        assert cli.main([*arguments, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -224,9 +224,9 @@ def _rows(
 
 
 def _unsure(sources: Sequence[Encoding], zero: np.ndarray, size: int) -> np.ndarray:
-    """(size,) number of lost bytes before each slot."""
-    marks = np.zeros(size, np.int64)
+    """(size,) number of its text's lost bytes before each slot."""
+    unsure = np.zeros(size, np.int64)
     for encoding, slot in zip(sources, zero, strict=True):
-        for start, end in encoding.lost:
-            marks[slot + start + 1 : slot + end + 1] = 1
-    return np.cumsum(marks)
+        if encoding.lost:
+            unsure[slot : slot + len(encoding.data) + 1] = encoding.lost_before
+    return unsure

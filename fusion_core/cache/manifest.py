@@ -24,7 +24,7 @@ class Manifest:
     """Manifest of a cache, the same however many processes write it.
 
     Attributes:
-        kind: "fused": one row a position; "sources": each source's carried-over row.
+        kind: "fused": one row a position; "sources": each source's projected row.
         settings: JSON values that decide the rows: models, operator, versions …; see `settled`.
         data_key: sha256 of the documents.
         shards: half-open ranges [first document, last document), one after the other from 0.
@@ -82,10 +82,7 @@ class Manifest:
         config = self.settings.get("config")
         if not isinstance(config, dict):
             return self.settings
-        config = {"rows": "boundary"} | config
-        if config["rows"] == "boundary":
-            config.pop("prune", None)
-        return self.settings | {"config": config}
+        return self.settings | {"config": _settled({"rows": "boundary"} | config)}
 
     @property
     def digest(self) -> str:
@@ -145,10 +142,15 @@ def differences(a: Manifest, b: Manifest) -> list[str]:
 
 def unexpected(manifest: Manifest, expect: Mapping[str, Any]) -> list[str]:
     """Say which settings are not as expected; settings that ``expect`` does not name may be any."""
-    config = expect.get("config")
-    if isinstance(config, dict) and config.get("rows") == "boundary":
-        expect = {**expect, "config": {k: v for k, v in config.items() if k != "prune"}}
+    if isinstance(config := expect.get("config"), dict):
+        expect = {**expect, "config": _settled(config)}
     return [*_differences(_plain(manifest.settled), _plain(expect), "settings", named=True)]
+
+
+def _settled(config: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what does not matter to rows at the sources' boundaries."""
+    unused = {"prune"} if config.get("rows") == "boundary" else set()
+    return {k: v for k, v in config.items() if k not in unused}
 
 
 def at_most_3(sentences: Sequence[str]) -> str:

@@ -14,6 +14,14 @@ reading   texts -> rows and covers, side paths read by the network
 """
 
 from .reading import check_exact, read_with_covers
-from .search import find_covers, known_covers
+from .search import answered, find_covers, known_covers
+from .tree import PrefixTree
 
-__all__ = ["check_exact", "find_covers", "known_covers", "read_with_covers"]
+__all__ = [
+    "PrefixTree",
+    "answered",
+    "check_exact",
+    "find_covers",
+    "known_covers",
+    "read_with_covers",
+]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,9 +16,8 @@ from fusion_core.models import LoadedModel
 from fusion_core.records import Covers, DenseRows, Encoding, NextTokenRows
 from fusion_core.tokens import TextTokenizer
 
-from .search import Nodes, find_covers
-
-Search = Generator[Nodes, torch.Tensor, Covers]
+from .search import Nodes, answered, find_covers
+from .tree import PrefixTree
 
 
 def check_exact(tokenizer: TextTokenizer) -> None:
@@ -49,7 +49,7 @@ def read_with_covers(
         model: the model.
         encodings: the texts in the model's tokens.
         positions: for each text the bytes of which covers are wanted.
-        prune: as for `find_covers`.
+        prune: as for `PrefixTree`.
         temperature: as for `models.read_rows_batch`; covers are weighed at the same.
         cut: what to keep of each row after covers have been weighed; everything by default.
 
@@ -63,50 +63,25 @@ def read_with_covers(
     ids = [e.ids[e.text_tokens] for e in encodings]
     for batch in models.batches([len(i) + 1 for i in ids], models.batch_tokens(model)):
         logits, branches = models.Branches.read(model, [ids[i] for i in batch])
-        rows = []
-        for place, i in enumerate(batch):
-            native = logits[place, : len(ids[i]) + (model.tokenizer.start_id is not None)]
-            with models.reading(model, len(native)):
-                rows.append(models.rows_of(model, encodings[i], ids[i], native, temperature, None))
+        rows = models.rows_of(model, [encodings[i] for i in batch], logits, temperature)
         searches = [
             find_covers(
-                given,
-                encodings[i],
-                model.tokenizer,
-                positions[i],
-                prune=prune,
-                context=model.context,
+                PrefixTree(given, encodings[i], model.tokenizer, positions[i], prune, model.context)
             )
             for i, given in zip(batch, rows, strict=True)
         ]
-        found = _answered(searches, branches, temperature)
+        found = answered(searches, partial(_read_aside, branches, temperature))
         for i, given, covers in zip(batch, rows, found, strict=True):
             out[i] = _cut(given, covers, cut)
     return [out[i] for i in range(len(encodings))]
 
 
-def _answered(
-    searches: Sequence[Search], branches: models.Branches, temperature: float
-) -> list[Covers]:
-    """Let searches ask together until all have found their covers."""
-    found: dict[int, Covers] = {}
-    asked: list[Nodes] = [[] for _ in searches]
-
-    def go_on(n: int, answer: torch.Tensor | None) -> None:
-        try:
-            asked[n] = searches[n].send(answer)  # type: ignore[arg-type]
-        except StopIteration as done:
-            found[n], asked[n] = done.value, []
-
-    for n in range(len(searches)):
-        go_on(n, None)
-    while len(found) < len(searches):
-        answers = branches.rows(asked)
-        for n, answer in enumerate(answers):
-            if n not in found:
-                tempered = temperature != 1
-                go_on(n, numerics.log_softmax(answer / temperature) if tempered else answer)
-    return [found[n] for n in range(len(searches))]
+def _read_aside(
+    branches: models.Branches, temperature: float, asked: list[Nodes]
+) -> list[torch.Tensor]:
+    """Read side paths, at the temperature of the rows that they branch off."""
+    rows = branches.rows(asked)
+    return [numerics.log_softmax(r / temperature) for r in rows] if temperature != 1 else rows
 
 
 def _cut(
@@ -117,4 +92,4 @@ def _cut(
     if cut is not None:
         assert isinstance(every, DenseRows)
         every = models.truncated(every, cut, rows.observed[:-1].cpu().numpy())
-    return replace(rows, rows=every.part(0, len(rows.rows))), covers.with_rows(every)
+    return replace(rows, rows=every.part(0, len(rows.rows))), replace(covers, rows=every)

@@ -9,13 +9,11 @@ narrow tree: 2506.14123.)
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 
-import numpy as np
 import torch
 
-from fusion_core.records import Covers, Encoding, NextTokenRows
-from fusion_core.tokens import TextTokenizer
+from fusion_core.records import Covers
 
 from .tree import PrefixTree
 from .weighing import weighed
@@ -23,28 +21,11 @@ from .weighing import weighed
 Nodes = list[tuple[int, int]]
 """Rows of a text, and a token that is read after each: what branches off there."""
 
+Search = Generator[Nodes, torch.Tensor, Covers]
 
-def find_covers(
-    rows: NextTokenRows,
-    encoding: Encoding,
-    tokenizer: TextTokenizer,
-    positions: np.ndarray,
-    *,
-    prune: float,
-    context: int | None = None,
-    first: int = 0,
-) -> Generator[Nodes, torch.Tensor, Covers]:
+
+def find_covers(tree: PrefixTree) -> Search:
     """Find the covers of bytes of a text; a generator that asks for rows on side paths.
-
-    Args:
-        rows: the model's n + 1 whole rows on the text.
-        encoding: the text in the model's tokens.
-        tokenizer: the model's.
-        positions: (p,) int64 bytes, ascending, each once; as in `Encoding.row_bytes`.
-        prune: covers and side paths below this share of the mass are dropped; 0 drops none.
-        context: most tokens of a path, a start token included.
-        first: text tokens before the first row, where only the last rows are at hand; covers begin
-            at theirs.
 
     Yields:
         Tokens to read after rows: 0 to n of the text, and from n + 1 on those that were asked for.
@@ -53,25 +34,43 @@ def find_covers(
     Returns:
         The covers.
     """
-    tree = PrefixTree(rows, encoding, tokenizer, positions, prune, context, first)
     frontier = tree.main()
     while nodes := tree.children(frontier):
         frontier = tree.add(nodes, (yield [(parent, token) for parent, token, _ in nodes]))
     return weighed(tree)
 
 
-def known_covers(
-    rows: NextTokenRows,
-    encoding: Encoding,
-    tokenizer: TextTokenizer,
-    positions: np.ndarray,
-    *,
-    prune: float,
-) -> Covers:
-    """Find the covers whose rows are at hand; arguments as for `find_covers`.
+def answered(
+    searches: Sequence[Search], ask: Callable[[list[Nodes]], Sequence[torch.Tensor]]
+) -> list[Covers]:
+    """Let searches ask together until all have found their covers.
+
+    Args:
+        searches: one for each text.
+        ask: reads what each search asks for, nothing where one has its covers.
+    """
+    found: dict[int, Covers] = {}
+    asked: list[Nodes] = [[] for _ in searches]
+
+    def go_on(n: int, answer: torch.Tensor | None) -> None:
+        try:
+            asked[n] = searches[n].send(answer)  # type: ignore[arg-type]
+        except StopIteration as done:
+            found[n], asked[n] = done.value, []
+
+    for n in range(len(searches)):
+        go_on(n, None)
+    while len(found) < len(searches):
+        for n, answer in enumerate(ask(asked)):
+            if n not in found:
+                go_on(n, answer)
+    return [found[n] for n in range(len(searches))]
+
+
+def known_covers(tree: PrefixTree) -> Covers:
+    """Find the covers of which all rows are at hand.
 
     A side path has what its first step weighs, the most that it can: its covers have row -1.
     """
-    tree = PrefixTree(rows, encoding, tokenizer, positions, prune)
     tree.count_unread(tree.children(tree.main()))
     return weighed(tree)

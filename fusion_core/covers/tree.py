@@ -31,6 +31,19 @@ class PrefixTree:
         context: int | None = None,
         first: int = 0,
     ) -> None:
+        """Begin with the path of the text itself.
+
+        Args:
+            rows: the model's n + 1 whole rows on the text.
+            encoding: the text in the model's tokens.
+            tokenizer: the model's.
+            positions: (p,) int64 bytes of which covers are wanted, ascending, each once; as in
+                `Encoding.row_bytes`.
+            prune: covers and side paths below this share of the mass are dropped; 0 drops none.
+            context: most tokens of a path, a start token included.
+            first: text tokens before the first row, where only the last rows are at hand; covers
+                begin at theirs.
+        """
         self.logprobs, self.encoding, self.tokenizer = rows.logprobs, encoding, tokenizer
         self.positions = positions
         self.log_prune = np.log(prune) if prune else -np.inf
@@ -45,7 +58,7 @@ class PrefixTree:
         self.ids = ids[first : first + self.n]  # (n,)
         self.unread = tuple(ids[first + self.n :].tolist())
         self.byte = encoding.row_bytes[first : first + self.n + 1].tolist()
-        self.lost = _lost_before(encoding)
+        self.lost = np.concatenate([[0], encoding.lost_before])
         steps = rows.logprobs[:-1].gather(
             1, torch.as_tensor(self.ids, device=rows.logprobs.device)[:, None]
         )
@@ -161,7 +174,7 @@ class PrefixTree:
         found = canonical.paths(self.encoding, ends)
         paths = {end: [path] for end, path in zip(ends, found, strict=True)}
         spaces = [end for end in ends if self.text[end : end + 1].isspace()]
-        for then in AFTER_SPACE:
+        for then in AFTER_SPACE if spaces else ():
             found = canonical.paths(self.encoding, spaces, then=then)
             for end, path in zip(spaces, found, strict=True):
                 paths[end].append(path)
@@ -265,11 +278,3 @@ class PrefixTree:
         flat = np.asarray(row, np.int64) * logprobs.shape[1] + np.asarray(token, np.int64)
         index = torch.as_tensor(flat, device=logprobs.device)
         return logprobs.reshape(-1).index_select(0, index).double().cpu().numpy()
-
-
-def _lost_before(encoding: Encoding) -> np.ndarray:
-    """(bytes + 2,) number of lost bytes before each place of the text with its dummy prefix."""
-    marks = np.zeros(len(encoding.data) + 2, np.int64)
-    for start, stop in encoding.lost:
-        marks[start + 2 : stop + 2] = 1
-    return np.cumsum(marks)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from fusion_core import fuse
-from fusion_core.covers import find_covers
+from fusion_core.covers import PrefixTree, answered, find_covers
 from fusion_core.errors import InputError
 from fusion_core.mapping import VocabMapping, mapping_between
 from fusion_core.models import LoadedModel
@@ -161,7 +161,6 @@ class Ensemble:
         encoding = replace(encoding, data=encoding.data + partial)
         covers = _covers_at_end(reader, encoding, first)
         sums = torch.zeros_like(native), native.new_zeros(())
-        known_from = len(encoding.data) + 1
         shown = b" " + encoding.data  # a dummy prefix counts as a byte before the text
         rows = covers.dense
         for e, (row, known, weight) in enumerate(
@@ -169,7 +168,7 @@ class Ensemble:
         ):
             probs = rows.logprobs[row].exp().to(native.device)  # (S,)
             probs[torch.as_tensor(covers.excluded_of(e), device=probs.device)] = 0
-            mapped, kept, _ = project_row(probs, native, mapping, shown[known_from - known :])
+            mapped, kept, _ = project_row(probs, native, mapping, shown[len(shown) - known :])
             sums = sums[0] + weight * mapped, sums[1] + weight * kept
         projected = _as_projected(name, sums[0], float(sums[1]))
         least = covers.prune * LIGHT
@@ -213,27 +212,25 @@ def _covers_at_end(reader: Reader, encoding: Encoding, first: int) -> Covers:
     rows = [reader.row(tokens, j) for j in range(back, 0, -1)] or [reader.row(tokens)]
     begin = len(tokens) - back
     paths = [tokens[: begin + i] for i in range(len(rows))]
-    search = find_covers(
+    tree = PrefixTree(
         _listed(reader.model.name, rows),
         encoding,
         reader.model.tokenizer,
         np.asarray([len(encoding.data)]),
-        prune=PRUNE,
-        context=reader.model.context,
-        first=first + begin,
+        PRUNE,
+        reader.model.context,
+        first + begin,
     )
-    answer: torch.Tensor | None = None
-    while True:
-        try:
-            nodes = search.send(answer)  # type: ignore[arg-type]
-        except StopIteration as found:
-            return found.value
-        asked = []
-        for parent, token in nodes:
-            paths.append([*paths[parent], token])
-            path = paths[-1]
-            asked.append(reader.row(path) if path == tokens else reader.row_aside(path))
-        answer = torch.stack(asked).log()
+
+    def ask(asked: list[list[tuple[int, int]]]) -> list[torch.Tensor]:
+        found = []
+        for parent, token in asked[0]:
+            path = [*paths[parent], token]
+            paths.append(path)
+            found.append(reader.row(path) if path == tokens else reader.row_aside(path))
+        return [torch.stack(found).log()]
+
+    return answered([find_covers(tree)], ask)[0]
 
 
 def check(operator: str) -> None:

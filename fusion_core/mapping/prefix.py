@@ -87,14 +87,6 @@ class PrefixRelation(VocabMapping):
         self._lock = threading.RLock()
 
     @cached_property
-    def _source_sorted(self) -> ByteIndex:
-        return ByteIndex(enumerate(self.source.bytes_of))
-
-    @cached_property
-    def _target_sorted(self) -> ByteIndex:
-        return ByteIndex(enumerate(self.target.bytes_of))
-
-    @cached_property
     def _target_start(self) -> ByteIndex:
         """As a text begins, a target with a dummy prefix spells every word with its space."""
         spelled = enumerate(self.target.bytes_of)
@@ -127,8 +119,8 @@ class PrefixRelation(VocabMapping):
 
     def _find(self, known: bytes, target_start: bool) -> Consistency:
         if known:
-            matching = self._source_sorted.extending(known)
-            others = [i for _, i in self._source_sorted.prefixes_of(known)]
+            matching = self.source.byte_index.extending(known)
+            others = [i for _, i in self.source.byte_index.prefixes_of(known)]
         else:
             matching = [(b or b"", i) for i, b in enumerate(self.source.bytes_of)]
             others = []
@@ -138,7 +130,7 @@ class PrefixRelation(VocabMapping):
         pairs = list(begins[0])
         n_first = len(pairs)
         pairs += begins[1]
-        spelled = self._target_start if target_start else self._target_sorted
+        spelled = self._target_start if target_start else self.target.byte_index
         longer = _longer(spelled, rests) if known else [(v, b) for b, v in spelled]
         for heads in _either(self.source, [known + b for _, b in longer], False):
             for m, w in heads:

@@ -73,10 +73,9 @@ def read_rows_batch(
     out: list[NextTokenRows | None] = [None] * len(encodings)
     for batch in batches([len(r) for r in read], batch_tokens(model)):
         logits = forward(model, [read[i] for i in batch])
-        for place, i in enumerate(batch):
-            native = logits[place, : len(read[i])]
-            with reading(model, len(read[i])):
-                out[i] = rows_of(model, encodings[i], ids[i], native, temperature, cut)
+        found = rows_of(model, [encodings[i] for i in batch], logits, temperature, cut)
+        for i, rows in zip(batch, found, strict=True):
+            out[i] = rows
     return [r for r in out if r is not None]
 
 
@@ -170,6 +169,23 @@ def reading(model: LoadedModel, n_tokens: int) -> Iterator[None]:
 
 
 def rows_of(
+    model: LoadedModel,
+    encodings: Sequence[Encoding],
+    logits: torch.Tensor,
+    temperature: float = 1.0,
+    cut: Truncation | None = None,
+) -> list[NextTokenRows]:
+    """Turn the logits (b, longest, head) of texts, padded at their ends, into their rows."""
+    found = []
+    for encoding, native in zip(encodings, logits, strict=True):
+        ids = encoding.ids[encoding.text_tokens]
+        n = len(ids) + (model.tokenizer.start_id is not None)
+        with reading(model, n):
+            found.append(_rows(model, encoding, ids, native[:n], temperature, cut))
+    return found
+
+
+def _rows(
     model: LoadedModel,
     encoding: Encoding,
     ids: np.ndarray,

@@ -145,20 +145,12 @@ def _at_boundaries(alignment: Alignment, mapping: VocabMapping) -> _Entries:
 
 def _of_covers(alignment: Alignment, mapping: VocabMapping, covers: Covers) -> _Entries:
     """Take all covers of the target's bytes; where a mapping says nothing inside, those there."""
-    at = positions_of(alignment.target, alignment.source)[:-1]
-    first, stop = (
-        np.searchsorted(covers.place, np.searchsorted(covers.positions, at), side)
-        for side in ("left", "right")
-    )
-    count = stop - first
-    position = np.repeat(np.arange(len(at)), count)
-    cover = np.arange(len(position)) + (first - (np.cumsum(count) - count))[position]
-    keep = covers.row[cover] >= 0
+    position, cover = covers.at(positions_of(alignment.target, alignment.source)[:-1])
     shared = alignment.kind == RowKind.SHARED
     if not mapping.inside:
-        keep &= (covers.known[cover] == 0) & shared[position]
-    position, cover = position[keep], cover[keep]
-    kind = np.full(len(at), int(RowKind.NONE))
+        keep = (covers.known[cover] == 0) & shared[position]
+        position, cover = position[keep], cover[keep]
+    kind = np.full(len(shared), int(RowKind.NONE))
     kind[position] = np.where(shared[position], int(RowKind.SHARED), int(RowKind.INSIDE))
     return _Entries(kind, position, covers.row[cover], covers.known[cover], cover)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -82,6 +82,16 @@ class Covers(Record):
         low, high = np.searchsorted(self.excluded, [cover * size, (cover + 1) * size])
         return self.excluded[low:high] % size
 
-    def with_rows(self, rows: DenseRows | SparseRows) -> Covers:
-        """Return the same covers of other rows."""
-        return replace(self, rows=rows)
+    def at(self, bytes_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """List the covers that were read of bytes (n,), all of them positions.
+
+        Returns:
+            (e,) ascending, which of the n, and (e,) the numbers of the covers.
+        """
+        place = np.searchsorted(self.positions, bytes_)
+        first, stop = (np.searchsorted(self.place, place, side) for side in ("left", "right"))
+        count = stop - first
+        which = np.repeat(np.arange(len(place)), count)
+        cover = np.arange(len(which)) + (first - (np.cumsum(count) - count))[which]
+        read = self.row[cover] >= 0
+        return which[read], cover[read]

@@ -102,6 +102,14 @@ class Encoding(Record):
         return sum(end - start for start, end in self.lost)
 
     @property
+    def lost_before(self) -> np.ndarray:
+        """(bytes + 1,) int64, number of lost bytes before each byte, and before the text's end."""
+        marks = np.zeros(len(self.data) + 1, np.int64)
+        for start, end in self.lost:
+            marks[start + 1 : end + 1] = 1
+        return np.cumsum(marks)
+
+    @property
     def text_tokens(self) -> np.ndarray:
         """(m,) int64, indices of the tokens that are not special."""
         return np.flatnonzero(~self.special)

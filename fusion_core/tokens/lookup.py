@@ -106,7 +106,7 @@ class CharacterTable:
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         """Sort a vocabulary; the tokenizer itself is not kept."""
-        self._index = ByteIndex(enumerate(tokenizer.bytes_of))
+        self._index = tokenizer.byte_index
         self._end = [i for i in tokenizer.end_ids if i < tokenizer.size]
         silent = (i for i, b in enumerate(tokenizer.bytes_of) if not b)
         self._silent = [i for i in silent if i not in self._end]

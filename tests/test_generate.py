@@ -55,9 +55,25 @@ def test_a_cache_changes_no_row(zoo, tiny_models) -> None:
             fresh = rows_of(model, ids)
             for back in generator.permutation(BACK + 1).tolist():
                 if back <= len(ids):
-                    got = reader.row(ids, back)
+                    got = reader.row(ids[: len(ids) - back])
                     assert torch.allclose(got, fresh[len(ids) - back], atol=2e-5)
             assert reader.has_read(ids) and not reader.has_read([*ids, 3])
+
+
+def test_paths_that_leave_a_text_are_read_in_one_step(zoo, tiny_models) -> None:
+    for model in (*zoo.values(), *tiny_models):
+        reader, ids = Reader(model), [9, 20, 30, 40, 50, 60]
+        reader.row(ids)
+        paths = [[*ids, 7], [*ids[:4], 8, 11], [*ids[:5], 12], ids[:3], [*ids, 7, 13, 14]]
+        calls = []
+        hook = model.network.register_forward_pre_hook(lambda *_, seen=calls: seen.append(1))
+        rows = reader.rows(paths)
+        hook.remove()
+        assert len(calls) == 1 and len(rows) == len(paths)
+        again = reader.row([*ids, 7, 13, 14, 15])
+        assert torch.allclose(again, rows_of(model, [*ids, 7, 13, 14, 15])[-1], atol=2e-5)
+        for path, row in zip(paths, rows, strict=True):
+            assert torch.allclose(row, rows_of(model, path)[-1], atol=2e-5)
 
 
 def test_states_that_cannot_be_cut_are_read_again(tiny_models, monkeypatch) -> None:
@@ -126,9 +142,9 @@ def test_a_path_of_next_to_no_weight_is_left_out(tiny_models) -> None:
     read = []
     forward = Reader._forward
 
-    def counted(self, ids, same) -> None:
-        read.append((self.model.name, list(ids)))
-        forward(self, ids, same)
+    def counted(self, paths, support):
+        read.extend((self.model.name, list(path)) for path in paths)
+        return forward(self, paths, support)
 
     Reader._forward = counted
     try:
@@ -138,6 +154,7 @@ def test_a_path_of_next_to_no_weight_is_left_out(tiny_models) -> None:
     finally:
         Reader._forward = forward
     assert words.piece(int(row.rows.ids[0, 0])) == "s" and float(row.rows.probs[0, 0]) > 0.99
+    assert any(name == "words" for name, _ in read)
     assert ("words", [256, words.id_of(b"cat")]) not in read
 
 

@@ -70,7 +70,9 @@ def answered(
 def known_covers(tree: PrefixTree) -> Covers:
     """Find the covers of which all rows are at hand.
 
-    A side path has what its first step weighs, the most that it can: its covers have row -1.
+    Side paths count with what their first steps weigh: their covers have row -1.
     """
-    tree.count_unread(tree.children(tree.main()))
+    first = len(tree.log_p)
+    nodes = tree.children(tree.main())
+    tree.count_unread([end for _, _, end in nodes], tree.log_p[first:])
     return weighed(tree)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from math import log
 
 import numpy as np
 import torch
@@ -11,6 +13,9 @@ from numpy.typing import ArrayLike
 from fusion_core.numerics import index_sum
 from fusion_core.records import LIGHT, Encoding, NextTokenRows
 from fusion_core.tokens import AFTER_SPACE, TextTokenizer
+
+GO_ON = 0.01
+"""Share of the mass of a path whose row was not read that is taken to go on with known bytes."""
 
 
 class PrefixTree:
@@ -76,6 +81,8 @@ class PrefixTree:
         self.pairs: list[np.ndarray] = []  # (e, 3) place, node, known bytes
         self.shares: list[np.ndarray] = []  # (e,)
         self.log_z, self.expected = np.full((2, len(positions)), -np.inf)
+        self._positions = positions.tolist()
+        self._bounds = [*(self.byte[n] for n in self.main_nodes), len(encoding.data)]
 
     # The tree ----------------------------------------------------------------------------------
 
@@ -123,18 +130,19 @@ class PrefixTree:
         self._count(found, logprobs, first, None)
         return found
 
-    def count_unread(self, nodes: Sequence[tuple[int, int, int]]) -> None:
-        """Count side paths whose rows are not at hand."""
-        weights = self.log_p[self.n + 1 :]
-        del self.log_p[self.n + 1 :]
-        bounds = np.asarray(self.byte)[self.main_nodes]
-        for (_, _, end), weight in zip(nodes, weights, strict=True):
-            low, high = self._reach(np.asarray([end]), bounds)
-            places = np.arange(low[0], min(high[0], len(self.positions)))
-            pairs = np.stack([places, np.full_like(places, -1), self.positions[places] - end], 1)
-            self.pairs.append(pairs)
-            self.shares.append(np.full(len(places), weight))
-            np.logaddexp.at(self.log_z, places, weight)
+    def count_unread(self, ends: Sequence[int], weights: Sequence[float]) -> None:
+        """Count side paths that end at bytes and whose rows are not at hand."""
+        found = [
+            (place, weight + (log(GO_ON) if known else 0.0), known)
+            for end, weight in zip(ends, weights, strict=True)
+            for place in self._reach(end)
+            for known in [self._positions[place] - end]
+        ]
+        places, shares, known = np.asarray(found).reshape(-1, 3).T
+        pairs = np.stack([places, np.full_like(places, -1), known], axis=1).astype(np.int64)
+        self.pairs.append(pairs)
+        self.shares.append(shares)
+        np.logaddexp.at(self.log_z, pairs[:, 0], shares)
 
     def children(self, nodes: Sequence[int]) -> list[tuple[int, int, int]]:
         """List what branches off nodes and weighs enough: (parent, token, byte at its end)."""
@@ -152,21 +160,34 @@ class PrefixTree:
             first = len(self.byte) - len(logprobs)
         step = self.at(logprobs, [n - first for n, _, _ in found], [t for _, t, _ in found])
         weight = np.asarray([self.log_p[n] for n, _, _ in found]) + step
-        ends = np.asarray([end for _, _, end in found])
-        heavy = np.flatnonzero((weight >= self._least(ends) + self.log_prune) & (weight > -np.inf))
-        if not len(heavy):
-            return []
-        wanted = sorted({found[i][2] for i in heavy})
-        paths = self._paths(wanted)
+        least = self._least(np.asarray([end for _, _, end in found]))
+        matters = (least < np.inf) & (weight > -np.inf)
+        least[~matters] = 0
+        heavy = matters & (weight >= least + self.log_prune)
+        self._drop(found, weight, matters & ~heavy & (weight >= least + self.log_light))
+        places = np.flatnonzero(heavy).tolist()
+        paths = self._paths(sorted({found[i][2] for i in places})) if places else {}
         chosen = []
-        for i in heavy.tolist():
+        for i in places:
             node, token, end = found[i]
             k, tokens = self.path[node]
-            deep = k + len(tokens) + 1 > self.room
-            if not deep and (k, (*tokens, token)) in paths[end]:
-                chosen.append(found[i])
-                self.log_p.append(float(weight[i]))
+            if (k, (*tokens, token)) not in paths[end]:
+                continue
+            if k + len(tokens) + 1 > self.room:
+                self.count_unread([end], [weight[i]])
+                continue
+            chosen.append(found[i])
+            self.log_p.append(float(weight[i]))
         return chosen
+
+    def _drop(
+        self, found: Sequence[tuple[int, int, int]], weight: np.ndarray, light: np.ndarray
+    ) -> None:
+        """Count nodes that are not asked for, those apart that the tokenizer never makes."""
+        places = np.flatnonzero(light)
+        pairs = [(self.last[found[i][0]], found[i][1]) for i in places.tolist()]
+        places = places[self.tokenizer.canonical.stays(np.asarray(pairs, np.int64))]
+        self.count_unread([found[i][2] for i in places.tolist()], weight[places].tolist())
 
     def _paths(self, ends: Sequence[int]) -> dict[int, list[tuple[int, tuple[int, ...]] | None]]:
         """Spell the text up to bytes: as it ends there, and white space also before other text."""
@@ -201,22 +222,34 @@ class PrefixTree:
     def _least(self, ends: np.ndarray) -> np.ndarray:
         """(f,) least mass at the positions for which paths that end at bytes matter most.
 
-        These are the positions up to the text's next boundary, and at least the first one.
+        These are the positions up to the text's next boundary, and at least the first one; infinite
+        where tokens from there reach none of them.
         """
-        bounds = np.asarray(self.byte)[self.main_nodes]
         unique, inverse = np.unique(ends, return_inverse=True)
-        low, high = self._reach(unique, bounds)
         mass = np.logaddexp(self.log_z, self.expected)
-        least = [
-            mass[a:b].min() if a < len(mass) else np.inf
-            for a, b in zip(low.tolist(), high.tolist(), strict=True)
-        ]
+        least = [mass[places].min(initial=np.inf) for places in map(self._reach, unique.tolist())]
         return np.asarray(least)[inverse]
 
-    def _reach(self, ends: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        horizon = bounds[np.searchsorted(bounds, ends, "right").clip(max=len(bounds) - 1)]
-        low = np.searchsorted(self.positions, ends)
-        return low, np.maximum(np.searchsorted(self.positions, horizon, "right"), low + 1)
+    def _reach(self, end: int) -> list[int]:
+        """List the positions for which a path that ends at a byte matters, by their numbers."""
+        low = bisect_left(self._positions, end)
+        horizon = self._bounds[min(bisect_right(self._bounds, end), len(self._bounds) - 1)]
+        high = max(bisect_right(self._positions, horizon), low + 1)
+        near = enumerate(self._positions[low:high], low)
+        return [place for place, at in near if self._spells(end, at, horizon)]
+
+    def _spells(self, begin: int, end: int, horizon: int) -> bool:
+        """Tell whether tokens spell what lies between bytes, of which the last one may go on.
+
+        Those before it end before the text's next boundary, from which its own path goes on.
+        """
+        between = self.text[begin + 1 : end + 1]
+        low, high = self.index.span(between) if between else (0, 1)
+        return low < high or any(
+            between[:n] in self.tokenizer.ids_of and self._spells(begin + n, end, horizon)
+            for n in range(1, len(between) + 1)
+            if begin + n < horizon or begin + n == end
+        )
 
     # Their mass --------------------------------------------------------------------------------
 

@@ -21,8 +21,7 @@ def weighed(tree: PrefixTree) -> Covers:
     """Drop what is light, exclude pairs that the tokenizer never makes, and weigh the rest."""
     pairs, share = _kept(tree)
     rows = torch.cat([tree.logprobs, *tree.branches]) if tree.branches else tree.logprobs
-    log_z = np.full(len(tree.positions), -np.inf)
-    np.logaddexp.at(log_z, pairs[:, 0], share)
+    log_z = tree.log_z  # what was dropped counts
     of_row = np.where(pairs[:, 1] < 0, share, np.asarray(tree.log_p)[pairs[:, 1]])
     weight = of_row - log_z[pairs[:, 0]]
     cover, token, mass = _never(tree, pairs, weight, rows)

@@ -209,7 +209,8 @@ def _covers_at_end(reader: Reader, encoding: Encoding, first: int) -> Covers:
     back = max(0, min(BACK, len(tokens) - mute))
     if back and not reader.has_read(tokens[:-1]):
         reader.row(tokens)  # in one go
-    rows = [reader.row(tokens, j) for j in range(back, 0, -1)] or [reader.row(tokens)]
+    before = [tokens[: len(tokens) - j] for j in range(back, 0, -1)]
+    rows = reader.rows(before or [tokens])
     begin = len(tokens) - back
     paths = [tokens[: begin + i] for i in range(len(rows))]
     tree = PrefixTree(
@@ -223,12 +224,9 @@ def _covers_at_end(reader: Reader, encoding: Encoding, first: int) -> Covers:
     )
 
     def ask(asked: list[list[tuple[int, int]]]) -> list[torch.Tensor]:
-        found = []
-        for parent, token in asked[0]:
-            path = [*paths[parent], token]
-            paths.append(path)
-            found.append(reader.row(path) if path == tokens else reader.row_aside(path))
-        return [torch.stack(found).log()]
+        found = [[*paths[parent], token] for parent, token in asked[0]]
+        paths.extend(found)
+        return [torch.stack(reader.rows(found)).log()]
 
     return answered([find_covers(tree)], ask)[0]
 

@@ -138,10 +138,13 @@ class CacheSupport:
         step: most tokens that may follow a cache at once; 0 where what follows one is not read as
             it is without.
         crops: the cache can be cut back to fewer tokens.
+        forks: it can be copied, so that several texts go on from it at once, the shorter ones
+            padded behind.
     """
 
     step: int
     crops: bool
+    forks: bool
 
 
 ANY = 1 << 30
@@ -165,7 +168,8 @@ def cache_support(network: Any, tokenizer: TextTokenizer) -> CacheSupport:
         ids = probe_ids(network, tokenizer)
         steps = (s for s in (ANY, 1) if _reads_on(network, ids[:1], s))
         step = next(steps, 0)
-        found = CacheSupport(step, bool(step) and _crops(network, ids, step))
+        crops = bool(step) and _crops(network, ids, step)
+        found = CacheSupport(step, crops, crops and step == ANY and _forks(network, ids))
         _supports[network] = found
     return found
 
@@ -214,6 +218,27 @@ def _crops(network: Any, ids: torch.Tensor, step: int) -> bool:
     except Exception:
         return False
     return same_logits(then[0], whole[0, half:], network.dtype)
+
+
+@torch.inference_mode()
+def _forks(network: Any, ids: torch.Tensor) -> bool:
+    """Read a beginning of the first text, go on in two ways at once, and then with the second."""
+    half = ids.shape[1] // 2
+    other = torch.cat([ids[:1, :half], ids[1:, half:]], dim=1)
+    whole = [network(input_ids=x, use_cache=False).logits[0, half:] for x in (ids[:1], other)]
+    try:
+        cache = read_on(network, ids[:1, :half], None, ANY).past_key_values
+        cache.batch_repeat_interleave(2)
+        cut = torch.cat([other[:, half:-1], ids[:1, -1:]], dim=1)  # its end is padding
+        both = read_on(network, torch.cat([ids[:1, half:], cut]), cache, ANY)
+        cache = both.past_key_values
+        cache.batch_select_indices(torch.tensor([1], device=ids.device))
+        cache.crop(-1)
+        last = read_on(network, other[:, -1:], cache, ANY).logits
+    except Exception:
+        return False
+    found = torch.cat([both.logits[0], both.logits[1, :-1], last[0]])
+    return same_logits(found, torch.cat(whole), network.dtype)
 
 
 def same_logits(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ from fusion_core.models import LoadedModel
 BACK = 4
 """Boundaries before the text's end from which a source's token may reach beyond it."""
 
-KEPT_ASIDE = 64
-"""Rows of paths that leave the text which are remembered."""
-
 KEPT_ROWS = 2 * BACK
-"""Rows of a reader that are remembered, counted from the end."""
+"""Rows of a text that are remembered, counted from the end."""
+
+KEPT_PATHS = 64
+"""Rows that are remembered, those of paths that leave the text included."""
+
+Path = tuple[int, ...]
 
 
 class Reader:
@@ -28,89 +31,108 @@ class Reader:
     def __init__(self, model: LoadedModel) -> None:
         """Start with nothing read."""
         self.model = model
-        self._ids: list[int] = []
-        self._cache: Any = None
-        self._rows: dict[int, torch.Tensor] = {}
+        start = model.tokenizer.start_id
+        self._start: Path = () if start is None else (start,)
         self._side: Reader | None = None
-        self._aside: LRUCache[tuple[int, ...], torch.Tensor] = LRUCache(KEPT_ASIDE)
-        taken = inspect.signature(model.network.forward).parameters
-        # The logits of a long prompt at once would be the largest thing in memory.
-        self._last_rows = {"logits_to_keep": KEPT_ROWS} if "logits_to_keep" in taken else {}
-
-    def row(self, ids: Sequence[int], back: int = 0) -> torch.Tensor:
-        """Read tokens of the text, and return the row after all of them, or ``back`` before.
-
-        Args:
-            ids: the text's tokens, those of a start token apart.
-            back: at most `BACK`.
-
-        Returns:
-            (vocabulary,) float32 probabilities. Where a model without a start token has read
-            nothing, they are all the same.
-        """
-        start = self.model.tokenizer.start_id
-        read = [*([] if start is None else [start]), *ids]
-        wanted = len(read) - back
-        read = read[:wanted]
-        if not read:
-            size = self.model.tokenizer.size
-            nothing = torch.zeros(1, size, device=self.model.device)
-            return models.log_softmax(self.model, nothing)[0].exp()
-        same = 0
-        for a, b in zip(self._ids, read, strict=False):
-            if a != b:
-                break
-            same += 1
-        if same == wanted and wanted in self._rows:
-            return self._rows[wanted]
-        self._forward(read, min(same, wanted - 1))
-        return self._rows[wanted]
-
-    def row_aside(self, ids: Sequence[int]) -> torch.Tensor:
-        """Return the row after tokens that leave the text, which stays as it has been read.
-
-        The last of them are remembered: a text that grows by less than a word asks for the same.
-        """
-        key = tuple(ids)
-        if key not in self._aside:
-            self._side = self._side or Reader(self.model)
-            self._aside[key] = self._side.row(ids)
-        return self._aside[key]
+        self._limited = "logits_to_keep" in inspect.signature(model.network.forward).parameters
+        self.forget()
 
     def forget(self) -> None:
         """Start with nothing read."""
-        self._ids, self._cache, self._rows = [], None, {}
-        self._side = None
-        self._aside.clear()
+        self._ids: Path = ()
+        self._cache: Any = None
+        self._rows: LRUCache[Path, torch.Tensor] = LRUCache(KEPT_PATHS)
+        if self._side:
+            self._side.forget()
+
+    def row(self, ids: Sequence[int]) -> torch.Tensor:
+        """Return the row after tokens, those of a start token apart; see `rows`."""
+        return self.rows([ids])[0]
+
+    def rows(self, paths: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Return the rows after paths, those of a text and of what leaves it near its end.
+
+        The last ones are remembered. The others are read at once where the cache allows it.
+
+        Args:
+            paths: tokens, those of a start token apart.
+
+        Returns:
+            (vocabulary,) float32 probabilities for each. Where a model without a start token has
+            read nothing, they are all the same.
+        """
+        wanted = [(*self._start, *path) for path in paths]
+        found = {path: self._rows[path] for path in wanted if path in self._rows}
+        missing = sorted({path for path in wanted if path not in found}, key=len, reverse=True)
+        if missing and not missing[-1]:
+            nothing = torch.zeros(1, self.model.tokenizer.size, device=self.model.device)
+            found[missing.pop()] = models.log_softmax(self.model, nothing)[0].exp()
+        for read in self._read(missing):
+            self._rows.update(read)
+            found.update(read)
+        return [found[path] for path in wanted]
 
     def has_read(self, ids: Sequence[int]) -> bool:
         """Tell whether the row after tokens, those of a start token apart, is at hand."""
-        start = self.model.tokenizer.start_id
-        read = [*([] if start is None else [start]), *ids]
-        return self._ids[: len(read)] == read and len(read) in self._rows
+        return (*self._start, *ids) in self._rows
+
+    def _read(self, paths: Sequence[Path]) -> Iterator[dict[Path, torch.Tensor]]:
+        """Read paths, the longest first; yield the rows after their last tokens."""
+        if not paths:
+            return
+        with models.reading(self.model, len(paths[0])):
+            support = models.cache_support(self.model.network, self.model.tokenizer)
+        if support.forks and self._cache is not None:
+            yield self._forward(paths, support)
+        elif support.crops:
+            for path in paths:
+                yield self._forward([path], support)
+        else:  # a state that cannot be cut keeps to the text
+            yield self._forward(paths[:1], support)
+            for path in paths[1:]:
+                self._side = self._side or Reader(self.model)
+                yield self._side._forward([path], support)
 
     @torch.inference_mode()
-    def _forward(self, read: list[int], same: int) -> None:
-        """Read the tokens after the first ``same``, which the cache may have."""
-        network = self.model.network
+    def _forward(
+        self, paths: Sequence[Path], support: models.CacheSupport
+    ) -> dict[Path, torch.Tensor]:
+        """Read the tokens of paths that the cache has not, and keep the first one's."""
+        network, device = self.model.network, self.model.device
+        alike = takewhile(lambda ids: len(set(ids)) == 1, zip(self._ids, *paths, strict=False))
+        same = min(sum(1 for _ in alike), min(map(len, paths)) - 1)
         surplus = len(self._ids) - same
-        old, self._cache, self._ids = self._cache, None, []
-        with models.reading(self.model, len(read)):
-            support = models.cache_support(network, self.model.tokenizer)
+        old, self._cache, self._ids = self._cache, None, ()
+        more = [path[same:] for path in paths]
+        with models.reading(self.model, sum(map(len, more))):
             if old is None or (surplus and not (support.crops and _cropped(old, surplus))):
-                old, same = None, 0  # states that cannot be cut: read all of it again
-            batch = torch.as_tensor([read[same:]], device=self.model.device)
+                old, same, more = None, 0, list(paths)  # states that cannot be cut: all of it again
+            longest = max(map(len, more))
+            batch = torch.zeros(len(more), longest, dtype=torch.int64)
+            for line, tokens in zip(batch, more, strict=True):
+                line[: len(tokens)] = torch.as_tensor(tokens)
+            # The logits of a long prompt at once would be the largest thing in memory.
+            fewest = max(KEPT_ROWS, longest - min(map(len, more)) + 1)
+            options = {"logits_to_keep": fewest} if self._limited else {}
+            if len(more) > 1 and old is not None:
+                old.batch_repeat_interleave(len(more))
             if support.step:
-                out = models.read_on(network, batch, old, support.step, **self._last_rows)
+                out = models.read_on(network, batch.to(device), old, support.step, **options)
                 self._cache = getattr(out, "past_key_values", None)
             else:
-                out = network(input_ids=batch, use_cache=False, **self._last_rows)
-        self._ids = read
-        logits = out.logits[0, -KEPT_ROWS:]
-        probs = models.log_softmax(self.model, logits).exp()
-        first = len(read) - len(probs) + 1
-        kept = {n: r for n, r in self._rows.items() if n <= same and n > len(read) - KEPT_ROWS}
-        self._rows = kept | {first + n: row for n, row in enumerate(probs)}
+                out = network(input_ids=batch.to(device), use_cache=False, **options)
+            if len(more) > 1 and self._cache is not None:
+                self._cache.batch_select_indices(torch.zeros(1, dtype=torch.int64, device=device))
+        self._ids = paths[0]
+        ends = [
+            (which, end, place)
+            for which, tokens in enumerate(more)
+            for end in range(max(1, len(tokens) - KEPT_ROWS + 1), len(tokens) + 1)
+            if (place := out.logits.shape[1] - longest + end - 1) >= 0
+        ]
+        lines, _, places = zip(*ends, strict=True)
+        probs = models.log_softmax(self.model, out.logits[list(lines), list(places)]).exp()
+        return {paths[n][: same + end]: row for (n, end, _), row in zip(ends, probs, strict=True)}
 
 
 def _cropped(cache: Any, surplus: int) -> bool:

@@ -6,6 +6,8 @@ that the target would have merged with its last token. What is taught is a sourc
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -14,7 +16,11 @@ from fusion_core.records import DenseRows, ProjectedRows
 from fusion_core.tokens import Canonical
 
 from .attribution import probs_at
-from .chain_rule import ROOM, rescaled
+from .chain_rule import rescaled
+
+DOUBT = 1e-3
+"""Share of what is taken away that the target's own row gets: where a source expects next to
+nothing but tokens that would have been merged, what is left of its row is noise."""
 
 CHUNK_CELLS = 1 << 24
 """Rows times vocabulary that are searched at once."""
@@ -37,7 +43,7 @@ def at_boundaries(
         least: probability above which a token is tried.
 
     Returns:
-        m rows that sum to 1. Rows in which nothing else is left stay as they are.
+        m rows that sum to 1, with kept mass as it was.
     """
     row, token = _heavy(projected, native, least)
     last = last[row]
@@ -45,11 +51,12 @@ def at_boundaries(
     row, token, last = row[tried], token[tried], last[tried]
     merges = ~canonical.stays(np.stack([last, token], axis=1))
     at, gone = (torch.as_tensor(x[merges], device=projected.kept.device) for x in (row, token))
+    taken = index_sum(len(projected), at, probs_at(projected, native, at, gone))  # (m,)
+    share = projected.target_share + DOUBT * taken
+    projected = replace(projected, target_share=share)
     values = probs_at(projected, native, at, gone)
-    room = 1 - index_sum(len(projected), at, values)  # (m,)
-    left = room > ROOM
-    scale = torch.where(left, 1 / room.clamp(min=ROOM), 1.0)
-    at, gone, values = at[left[at]], gone[left[at]], values[left[at]]
+    room = 1 + DOUBT * taken - index_sum(len(projected), at, values)
+    scale = 1 / room.clamp(min=torch.finfo(room.dtype).tiny)
     return rescaled(projected, scale, at, gone, -scale[at] * values)
 
 

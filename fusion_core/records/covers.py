@@ -11,7 +11,7 @@ from fusion_core.errors import FusionError
 from .rows import DenseRows, SparseRows
 from .text import Record, check
 
-LIGHT = 0.03
+LIGHT = 0.01
 """How much of `Covers.prune` counts where nothing has to be read: covers of rows that are at hand,
 and pairs of tokens that are tried."""
 

@@ -117,13 +117,16 @@ class Canonical:
         inside = ((pairs >= 0) & (pairs < size)).all(axis=1)
         spelled = inside & self._has_bytes[np.where(inside[:, None], pairs, 0)].all(axis=1)
         stays = np.ones(len(pairs), bool)
-        asked, place = np.unique(pairs[spelled] @ [size, 1], return_inverse=True)
         with self._lock:
-            stays[spelled] = self._looked_up(asked)[place]
+            stays[spelled] = self._looked_up(pairs[spelled] @ [size, 1])
         return stays
 
     def _looked_up(self, asked: np.ndarray) -> np.ndarray:
-        """Return what is known of sorted pairs, ``first * size + second``; ask for the rest."""
+        """Return what is known of pairs, ``first * size + second``; ask for the rest."""
+        stays, recent = _find(self._recent, asked)
+        if recent.all():  # sorting costs more
+            return stays
+        asked, place = np.unique(asked, return_inverse=True)
         stays, recent = _find(self._recent, asked)
         older, known = _find(self._older, asked)
         stays = np.where(recent, stays, older)
@@ -131,18 +134,17 @@ class Canonical:
         if missing.any():
             stays[missing] = self._ask(asked[missing])
         fresh = (2 * asked + stays)[~recent]
-        places = np.searchsorted(self._recent, fresh)
-        self._recent = np.insert(self._recent, places, fresh)
+        self._recent = np.insert(self._recent, np.searchsorted(self._recent, fresh), fresh)
         if len(self._recent) > KEPT_PAIRS:
             self._older, self._recent = self._recent, self._recent[:0]
-        return stays
+        return stays[place]
 
     def _ask(self, keys: np.ndarray) -> np.ndarray:
         of = self._tokenizer.bytes_of
         pairs = [divmod(k, self._tokenizer.size) for k in keys.tolist()]
         strings = [(of[u] or b"") + (of[w] or b"") for u, w in pairs]
         found = self._spell([(s, False, b"") for s in strings])
-        stays = [s == (p, True) for (s, p) in zip(found, pairs, strict=True)]
+        stays = [s == (p, True) for s, p in zip(found, pairs, strict=True)]
         for then in AFTER_SPACE:
             spaces = [n for n, s in enumerate(strings) if not stays[n] and s[-1:].isspace()]
             found = self._spell([(strings[n], False, then) for n in spaces])
@@ -338,7 +340,7 @@ _INSIDE = frozenset(bytes([b]) for b in range(0x80, 0xC0))
 
 
 def _find(table: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Look up sorted numbers in a sorted table of ``2 * number + value``.
+    """Look up numbers in a sorted table of ``2 * number + value``.
 
     Returns:
         The values, and whether there are any.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import log
 
@@ -81,8 +80,7 @@ class PrefixTree:
         self.pairs: list[np.ndarray] = []  # (e, 3) place, node, known bytes
         self.shares: list[np.ndarray] = []  # (e,)
         self.log_z, self.expected = np.full((2, len(positions)), -np.inf)
-        self._positions = positions.tolist()
-        self._bounds = [*(self.byte[n] for n in self.main_nodes), len(encoding.data)]
+        self._bounds = np.asarray([*(self.byte[n] for n in self.main_nodes), len(encoding.data)])
 
     # The tree ----------------------------------------------------------------------------------
 
@@ -136,7 +134,7 @@ class PrefixTree:
             (place, weight + (log(GO_ON) if known else 0.0), known)
             for end, weight in zip(ends, weights, strict=True)
             for place in self._reach(end)
-            for known in [self._positions[place] - end]
+            for known in [int(self.positions[place]) - end]
         ]
         places, shares, known = np.asarray(found).reshape(-1, 3).T
         pairs = np.stack([places, np.full_like(places, -1), known], axis=1).astype(np.int64)
@@ -160,11 +158,15 @@ class PrefixTree:
             first = len(self.byte) - len(logprobs)
         step = self.at(logprobs, [n - first for n, _, _ in found], [t for _, t, _ in found])
         weight = np.asarray([self.log_p[n] for n, _, _ in found]) + step
-        least = self._least(np.asarray([end for _, _, end in found]))
+        ends = np.asarray([end for _, _, end in found])
+        least = self._least(ends)
         matters = (least < np.inf) & (weight > -np.inf)
         least[~matters] = 0
+        matters &= weight >= least + self.log_light
+        reached = {end: bool(self._reach(end)) for end in set(ends[matters].tolist())}
+        matters[matters] = [reached[end] for end in ends[matters].tolist()]
         heavy = matters & (weight >= least + self.log_prune)
-        self._drop(found, weight, matters & ~heavy & (weight >= least + self.log_light))
+        self._drop(found, weight, matters & ~heavy)
         places = np.flatnonzero(heavy).tolist()
         paths = self._paths(sorted({found[i][2] for i in places})) if places else {}
         chosen = []
@@ -222,21 +224,31 @@ class PrefixTree:
     def _least(self, ends: np.ndarray) -> np.ndarray:
         """(f,) least mass at the positions for which paths that end at bytes matter most.
 
-        These are the positions up to the text's next boundary, and at least the first one; infinite
-        where tokens from there reach none of them.
+        These are those up to the text's next boundary, and at least the first one; infinite where
+        there is none.
         """
         unique, inverse = np.unique(ends, return_inverse=True)
-        mass = np.logaddexp(self.log_z, self.expected)
-        least = [mass[places].min(initial=np.inf) for places in map(self._reach, unique.tolist())]
-        return np.asarray(least)[inverse]
+        low, high = self._near(unique)
+        mass = np.append(np.logaddexp(self.log_z, self.expected), np.inf)
+        return np.minimum.reduceat(mass, np.stack([low, high], axis=1).ravel())[::2][inverse]
+
+    def _near(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (f,) ranges of positions from bytes up to the text's next boundary."""
+        low = np.searchsorted(self.positions, ends)
+        high = np.searchsorted(self.positions, self._horizon(ends), "right")
+        return low, np.maximum(high, low + 1).clip(max=len(self.positions))
+
+    def _horizon(self, ends: np.ndarray) -> np.ndarray:
+        """Return the text's next boundaries after bytes."""
+        bounds = self._bounds
+        return bounds[np.searchsorted(bounds, ends, "right").clip(max=len(bounds) - 1)]
 
     def _reach(self, end: int) -> list[int]:
-        """List the positions for which a path that ends at a byte matters, by their numbers."""
-        low = bisect_left(self._positions, end)
-        horizon = self._bounds[min(bisect_right(self._bounds, end), len(self._bounds) - 1)]
-        high = max(bisect_right(self._positions, horizon), low + 1)
-        near = enumerate(self._positions[low:high], low)
-        return [place for place, at in near if self._spells(end, at, horizon)]
+        """List the positions near the end of a path that tokens from there reach."""
+        (horizon,) = self._horizon(np.asarray([end])).tolist()
+        ((low,), (high,)) = (x.tolist() for x in self._near(np.asarray([end])))
+        near = self.positions[low:high].tolist()
+        return [n for n, at in enumerate(near, low) if self._spells(end, at, horizon)]
 
     def _spells(self, begin: int, end: int, horizon: int) -> bool:
         """Tell whether tokens spell what lies between bytes, of which the last one may go on.
@@ -248,7 +260,7 @@ class PrefixTree:
         return low < high or any(
             between[:n] in self.tokenizer.ids_of and self._spells(begin + n, end, horizon)
             for n in range(1, len(between) + 1)
-            if begin + n < horizon or begin + n == end
+            if begin + n < horizon or begin + n == end or not self.prune
         )
 
     # Their mass --------------------------------------------------------------------------------

@@ -108,9 +108,11 @@ def _spelled_in_bytes(tree: PrefixTree, row: np.ndarray, token: np.ndarray) -> n
     tokenizer = tree.tokenizer
     found = _within(tree, row) & tokenizer.is_byte_piece[token]
     for n in np.flatnonzero(found).tolist():
-        head = tree.text[: tree.byte[row[n]] + 1]
-        begin = max(n for n, b in enumerate(head) if b & 0xC0 != 0x80)
-        found[n] = head[begin:] + (tokenizer.bytes_of[token[n]] or b"") in tokenizer.ids_of
+        begin = end = tree.byte[row[n]] + 1
+        while tree.text[begin - 1] & 0xC0 == 0x80:
+            begin -= 1
+        character = tree.text[begin - 1 : end] + (tokenizer.bytes_of[token[n]] or b"")
+        found[n] = character in tokenizer.ids_of
     return found
 
 

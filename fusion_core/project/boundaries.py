@@ -45,7 +45,8 @@ def at_boundaries(
     Returns:
         m rows that sum to 1, with kept mass as it was.
     """
-    row, token = _heavy(projected, native, least)
+    with_doubt = replace(projected, target_share=projected.target_share + DOUBT)
+    row, token = _heavy(with_doubt, native, least)
     last = last[row]
     tried = (last >= 0) & (projected.kind[row] != 0)
     row, token, last = row[tried], token[tried], last[tried]

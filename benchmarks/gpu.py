@@ -55,7 +55,7 @@ KEPT = 0.95
 """Share of the common merges that a vocabulary keeps."""
 REPEATS = 11
 PAIR = ("smollm2-135m", "gemma3-270m")
-PAIR_BYTES, PAIR_REPEATS = 8_000, 5
+PAIR_BYTES, PAIR_REPEATS = 2_000, 2
 TEXTS = {"English": "udhr_eng.txt", "Hindi": "udhr_hin.txt", "Japanese": "udhr_jpn.txt"}
 
 
@@ -90,12 +90,19 @@ def main() -> None:
     ]
     del model
     lines += fusion(vocabularies, given.tokens, device)
+    if on_gpu:
+        write(lines)
     folders = [os.environ.get(name) for name in ("FUSELAB_REAL", "FUSELAB_TESTDATA")]
     if all(folders):
         lines += pair(*(Path(str(f)) for f in folders), given.pair_bytes, device)
     if on_gpu:
-        OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write(lines)
     print("\n".join(lines))
+
+
+def write(lines: list[str]) -> None:
+    """Write the page, as far as it is made."""
+    OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def grown(size: int, seed: int) -> TextTokenizer:

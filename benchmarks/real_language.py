@@ -44,6 +44,7 @@ class Way:
         label: what the table calls it.
         data: which training texts.
         settings: of a run.
+        share: of the steps that are taken; few steps end in a learning rate that has come down.
         rates: learning rates that are tried.
         weights: of the text beside the rows (λ) that are tried; none without rows.
     """
@@ -53,14 +54,17 @@ class Way:
     settings: dict[str, Any] = field(default_factory=dict)
     rates: Sequence[float] = FULL_RATES
     weights: Sequence[float] = ()
+    share: float = 1.0
 
 
 ROWS = (0.1, 0.5)
 WAYS = {
     "text": Way("text alone", "small"),
     "rows": Way("**text and rows**", "small", weights=ROWS),
+    "short text": Way("text alone, a sixth of the steps", "small", share=1 / 6),
+    "short rows": Way("text and rows, a sixth of the steps", "small", weights=ROWS, share=1 / 6),
     "more text": Way("five times the text, alone", "more"),
-    "more rows": Way("five times the text, and rows", "more", weights=ROWS),
+    "more rows": Way("five times the text, and rows", "more", {}, FULL_RATES[1:3], ROWS),
     "LoRA text": Way("text alone, LoRA", "small", {"lora": 16}, LORA_RATES),
     "LoRA rows": Way("text and rows, LoRA", "small", {"lora": 16}, LORA_RATES, ROWS),
 }
@@ -108,16 +112,17 @@ class Bench:
         return json.loads(file.read_text(encoding="utf-8"))
 
 
-def texts(bench: Bench, seeds: Sequence[int]) -> dict[str, Any]:
-    """Let the source write."""
-    from real_texts import write_texts
+def texts(bench: Bench, seed: int | None) -> dict[str, Any]:
+    """Let the source write what is trained on with a seed, or what is not trained on."""
+    from real_texts import write_training, write_unseen
 
     from fusion_core import models
 
-    began = time.monotonic()
     source = models.load(str(bench.models / SOURCE), device=bench.device)
-    about = write_texts(bench.folder, bench.data, source, seeds, bench.sizes)
-    return about | {"seconds": time.monotonic() - began}
+    where = bench.folder, bench.data, source
+    if seed is None:
+        return write_unseen(*where, bench.sizes)
+    return write_training(*where, seed, bench.sizes)
 
 
 def cache(bench: Bench, data: str) -> dict[str, Any]:
@@ -131,13 +136,14 @@ def cache(bench: Bench, data: str) -> dict[str, Any]:
     device = bench.device
     target = models.load(str(bench.models / TARGET), device=device, dtype="float32")
     source = models.load(str(bench.models / SOURCE), device=device)
-    documents_ = documents.read_documents(bench.folder / f"{data}.jsonl")
+    folder = bench.folder / f"cache-{data}"
+    resumed = folder.exists()
     built = building.build_cache(
         target,
         [source],
-        documents_,
+        documents.read_documents(bench.folder / f"{data}.jsonl"),
         FusionConfig(top_k=TOP_K),
-        bench.folder / f"cache-{data}",
+        folder,
         shard_bytes=16_000,
     )
     kept = [d.extras["kept"].astype(float) / building.KEPT_STEPS for d in built]
@@ -146,7 +152,7 @@ def cache(bench: Bench, data: str) -> dict[str, Any]:
         "rows": rows,
         "kept": sum(k.sum() for k in kept) / rows,
         "nothing kept": sum(int((k == 0).sum()) for k in kept) / rows,
-        "seconds": time.monotonic() - began,
+        "seconds": None if resumed else time.monotonic() - began,
     }
 
 
@@ -171,7 +177,7 @@ def run(bench: Bench, job: Job) -> dict[str, Any]:
 
     way, out = WAYS[job.way], bench.folder / "runs" / job.name
     out.mkdir(parents=True, exist_ok=True)
-    data = f"{way.data}-{job.seed}"
+    data, steps = f"{way.data}-{job.seed}", max(1, int(bench.steps * way.share))
     learnt_from: dict[str, Any] = {"mode": "clm", "data": str(bench.folder / f"{data}.jsonl")}
     if job.weight is not None:
         cached = str(bench.folder / f"cache-{data}")
@@ -179,8 +185,8 @@ def run(bench: Bench, job: Job) -> dict[str, Any]:
     settings = {
         "target": str(bench.models / TARGET),
         "eval_data": bench.files("validation"),
-        "max_steps": bench.steps,
-        "eval_every": max(1, bench.steps // EVALUATIONS),
+        "max_steps": steps,
+        "eval_every": max(1, steps // EVALUATIONS),
         "keep": "best",
         "checkpoint_seconds": 600,
         "learning_rate": job.rate,
@@ -197,12 +203,22 @@ def run(bench: Bench, job: Job) -> dict[str, Any]:
         "best_step": result["best_step"],
         "tokens": result["tokens"],
         "seconds": result["seconds"],
+        "machine": machine(bench.device),
         "curve": [
             (x["tokens"], x["mean_bits_per_byte"]) for x in curve if "mean_bits_per_byte" in x
         ],
     }
     shutil.rmtree(out)
     return found
+
+
+def machine(device: str) -> str:
+    """Name what a training ran on."""
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    about = torch.cuda.get_device_name(device) if on_gpu else f"{os.cpu_count()} cores"
+    return f"{about}, torch {torch.__version__}"
 
 
 def _pooled(kind: str, bench: Bench, what: Any) -> dict[str, Any]:
@@ -275,7 +291,7 @@ def measure(
     def get(asked: dict[Any, Future[dict[str, Any]]]) -> dict[Any, dict[str, Any]]:
         return {w: future.result() for w, future in asked.items()}
 
-    found: dict[str, Any] = {"texts": pool.submit(_pooled, "texts", bench, seeds).result()}
+    found: dict[str, Any] = {"texts": get(ask("texts", [None])) | get(ask("texts", seeds))}
     read = dict.fromkeys(f"{WAYS[w].data}-{s}" for s in seeds for w in ways if WAYS[w].weights)
     caches = ask("cache", read)
     before = ask("measured", [str(bench.models / m) for m in (TARGET, SOURCE)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -30,33 +28,32 @@ def page(bench: Bench, found: dict[str, Any], labels: dict[str, str], workers: i
     }
     seeds = len(by_way[next(iter(labels))])
     seconds = [r["seconds"] for r in done.values()]
+    machines = " and ".join(sorted({r["machine"] for r in done.values()}))
     return [
         "# A language learnt",
         "",
         "`python benchmarks/real_language.py --keep FOLDER"
-        f"{'' if bench.device == 'cpu' else f' --device {bench.device}'}`; {about(bench.device)}, "
+        f"{'' if bench.device == 'cpu' else f' --device {bench.device}'}`; {machines}, "
         f"{workers} trainings at once, {statistics.median(seconds):.0f} s each at the median.",
         "",
         "SmolLM2-135M learns Hindi and Japanese, both in one training, from human text (the "
         "Universal Declaration of Human Rights) and from continuations of it that Gemma-3-270M "
-        f"writes. *Text* is {_sizes(bench, texts, 'small')}; *five times the text* is as much more "
-        f"of Gemma's, {_sizes(bench, texts, 'more')}. All take {bench.steps} steps of the same "
-        "size, full fine-tuning but where LoRA (rank 16) is named. Learning rate and λ of each are "
-        "chosen on validation texts with the first seed; each at its best checkpoint there. "
+        f"writes. *Text* is at most {bench.sizes['small'] / 1e3:.0f} KB a language, "
+        f"{_human(texts)} human; *five times the text* is {bench.sizes['more'] / 1e3:.0f} KB a "
+        f"language, all that is added Gemma's. All take {bench.steps} steps of the same size, but "
+        "where fewer are named (whose learning rate comes down sooner); full fine-tuning, but "
+        "where LoRA (rank 16) is named. Learning rate and λ of each are chosen on validation texts "
+        "with the first seed; each at its best checkpoint there. "
         f"Means over {seeds} seeds (Gemma's text, and the order of documents); *seeds* are means "
         "over the four texts.",
         "",
         "Held out, bits per byte: human documents that no other text continues, and what Gemma "
-        "writes on documents that are in no other text. "
-        + " ".join(
-            f"{language}: {dropped} of {written} continuations repeated a stretch of what is not "
-            "for training, and were left out."
-            for language, (dropped, written) in texts["dropped"].items()
-        ),
+        "writes on documents that are in no other text. Gemma's continuations were left out where "
+        f"they repeat a stretch of what is not for training: {_dropped(texts)}.",
         "",
         *results(found["before"], by_way, chosen, labels),
         "",
-        *fewer_tokens(done, by_way, chosen, labels),
+        *fewer_tokens(by_way, labels),
         *rows(found["caches"]),
         "## What was tried",
         "",
@@ -66,24 +63,22 @@ def page(bench: Bench, found: dict[str, Any], labels: dict[str, str], workers: i
     ]
 
 
-def about(device: str) -> str:
-    """Name the machine."""
-    import torch
-
-    if device.startswith("cuda"):
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    return f"{os.cpu_count()} cores, torch {torch.__version__}"
-
-
 def _key(job: Job) -> tuple[str, float, float | None]:
     return job.way, job.rate, job.weight
 
 
-def _sizes(bench: Bench, texts: dict[str, Any], name: str) -> str:
-    human = {la: texts[f"{la}, human training"] for la in texts["dropped"]}
-    parts = (f"{n / 1e3:.1f} KB of {la}" for la, n in human.items())
-    whole = f"{bench.sizes[name] / 1e3:.0f} KB a language"
-    return f"{whole} ({' and '.join(parts)} human)" if name == "small" else whole
+def _human(texts: dict[int | None, dict[str, Any]]) -> str:
+    human = texts[None]["human"].items()
+    return " and ".join(f"{size / 1e3:.1f} KB of {language}" for language, size in human)
+
+
+def _dropped(texts: dict[int | None, dict[str, Any]]) -> str:
+    parts = []
+    for language in texts[None]["continuations"]:
+        counts = [about["continuations"][language] for about in texts.values()]
+        dropped, written = map(sum, zip(*counts, strict=True))
+        parts.append(f"{dropped} of {written} in {language}")
+    return ", ".join(parts)
 
 
 def mean(test: dict[str, float]) -> float:
@@ -99,62 +94,62 @@ def results(
 ) -> list[str]:
     """Make the table of what each way has learnt."""
     lines = [
-        f"| | rate | λ | {' | '.join(TEXTS)} | mean | seeds | to the text alone | {ENGLISH} |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| | rate | λ | {' | '.join(TEXTS)} | mean | seeds | to text alone | to the same without "
+        f"rows | {ENGLISH} |",
+        f"| --- |{' ---: |' * (len(TEXTS) + 7)}",
     ]
     names = ("SmolLM2-135M before", "Gemma-3-270M")
     for name, test in zip(names, before.values(), strict=True):
         cells = " | ".join(f"{test[t]:.3f}" for t in TEXTS)
-        lines.append(f"| {name} | | | {cells} | {mean(test):.3f} | | | {test[ENGLISH]:.3f} |")
-    baseline = {lora: _mean(by_way.get(lora, [])) for lora in ("text", "LoRA text")}
+        lines.append(f"| {name} | | | {cells} | {mean(test):.3f} | | | | {test[ENGLISH]:.3f} |")
     for name, label in labels.items():
         tests = [r["test"] for r in by_way[name]]
         cells = " | ".join(f"{statistics.mean(t[x] for t in tests):.3f}" for x in TEXTS)
-        weight = chosen[name].weight
-        to = baseline["LoRA text" if "LoRA" in name else "text"]
+        weight = "" if chosen[name].weight is None else f"{chosen[name].weight:g}"
+        same = _change(by_way, name, _without_rows(name)) if "rows" in name else ""
         lines.append(
-            f"| {label} | {chosen[name].rate:g} | {'' if weight is None else f'{weight:g}'} | "
-            f"{cells} | {_mean(by_way[name]):.3f} | {', '.join(f'{mean(t):.3f}' for t in tests)} | "
-            f"{_mean(by_way[name]) / to - 1:+.1%} | "
-            f"{statistics.mean(t[ENGLISH] for t in tests):.3f} |"
+            f"| {label} | {chosen[name].rate:g} | {weight} | {cells} | {_mean(by_way[name]):.3f} | "
+            f"{', '.join(f'{mean(t):.3f}' for t in tests)} | {_change(by_way, name, 'text')} | "
+            f"{same} | {statistics.mean(t[ENGLISH] for t in tests):.3f} |"
         )
     return lines
 
 
+def _without_rows(name: str) -> str:
+    return name.replace("rows", "text")
+
+
 def _mean(results: list[dict[str, Any]]) -> float:
-    return statistics.mean(mean(r["test"]) for r in results) if results else math.nan
+    return statistics.mean(mean(r["test"]) for r in results)
 
 
-def fewer_tokens(
-    done: dict[Job, dict[str, Any]],
-    by_way: dict[str, list[dict[str, Any]]],
-    chosen: dict[str, Job],
-    labels: dict[str, str],
-) -> list[str]:
-    """Say with how many tokens each way reaches the best validation figure of its text alone."""
+def _change(by_way: dict[str, list[dict[str, Any]]], name: str, baseline: str) -> str:
+    if baseline not in by_way:
+        return ""
+    return f"{_mean(by_way[name]) / _mean(by_way[baseline]) - 1:+.1%}"
+
+
+def fewer_tokens(by_way: dict[str, list[dict[str, Any]]], labels: dict[str, str]) -> list[str]:
+    """Say with how many tokens rows reach the best validation figure of the same without them."""
     lines = []
     for name, label in labels.items():
-        baseline = "LoRA text" if "LoRA" in name else "text"
-        if name == baseline or baseline not in labels:
+        if "rows" not in name or _without_rows(name) not in by_way:
             continue
         reached = []
-        for alone, other in zip(by_way[baseline], by_way[name], strict=True):
-            goal = min(v for _, v in alone["curve"])
+        for alone, other in zip(by_way[_without_rows(name)], by_way[name], strict=True):
+            needed, goal = min(alone["curve"], key=lambda x: x[1])
             tokens = next((t for t, v in other["curve"] if v <= goal), None)
-            first = next(t for t, v in alone["curve"] if v == goal)
-            reached.append(
-                f"not within {other['curve'][-1][0]:,}"
-                if tokens is None
-                else f"{tokens:,} ({first:,})"
-            )
+            reached.append(f"{f'{tokens:,}' if tokens else 'never'} ({needed:,})")
         lines.append(f"| {label} | {' | '.join(reached)} |")
+    if not lines:
+        return []
     seeds = len(by_way[next(iter(labels))])
     return [
-        "Tokens until the best validation figure of the text alone is reached, and in brackets "
-        "what the text alone needs for it, seed by seed:",
+        "Tokens with which rows reach the best validation figure of the same without rows, and in "
+        "brackets what that needs for it; as exact as evaluations are frequent:",
         "",
         f"| | {' | '.join(f'seed {n}' for n in range(seeds))} |",
-        f"| --- | {' | '.join(['---:'] * seeds)} |",
+        f"| --- |{' ---: |' * seeds}",
         *lines,
         "",
     ]
@@ -171,7 +166,7 @@ def rows(caches: dict[str, dict[str, Any]]) -> list[str]:
         "| --- | ---: | ---: | ---: | ---: |",
         *(
             f"| {name} | {c['rows']:,} | {c['kept']:.3f} | {c['nothing kept']:.1%} | "
-            f"{c['seconds']:.0f} |"
+            f"{'' if c['seconds'] is None else format(c['seconds'], '.0f')} |"
             for name, c in caches.items()
         ),
         "",

@@ -10,6 +10,7 @@ out.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 
+from fusion_core.io.documents import read_documents
 from fusion_core.models import LoadedModel
 
 LANGUAGES = {
@@ -150,54 +152,82 @@ class Writer:
                     break
 
 
-def write_texts(
-    folder: Path, data: Path, model: LoadedModel, seeds: Sequence[int], sizes: dict[str, int]
+def write_unseen(
+    folder: Path, data: Path, model: LoadedModel, sizes: dict[str, int]
 ) -> dict[str, Any]:
-    """Write all documents of the benchmark.
+    """Write what is not trained on, human and written texts apart, and English.
 
     Args:
-        folder: where ``small-SEED.jsonl`` and ``more-SEED.jsonl`` are written, and for each
-            language ``validation-NAME`` and ``test-NAME``, human and written ones apart.
+        folder: where ``validation-NAME.jsonl`` and ``held-out-NAME.jsonl`` are written.
         data: folder of test data.
         model: the writer.
-        seeds: of the training texts.
-        sizes: bytes a language, of "small" and "more" training texts, human ones among them, and
-            of written "validation" and "held-out" ones.
+        sizes: bytes a language that are "validation" and "held-out".
 
     Returns:
-        Bytes of all files, and how much of what was written was dropped.
+        Bytes of the human texts for training, and by language how many continuations were drawn
+        and how many of them dropped.
     """
-    training: dict[str, list[str]] = {f"{n}-{s}": [] for n in ("small", "more") for s in seeds}
-    about: dict[str, Any] = {"dropped": {}}
-    files: dict[str, list[str]] = {}
+    about: dict[str, Any] = {"human": {}, "continuations": {}}
     for language, (name, script, length) in LANGUAGES.items():
-        human = human_documents(data / "udhr" / name)
-        writer = Writer(model, script, length)
-        unseen = human["validation"] + human["prompts"] + human["held-out"]
+        human, writer = human_documents(data / "udhr" / name), Writer(model, script, length)
         for part, prompts in (("validation", "validation"), ("held-out", "prompts")):
             found = writer.continuations(
-                human[prompts], sizes[part], f"{part}/{language}", [*human["held-out"]]
+                human[prompts], sizes[part], f"{part}/{language}", human["held-out"]
             )
-            unseen = unseen + found
-            files[f"{part}-{language}, human"] = human[part]
-            files[f"{part}-{language}, written"] = found
-        of_humans = sum(len(t.encode()) for t in human["training"])
-        for seed in seeds:
-            drawn = writer.continuations(
-                human["training"], sizes["more"] - of_humans, f"training/{language}/{seed}", unseen
-            )
-            n, size = 0, of_humans
-            while size < sizes["small"] and n < len(drawn):
-                size += len(drawn[n].encode())
-                n += 1
-            training[f"small-{seed}"] += [*human["training"], *drawn[:n]]
-            training[f"more-{seed}"] += [*human["training"], *drawn]
-        about["dropped"][language] = [writer.dropped, writer.written]
-        about[f"{language}, human training"] = of_humans
-    files["held-out-English"] = english_documents(data / "wikitext-2" / "valid.txt")
-    for name, texts in (files | training).items():
-        lines = (json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts)
-        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-        about[name] = sum(len(t.encode()) for t in texts)
-    (folder / "texts.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+            save(folder / f"{part}-{language}, human.jsonl", human[part])
+            save(folder / f"{part}-{language}, written.jsonl", found)
+        about["human"][language] = size_of(human["training"])
+        about["continuations"][language] = [writer.dropped, writer.written]
+    save(folder / "held-out-English.jsonl", english_documents(data / "wikitext-2" / "valid.txt"))
     return about
+
+
+def write_training(
+    folder: Path, data: Path, model: LoadedModel, seed: int, sizes: dict[str, int]
+) -> dict[str, Any]:
+    """Write what is trained on with one seed, after `write_unseen`.
+
+    Args:
+        folder: where ``small-SEED.jsonl`` and ``more-SEED.jsonl`` are written.
+        data: folder of test data.
+        model: the writer.
+        seed: of what is written.
+        sizes: bytes a language of "small", at most, and of "more", human texts among them.
+
+    Returns:
+        Bytes of both files, and continuations as `write_unseen` does.
+    """
+    texts: dict[str, list[str]] = {"small": [], "more": []}
+    about: dict[str, Any] = {"continuations": {}}
+    for language, (name, script, length) in LANGUAGES.items():
+        human, writer = human_documents(data / "udhr" / name), Writer(model, script, length)
+        unseen = [t for part in ("validation", "prompts", "held-out") for t in human[part]]
+        for part in ("validation", "held-out"):
+            unseen += read_documents(folder / f"{part}-{language}, written.jsonl")
+        room = sizes["more"] - size_of(human["training"])
+        drawn = writer.continuations(human["training"], room, f"training/{language}/{seed}", unseen)
+        sums = itertools.accumulate(map(utf8_bytes, drawn), initial=size_of(human["training"]))
+        n = sum(size <= sizes["small"] for size in sums) - 1
+        texts["small"] += [*human["training"], *drawn[: max(n, 0)]]
+        texts["more"] += [*human["training"], *drawn]
+        about["continuations"][language] = [writer.dropped, writer.written]
+    for name, some in texts.items():
+        save(folder / f"{name}-{seed}.jsonl", some)
+        about[name] = size_of(some)
+    return about
+
+
+def utf8_bytes(text: str) -> int:
+    """Count a text's bytes."""
+    return len(text.encode())
+
+
+def size_of(texts: Sequence[str]) -> int:
+    """Count the bytes of texts."""
+    return sum(map(utf8_bytes, texts))
+
+
+def save(path: Path, texts: Sequence[str]) -> None:
+    """Write documents as JSON lines."""
+    lines = (json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts)
+    path.write_text("".join(lines), encoding="utf-8")

@@ -2,15 +2,17 @@
 
     python benchmarks/gpu.py
 
-writes benchmarks/results/gpu.md. On a machine without a GPU it can be tried in small, without
-writing anything:
+writes benchmarks/results/gpu.md; where FUSELAB_REAL and FUSELAB_TESTDATA name models and texts,
+with the real pair in it. On a machine without a GPU it can be tried in small, without writing
+anything:
 
     python benchmarks/gpu.py --device cpu --layers 2 --hidden 64 --vocabulary 500 --tokens 64
 
 *Rows.* `models.read_rows_batch` with the top 10 of each row against the network alone in inference
 mode on the same ids, at once and in the batches that `read_rows_batch` makes. *Fusion.* The top 10
 of three sources' random rows (those of cases.py) on one text, from `NextTokenRows` and `Alignment`
-to `FusedRows`, on the device and on the CPU. Vocabularies are grown by random merges.
+to `FusedRows`, on the device and on the CPU. Vocabularies are grown by random merges. *The real
+pair.* SmolLM2-135M is the target, Gemma-3-270M the source of exact rows, from texts to fused rows.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import argparse
 import random
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,7 +42,7 @@ from tokenizers import models as backends
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fusion_core import models
+from fusion_core import models, read
 from fusion_core.align import by_bytes
 from fusion_core.config import Truncation
 from fusion_core.models import LoadedModel
@@ -51,6 +54,9 @@ SOURCES = 3
 KEPT = 0.95
 """Share of the common merges that a vocabulary keeps."""
 REPEATS = 11
+PAIR = ("smollm2-135m", "gemma3-270m")
+PAIR_BYTES, PAIR_REPEATS = 2_000, 2
+TEXTS = {"English": "udhr_eng.txt", "Hindi": "udhr_hin.txt", "Japanese": "udhr_jpn.txt"}
 
 
 def main() -> None:
@@ -63,6 +69,7 @@ def main() -> None:
         ("vocabulary", 32_000),
         ("tokens", 2048),
         ("batch", 8),
+        ("pair-bytes", PAIR_BYTES),
     ):
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
@@ -84,8 +91,18 @@ def main() -> None:
     del model
     lines += fusion(vocabularies, given.tokens, device)
     if on_gpu:
-        OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write(lines)
+    folders = [os.environ.get(name) for name in ("FUSELAB_REAL", "FUSELAB_TESTDATA")]
+    if all(folders):
+        lines += pair(*(Path(str(f)) for f in folders), given.pair_bytes, device)
+    if on_gpu:
+        write(lines)
     print("\n".join(lines))
+
+
+def write(lines: list[str]) -> None:
+    """Write the page, as far as it is made."""
+    OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def grown(size: int, seed: int) -> TextTokenizer:
@@ -244,6 +261,59 @@ def fusion(vocabularies: list[TextTokenizer], tokens: int, device: torch.device)
         "| --- | --- | ---: | ---: | ---: |",
         *lines,
     ]
+
+
+def pair(folder: Path, data: Path, n_bytes: int, device: torch.device) -> list[str]:
+    """Time reading, projection of exact rows and fusion of the real pair."""
+    began = time.perf_counter()
+    target, source = (models.load(str(folder / name), device=str(device)) for name in PAIR)
+    loaded = time.perf_counter() - began
+    lines = []
+    for language, name in TEXTS.items():
+        text = (data / "data" / "udhr" / name).read_bytes()[:n_bytes].decode(errors="ignore")
+        reading = read(text, target, source)
+        calls: dict[str, Callable[[], Any]] = {
+            "bare": partial(bare_passes, [target, source], text),
+            "read": partial(read, text, target, source),
+            "fuse": lambda reading=reading: reading.project("prefix").fuse("confidence"),
+        }
+        taken = timed(calls, PAIR_REPEATS, waits(device))
+        middle = {key: statistics.median(t) for key, t in taken.items()}
+        whole = peak(lambda t=text: read(t, target, source).project("prefix").fuse(), device)
+        tokens = [len(e.text_tokens) for e in reading.encodings]
+        extra = sum(
+            len(w.covers[1].rows) - len(w.rows[1].rows) for w in reading.windows if w.covers[1]
+        )
+        lines.append(
+            f"| {language} | {len(text.encode()):,} | {tokens[0]:,} / {tokens[1]:,} | {extra:,} | "
+            + " | ".join(f"{middle[key] * 1e3:,.0f}" for key in calls)
+            + f" | {(middle['read'] + middle['fuse']) / middle['bare']:.1f} | {whole} |"
+        )
+    size = sum(m.size_bytes for m in (target, source)) / 1e6
+    kind = str(target.network.dtype).removeprefix("torch.")
+    return [
+        "",
+        f"## {PAIR[1]} in the tokens of {PAIR[0]}, {kind}",
+        "",
+        "Exact rows carried by `prefix`, and fused; milliseconds, medians of "
+        f"{PAIR_REPEATS} calls in turn. *Bare* are both forward passes alone, *ratio* is that of "
+        f"reading and fusing to them, *peak* is beyond the {size:,.0f} MB of weights. Both models "
+        f"are loaded and checked in {loaded:.1f} s.",
+        "",
+        "| text | bytes | tokens of target / source | rows on side paths | bare | read | "
+        "project and fuse | ratio | peak, MB |",
+        "| --- |" + " ---: |" * 8,
+        *lines,
+    ]
+
+
+@torch.inference_mode()
+def bare_passes(readers: list[LoadedModel], text: str) -> None:
+    """Run networks alone over a text, in windows that do not overlap."""
+    for model in readers:
+        ids = torch.as_tensor(model.tokenizer.encode(text).ids, device=model.device)
+        for some in ids.split(model.window):
+            model.network(input_ids=some[None], use_cache=False)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py            # the zoo's target, and 30 M parameters
     python benchmarks/train_step.py --device cuda    # a random Llama of a billion parameters
 
-writes benchmarks/results/train_step.md, or train_step_gpu.md. A step is all of it: documents and
+writes benchmarks/results/train_step.md, each its part of it. A step is all of it: documents and
 rows read from a cache on disk, laid out as a batch, forward, loss, backward, AdamW. In turn in one
 process, medians:
 
@@ -50,7 +50,8 @@ from fusion_core.records import SparseRows
 from fusion_core.training import Blocks, CachedRowsDataset, Collator, FusionTrainer
 from fusion_core.training.adapters import with_adapters
 
-RESULTS = ROOT / "benchmarks" / "results"
+OUT = ROOT / "benchmarks" / "results" / "train_step.md"
+GPU_PART = "# The same on a GPU"
 K, DOCUMENT = 10, 200
 WAYS = ("text alone", "fusion", "transformers", "dense")
 ADAPTERS = "adapters"
@@ -241,16 +242,18 @@ def main() -> None:
         return
     on_gpu = device.type == "cuda"
     about = torch.cuda.get_device_name(device) if on_gpu else f"{os.cpu_count()} cores"
-    lines = ["# What fusion adds to a training step", ""]
+    lines = [GPU_PART if on_gpu else "# What fusion adds to a training step", ""]
     lines += [f"`python benchmarks/train_step.py{' --device cuda' if on_gpu else ''}`; {about}."]
     for case in ("1 B",) if on_gpu else ("zoo", "30 M"):
         with tempfile.TemporaryDirectory() as folder:
             size = CASES[case].get("size", 1400)
             write_cache(Path(folder) / "cache", size, 60)
             lines += table(case, lambda *more, f=folder, c=case: ask(c, f, given.device, *more))
-    out = RESULTS / ("train_step_gpu.md" if on_gpu else "train_step.md")
-    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(out.read_text(encoding="utf-8"))
+    before, part, after = OUT.read_text(encoding="utf-8").partition(f"\n{GPU_PART}")
+    page = "\n".join(lines) + "\n"
+    page = f"{before}\n{page}" if on_gpu else page + part + after
+    OUT.write_text(page, encoding="utf-8")
+    print(page)
 
 
 def ask(case: str, folder: str, device: str, *more: str) -> Any:

@@ -3,6 +3,7 @@
 files            name -> the files that would be loaded
 checks           network -> is it whole, causal, of which context and cache
 document_tokens  network -> what is read before a document, and what ends it
+skeleton         configuration -> the network's shapes, and with them its size
 load             name -> `LoadedModel`, safely
 rows             texts -> `NextTokenRows`
 branches         texts -> rows on side paths, asked for after the texts have been read; the ways
@@ -37,6 +38,7 @@ from .rows import (
     truncate_rows,
     truncated,
 )
+from .skeleton import skeleton
 
 __all__ = [
     "BATCH_TOKENS",
@@ -66,6 +68,7 @@ __all__ = [
     "reading",
     "record",
     "rows_of",
+    "skeleton",
     "split_name",
     "token_of",
     "truncate_rows",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fusion_core import zoo
-from fusion_core.errors import ModelFormatError, ModelNotFoundError
+from fusion_core.errors import ModelFormatError, ModelNotFoundError, TooLargeError, size_of
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+SETTINGS_BYTES, INDEX_BYTES = 1_000_000, 32_000_000
+"""Largest configuration, and largest list of the parts of weights, that is read."""
+
 _SHARD = re.compile(r"model-[^/]*\.safetensors")
 _PICKLED = "pickled weights only, which are not loaded: save them as safetensors first."
 _ADAPTER = "adapter, not a whole model: merge it into its base model and save that."
@@ -162,7 +165,27 @@ def _check_folder(source: ModelSource) -> None:
             f"The folder {source.name} has no config.json: name a model folder in the transformers "
             "format."
         )
+    if any(folder.glob("*.distcp")) or (folder / ".metadata").exists():
+        raise ModelFormatError(f"The folder {source.name} has {_PICKLED}")
+    _check_sizes(source.name, {f.name: f.stat().st_size for f in folder.glob("*.json")})
     _json(source, "config.json")
+
+
+def _check_sizes(name: str, files: Mapping[str, int]) -> None:
+    """Refuse settings that are too large to be read; tokenizers are seen to where they are read.
+
+    Args:
+        name: what the caller calls the model.
+        files: bytes by name.
+    """
+    for file, size in files.items():
+        most = INDEX_BYTES if file.endswith(".index.json") else SETTINGS_BYTES
+        settings = file.startswith(("config", "generation_config")) or most == INDEX_BYTES
+        if settings and size > most:
+            raise TooLargeError(
+                f"{name}/{file} has {size_of(size)}, more than the limit of {size_of(most)}: fetch "
+                "the file again."
+            )
 
 
 def _json(source: ModelSource, name: str) -> dict[str, Any]:
@@ -172,7 +195,7 @@ def _json(source: ModelSource, name: str) -> dict[str, Any]:
         if isinstance(read, dict):
             return read
         reason: Exception | None = None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error
     raise ModelFormatError(
         f"{source.name}/{name} is not a readable JSON object: fetch the file again."
@@ -209,6 +232,7 @@ def hub_bytes(name: str) -> int:
             f"{', '.join(zoo.PREFIX + n for n in zoo.NAMES)} or an existing folder."
         ) from error
     files = {f.rfilename: f.size or 0 for f in info.siblings or []}
+    _check_sizes(name, files)
     if "adapter_config.json" in files:
         raise ModelFormatError(f"{name} holds an {_ADAPTER}")
     weights = loaded_of(files)

@@ -15,7 +15,7 @@ from transformers.integrations import apply_liger_kernel
 
 from fusion_core import fuse, mapping, models
 from fusion_core.config import RunConfig
-from fusion_core.errors import InputError, ModelFormatError, is_out_of_memory, size_of
+from fusion_core.errors import InputError, is_out_of_memory, size_of
 from fusion_core.io import documents
 from fusion_core.io.documents import LONGEST
 from fusion_core.models import LoadedModel
@@ -233,18 +233,8 @@ def hollow(name: str, device: torch.device, dtype: torch.dtype = torch.float32) 
     Raises:
         FusionError: there is no such model, or its configuration cannot be read.
     """
-    from transformers import AutoModelForCausalLM
-
     models.weights_bytes(name)  # says what is missing, as loading would
-    config = models.read_config(models.find(name))
-    try:
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    except Exception as error:  # transformers raises many types here
-        raise ModelFormatError(
-            f"{name} cannot be built by its configuration ({type(error).__name__}: "
-            f"{str(error)[:200]}): check config.json."
-        ) from error
+    network = models.skeleton(name, models.read_config(models.find(name)), dtype)
     network._apply(lambda t: torch.zeros((), dtype=t.dtype, device=device).expand(t.shape))
     network.tie_weights()
     return network

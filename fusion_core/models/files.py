@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusion_core import zoo
+from fusion_core import tokens, zoo
 from fusion_core.errors import ModelFormatError, ModelNotFoundError, TooLargeError, size_of
 
 WEIGHTS = "model.safetensors"
@@ -172,12 +172,13 @@ def _check_folder(source: ModelSource) -> None:
 
 
 def _check_sizes(name: str, files: Mapping[str, int]) -> None:
-    """Refuse settings that are too large to be read; tokenizers are seen to where they are read.
+    """Refuse settings and tokenizers that are too large to be read.
 
     Args:
         name: what the caller calls the model.
         files: bytes by name.
     """
+    tokens.checks.check_sizes(name, files)
     for file, size in files.items():
         most = INDEX_BYTES if file.endswith(".index.json") else SETTINGS_BYTES
         settings = file.startswith(("config", "generation_config")) or most == INDEX_BYTES

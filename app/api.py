@@ -10,13 +10,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any
 
 import gradio as gr
 
 from fusion_core import fuse as fusing
-from fusion_core import models, pipeline, reports, runs
+from fusion_core import pipeline, reports, runs
 from fusion_core.config import FusionConfig, Objective, RunConfig, Sampling, describe
 from fusion_core.errors import sentence
 from fusion_core.mapping import STRATEGIES
@@ -99,7 +99,6 @@ class Endpoints:
     def __init__(self, state: AppState, jobs: JobStore) -> None:
         """Take what the page works on, too."""
         self._state, self._jobs = state, jobs
-        self._tokenizer = lru_cache(maxsize=32)(models.load_tokenizer)
 
     def align(self, target: str, sources: list[str], text: str, method: str = "bytes") -> Report:
         """Align the tokens of several models on one text, byte for byte.
@@ -116,7 +115,7 @@ class Endpoints:
             tokens that close at the same byte, and coverage.
         """
         request = analysis_request(self._state.limits, target, sources, text)
-        first, *others = [self._tokenizer(name) for name in request.names]
+        first, *others = [self._state.tokenizers.get(name) for name in request.names]
         return reports.align_report(*pipeline.align(first, others, text, method))
 
     def fuse(

@@ -17,7 +17,8 @@ class Limits:
         text_bytes: longest text to be read or continued.
         sources: most sources at once.
         memory_bytes: loaded models kept for the next visitor, all together.
-        model_bytes: largest model that is fetched; None for no limit.
+        tokenizer_bytes: tokenizers kept without their models, all together.
+        model_bytes: largest model that is fetched, and its size in memory; None for no limit.
         kept_bytes: text bytes of the analyses that are kept, all together.
         rows_bytes: memory of the rows that are kept of texts for whatever is asked of them next;
             those of the last one are kept in any case, within `records.windows.KEPT_BYTES`.
@@ -35,6 +36,7 @@ class Limits:
     text_bytes: int = 20_000
     sources: int = 6
     memory_bytes: int = 8 * GIB
+    tokenizer_bytes: int = GIB // 2
     model_bytes: int | None = None
     kept_bytes: int = 100_000
     rows_bytes: int = GIB // 16
@@ -46,6 +48,11 @@ class Limits:
     trainings: int = 100
     trainings_at_once: int = 1
     in_event: bool = False
+
+    @property
+    def public(self) -> bool:
+        """Whether strangers come here, whose models are tried in other processes first."""
+        return not self.local_folders
 
     @classmethod
     def here(cls) -> Limits:

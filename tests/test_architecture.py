@@ -29,6 +29,7 @@ STAGES = {
 LEVEL = dict.fromkeys(STAGES, 3) | {
     "__init__": 13,
     "errors": 0,
+    "isolated": 0.5,
     "numerics": 0.5,
     "text_display": 0,
     "records": 1,
@@ -50,6 +51,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
 }
 BETWEEN_STAGES = {
     *((room, "io") for room in ("mapping", "models", "cache", "baselines")),
+    ("tokens", "io"),
     ("mapping", "tokens"),
     ("mapping", "align"),
     ("models", "tokens"),

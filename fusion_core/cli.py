@@ -72,7 +72,7 @@ def _native_errors(command: str) -> Iterator[None]:
     kept, before, python = os.dup(2), sys.stderr, None
     with tempfile.TemporaryFile() as written:
         try:
-            if isinstance(before, io.TextIOWrapper) and before.fileno() == 2:
+            if before is sys.__stderr__:
                 python = sys.stderr = os.fdopen(os.dup(2), "w", 1, "utf-8", "backslashreplace")
             os.dup2(written.fileno(), 2)
             refused = False

@@ -10,13 +10,14 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from . import errors
-from .errors import FusionError, TooLargeError, sentence
+from .errors import TooLargeError, sentence
 
 SECONDS = 300.0
 """Longest call unless its caller says otherwise."""
@@ -30,23 +31,23 @@ def call(
     memory: int,
     seconds: float = SECONDS,
     what: str,
-    environment: dict[str, str] | None = None,
 ) -> Any:
     """Call a function of this library in a process of its own.
 
     Args:
         function: as ``module:name``, the module without ``fusion_core.``.
         *args: plain data.
-        memory: bytes that the call may take beside the libraries that its module imports.
+        memory: bytes that the call may take beside the libraries that its module imports. Where
+            there is a CUDA device nothing is limited: its addresses alone are more than that.
         seconds: after which it is ended.
         what: names in an error what did not fit, such as "The model a/b".
-        environment: variables besides those of this process.
 
     Returns:
         What it returns, which is plain data.
 
     Raises:
         FusionError: what the call raised; `TooLargeError` where its process did not live.
+        RuntimeError: a fault of ours, with its traceback.
     """
     package = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
@@ -59,8 +60,7 @@ def call(
             stderr=subprocess.DEVNULL,
             text=True,
             timeout=seconds,
-            env={**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": path}
-            | (environment or {}),
+            env={**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": path},
             check=False,
         )
         written = ran.stdout.rpartition(_ANSWER)[2]
@@ -73,6 +73,8 @@ def call(
         return answer["returned"]
     if "kind" in answer:
         raise getattr(errors, answer["kind"])(answer["said"])
+    if "fault" in answer:
+        raise RuntimeError(answer["fault"])
     limit = f"{seconds:.0f} seconds" if "late" in answer else errors.size_of(memory)
     raise TooLargeError(f"{what} took more than {limit} where it was tried: choose another one.")
 
@@ -87,11 +89,9 @@ def main() -> None:
         answer = {"returned": function(*given["args"])}
     except Exception as error:
         said = sentence(error)
-        if said is None or not (isinstance(error, FusionError) or errors.is_out_of_memory(error)):
-            raise
-        short = errors.is_out_of_memory(error)
-        kind = "TooLargeError" if short else type(error).__name__
-        answer = {"kind": kind, "said": said}
+        full = errors.is_out_of_memory(error)
+        kind = "TooLargeError" if full else type(error).__name__
+        answer = {"kind": kind, "said": said} if said else {"fault": traceback.format_exc()}
     print(_ANSWER + json.dumps(answer), flush=True)
 
 
@@ -102,8 +102,10 @@ def _limit(memory: int, seconds: float) -> None:
     with suppress(ImportError, ValueError, OSError):
         import resource
 
-        most = psutil.Process().memory_info().vms + memory
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_available():
+            most = psutil.Process().memory_info().vms + memory
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
         late = int(seconds * (os.cpu_count() or 1)) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (late, late))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

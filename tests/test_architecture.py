@@ -30,6 +30,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "__init__": 13,
     "errors": 0,
     "isolated": 0.5,
+    "memory": 0,
     "numerics": 0.5,
     "text_display": 0,
     "records": 1,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers.integrations import apply_liger_kernel
 
-from fusion_core import fuse, mapping, models
+from fusion_core import fuse, mapping, memory, models
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, is_out_of_memory, size_of
 from fusion_core.io import documents
@@ -284,9 +284,7 @@ def memory_free(device: torch.device) -> int:
     """Return the bytes that a device has left."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return psutil.virtual_memory().available
+    return memory.available()
 
 
 def check_memory(needs: int, has: int) -> None:

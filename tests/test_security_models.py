@@ -7,6 +7,7 @@ the files hold; memory is measured in processes of their own.
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import pytest
 import tiny
 import torch
 from hostile import empty_model, grown_by, with_config
+from huggingface_hub.hf_api import ModelInfo
+from safetensors.torch import load_file, save_file
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
 from fusion_core import models
 from fusion_core.errors import FusionError, ModelFormatError, TooLargeError
+from fusion_core.models import files
 
 WIDE = {
     "llama": {"hidden_size": 4096, "intermediate_size": 8192, "num_hidden_layers": 4},
@@ -98,4 +102,85 @@ def test_a_configuration_names_no_code_of_the_hub(field: str, tmp_path: Path) ->
     for kind in ("llama", "gpt2", "mixtral"):
         name = with_config(tiny.saved(tmp_path / kind, kind), **{field: "someone/kernel"})
         with pytest.raises(ModelFormatError, match="code of its own"):
+            models.load(name)
+
+
+# Pickles ------------------------------------------------------------------------------------------
+
+
+class Canary:
+    """Writes a file when it is read as a pickle."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+INDEXED = {
+    "pickles": "pytorch_model.bin",
+    "a mixture": "model-2.pt",
+    "elsewhere": "../other/model.safetensors",
+    "a folder": "a/model.safetensors",
+    "a number": 7,
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba"])
+@pytest.mark.parametrize("case", INDEXED)
+def test_an_index_names_safetensors_alone(
+    case: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights loaded from pytorch_model.bin where model.safetensors.index.json named it."""
+    name = tiny.saved(tmp_path / "m", kind)
+    folder, part = Path(name), INDEXED[case]
+    kept = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = dict.fromkeys(kept, part)
+    if case == "a mixture":
+        save_file(kept, folder / "model-1.safetensors", {"format": "pt"})
+        names = dict.fromkeys(kept, "model-1.safetensors") | {next(iter(kept)): part}
+    if isinstance(part, str):
+        (folder / part).parent.mkdir(exist_ok=True)
+        torch.save({"w": Canary(tmp_path / "run")}, folder / part)
+    index = json.dumps({"metadata": {}, "weight_map": names})
+    (folder / files.INDEX).write_text(index)
+    with pytest.raises(ModelFormatError, match=r"no safetensors file beside it"):
+        models.load(name)
+    assert not (tmp_path / "run").exists()
+    siblings = [{"rfilename": n, "size": 9} for n in (files.INDEX, "model-1.safetensors")]
+    info = ModelInfo(id="a/b", siblings=siblings)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: info)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: folder / files.INDEX)
+    with pytest.raises(ModelFormatError, match=r"no safetensors file beside it"):
+        models.load("a/b")
+
+
+def test_sharded_safetensors_load_as_before(tmp_path: Path) -> None:
+    for kind in ("llama", "gpt2", "mixtral"):
+        network = tiny.network(kind)
+        name = tiny.saved(tmp_path / kind, network)
+        Path(name, "model.safetensors").unlink()
+        network.save_pretrained(name, max_shard_size="20KB")
+        assert Path(name, files.INDEX).exists()
+        found = models.load(name).network.state_dict()
+        assert all(torch.equal(found[k], v) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata"])
+def test_distributed_checkpoints_are_pickles(file: str, tmp_path: Path) -> None:
+    for kind in ("llama", "gpt2", "mamba"):
+        name = tiny.saved(tmp_path / kind, kind)
+        Path(name, file).write_bytes(pickle.dumps(Canary(tmp_path / "run")))
+        with pytest.raises(ModelFormatError, match="pickled"):
+            models.load(name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_names_no_other_weights(tmp_path: Path) -> None:
+    for kind in ("llama", "gpt2", "mamba"):
+        name = with_config(tiny.saved(tmp_path / kind, kind), transformers_weights="x.safetensors")
+        with pytest.raises(ModelFormatError, match="transformers_weights"):
             models.load(name)

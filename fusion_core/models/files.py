@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_core import tokens, zoo
-from fusion_core.errors import ModelFormatError, ModelNotFoundError, TooLargeError, size_of
+from fusion_core.errors import ModelFormatError, ModelNotFoundError, TooLargeError, shown, size_of
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -18,6 +18,7 @@ SETTINGS_BYTES, INDEX_BYTES = 1_000_000, 32_000_000
 """Largest configuration, and largest list of the parts of weights, that is read."""
 
 _SHARD = re.compile(r"model-[^/]*\.safetensors")
+_PART = re.compile(r"[^/\\\0]+\.safetensors")
 _PICKLED = "pickled weights only, which are not loaded: save them as safetensors first."
 _ADAPTER = "adapter, not a whole model: merge it into its base model and save that."
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -143,15 +144,35 @@ def weight_files(source: ModelSource) -> list[Path]:
                 "a tokenizer will do."
             )
         )
-    names = sorted(set(_json(source, INDEX).get("weight_map", {}).values()))
-    files = [folder / n for n in names if Path(n).name == n]
-    missing = [n for n in names if folder / n not in files or not (folder / n).is_file()]
-    if missing or not files:
+    names = indexed(source.name, _json(source, INDEX))
+    missing = next((n for n in names if not (folder / n).is_file()), None)
+    if missing:
         raise ModelFormatError(
-            f"{source.name}/{INDEX} names {missing[0] if missing else 'no file'}, which is not "
-            "there: fetch all parts of the weights."
+            f"{source.name}/{INDEX} names {missing}, which is not there: fetch all parts of the "
+            "weights."
         )
-    return files
+    return [folder / n for n in names]
+
+
+def indexed(name: str, index: Mapping[str, Any]) -> list[str]:
+    """List the files that an index names, all of them safetensors beside it.
+
+    Args:
+        name: what the caller calls the model.
+        index: the content of `INDEX`.
+
+    Raises:
+        ModelFormatError: it names pickles, files elsewhere, or none.
+    """
+    parts = index.get("weight_map")
+    named = list(parts.values()) if isinstance(parts, dict) else []
+    odd = [n for n in named if not isinstance(n, str) or not _PART.fullmatch(n)]
+    if odd or not named:
+        raise ModelFormatError(
+            f"{name}/{INDEX} names {shown(odd[0]) if odd else 'no file'}, which is no safetensors "
+            "file beside it: save the model as safetensors, or fetch all parts of the weights."
+        )
+    return sorted(set(named))
 
 
 def _check_folder(source: ModelSource) -> None:
@@ -239,7 +260,20 @@ def hub_bytes(name: str) -> int:
     weights = loaded_of(files)
     if not weights and any(file.endswith(".bin") for file in files):
         raise ModelFormatError(f"{name} has {_PICKLED}")
+    if WEIGHTS not in files and INDEX in files:
+        _check_hub_index(name)
     return sum(files[file] for file in weights)
+
+
+def _check_hub_index(name: str) -> None:
+    """Fetch the index of a hub model, and refuse one that names anything but safetensors."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        index = json.loads(Path(hf_hub_download(name, INDEX)).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFormatError(f"{name}/{INDEX} cannot be read: name another model.") from error
+    indexed(name, index if isinstance(index, dict) else {})
 
 
 def loaded_of(files: Iterable[str]) -> list[str]:
@@ -257,5 +291,7 @@ def _cached_bytes(name: str) -> int | None:
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
+    if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
+        _check_hub_index(name)
     weights = loaded_of(f.name for f in folder.glob("*.safetensors"))
     return sum((folder / file).stat().st_size for file in weights)

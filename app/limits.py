@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,25 @@ class Limits:
             trainings=4,
             in_event=on_zero_gpu(),
         )
+
+
+def forget_tokens() -> None:
+    """Ask the hub as nobody from now on, in this process and those that it starts.
+
+    What a visitor names would be asked for in the owner's name else, private models among it.
+    """
+    for name in _TOKENS:
+        os.environ.pop(name, None)
+    os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+    os.environ["HF_TOKEN_PATH"] = os.devnull
+    if "huggingface_hub" in sys.modules:  # which has read them
+        from huggingface_hub import constants
+
+        constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = True
+        constants.HF_TOKEN_PATH = os.devnull
+
+
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
 def on_zero_gpu() -> bool:

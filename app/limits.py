@@ -30,6 +30,8 @@ class Limits:
         train_seconds: longest training; None for no limit.
         trainings: most trainings of one visitor that are kept or wait.
         trainings_at_once: most trainings that run at a time, of all visitors.
+        kept_seconds: after which what visitors gave and made is deleted, counted from the end of a
+            training or from an upload; None for never.
         in_event: trainings run inside the visitor's event, because the device is lent to nothing
             else (ZeroGPU).
     """
@@ -48,6 +50,7 @@ class Limits:
     train_seconds: int | None = None
     trainings: int = 100
     trainings_at_once: int = 1
+    kept_seconds: int | None = None
     in_event: bool = False
 
     @property
@@ -68,6 +71,7 @@ class Limits:
             steps=400,
             train_seconds=300,
             trainings=4,
+            kept_seconds=3000,
             in_event=on_zero_gpu(),
         )
 

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,19 @@ def with_config(folder: str, **values: Any) -> str:
     file = Path(folder, "config.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
     return folder
+
+
+@contextmanager
+def served(limits: Any) -> Iterator[tuple[str, Any]]:
+    """Serve the app with some limits in this process: its address, and the page's state."""
+    from app import ui
+    from app.state import AppState
+
+    state = AppState(limits)
+    demo = ui.build(state)
+    options = ui.launch_options(limits)
+    _, address, _ = demo.launch(
+        prevent_thread_lock=True, server_name="127.0.0.1", quiet=True, **options
+    )
+    yield address.rstrip("/"), state
+    demo.close()

@@ -7,11 +7,14 @@ away.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -24,10 +27,13 @@ from ..compute import train
 from ..limits import Limits, runs_root
 from . import data
 from . import job as job_
+from .downloads import Downloads
 from .job import FORMER_PARTS, PARTS, Job, active, part_of
 from .plan import Plan
 from .queue import JobQueue
 
+SWEEP_SECONDS = 60
+_log = logging.getLogger(__name__)
 Names = list[tuple[str, str]]
 _KEY = re.compile(r"[A-Za-z0-9_-]{32}")
 _TRAINED = re.compile(
@@ -62,6 +68,10 @@ class JobStore:
             for wait in self._queue.waiting():
                 wait.unlink(missing_ok=True)
         self._queue.wake()
+        self.downloads = Downloads()
+        self._uploads: dict[str, Path] = {}
+        if self.limits.kept_seconds is not None:
+            threading.Thread(target=self._sweep_on, daemon=True).start()
 
     # What a visitor asks ----------------------------------------------------------------------
 
@@ -84,6 +94,8 @@ class JobStore:
                     f"The run cannot be written ({error.strerror or error}): make room on the "
                     "server's disk."
                 ) from error
+        if plan.form.file:
+            self._uploads[id_] = Path(plan.form.file)
         self._queue.wake()
         return self.get(key, id_)
 
@@ -167,7 +179,7 @@ class JobStore:
         self._queue.wake()
 
     def delete(self, key: str, id_: Any) -> None:
-        """Delete a training with its models.
+        """Delete a training with its models, its text, the upload that it came of, its downloads.
 
         Raises:
             InputError: there is no such training, or it is going on.
@@ -176,9 +188,38 @@ class JobStore:
         with self._queue.lock:
             if active(job.statuses()):
                 raise InputError("This run is going on: stop it first.")
-            gone = job.folder.with_name(f".{job.id}.gone")
-            job.folder.rename(gone)
+            self._remove(job)
+
+    def _remove(self, job: Job) -> None:
+        gone = job.folder.with_name(f".{job.id}.gone")
+        job.folder.rename(gone)
+        self.downloads.forget(job.id)
+        upload = self._uploads.pop(job.id, None)
+        if upload is not None:
+            upload.unlink(missing_ok=True)
         shutil.rmtree(gone, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete the trainings that ended so long ago that nobody may expect them any more."""
+        most = self.limits.kept_seconds
+        if most is None:
+            return
+        self.downloads.forget_older(most)
+        for visitor in self.root.glob("*"):
+            for job in job_.jobs_in(visitor):
+                with suppress(OSError), self._queue.lock:
+                    if time.time() - job_.last_change(job) > most and not active(job.statuses()):
+                        self._remove(job)
+            with suppress(OSError), self._queue.lock:  # others are not empty
+                visitor.rmdir()
+
+    def _sweep_on(self) -> None:
+        while True:
+            time.sleep(SWEEP_SECONDS)
+            try:
+                self.sweep()
+            except Exception:  # the next sweep may find another disk
+                _log.exception("old trainings could not be deleted")
 
     def work(self, key: str, id_: str) -> Iterator[None]:
         """Train the parts that wait inside the visitor's event, one after another (ZeroGPU)."""

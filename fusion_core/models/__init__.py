@@ -13,7 +13,7 @@ branches         texts -> rows on side paths, asked for after the texts have bee
 from .branches import Branches
 from .checks import CacheSupport, cache_support, context_of, read_on
 from .document_tokens import DocumentTokens, record, token_of
-from .files import ModelSource, find, split_name, weights_bytes
+from .files import ModelSource, find, hub_bytes, not_found, split_name, weights_bytes
 from .load import (
     DTYPES,
     MAX_BYTES,
@@ -57,10 +57,12 @@ __all__ = [
     "find",
     "find_device",
     "forward",
+    "hub_bytes",
     "identity",
     "load",
     "load_tokenizer",
     "log_softmax",
+    "not_found",
     "read_config",
     "read_on",
     "read_rows",

@@ -241,10 +241,7 @@ def hub_bytes(name: str) -> int:
             f"{name} is a gated model: accept its terms on the hub and log in with hf auth login."
         ) from error
     except RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"There is no local folder and no hub model called {name}: check the spelling, or log "
-            "in if it is private."
-        ) from error
+        raise not_found(name) from error
     except Exception as error:  # offline mode, or whatever the hub's HTTP client raises
         cached = _cached_bytes(name)
         if cached is not None:
@@ -263,6 +260,14 @@ def hub_bytes(name: str) -> int:
     if WEIGHTS not in files and INDEX in files:
         _check_hub_index(name)
     return sum(files[file] for file in weights)
+
+
+def not_found(name: str) -> ModelNotFoundError:
+    """Say that a name leads to no folder and to no model of the hub."""
+    return ModelNotFoundError(
+        f"There is no local folder and no hub model called {name}: check the spelling, or log "
+        "in if it is private."
+    )
 
 
 def _check_hub_index(name: str) -> None:

@@ -13,12 +13,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tiny
 import tiny_tokenizers
 from hostile import ROOT, grown_by
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from fusion_core import models, pipeline, tokens
@@ -232,3 +234,56 @@ def test_the_command_line_says_one_line_of_it(tmp_path: Path) -> None:
     )
     assert ran.returncode == 2 and ran.stdout == ""
     assert len(ran.stderr.strip().splitlines()) == 1 and "gave up on a text" in ran.stderr
+
+
+# Chance -------------------------------------------------------------------------------------------
+
+
+def _dropped(t: dict[str, Any]) -> None:
+    t["model"]["dropout"] = 0.5
+
+
+@pytest.mark.parametrize("kind", ["bytes", "characters"])
+def test_tokens_are_not_drawn_by_chance(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """BPE dropout stayed on, so that no result repeated; it is switched off, and that is said."""
+    plain = models.load_tokenizer(changed(tmp_path / "plain", kind, lambda t: None))
+    assert not caplog.records
+    text = "the cat sat on the mat and the dog ran to the park"
+    drawn = Tokenizer.from_file(
+        str(Path(changed(tmp_path / "t", kind, _dropped), "tokenizer.json"))
+    )
+    tokenizer = models.load_tokenizer(str(tmp_path / "t"))
+    assert "switched off here" in caplog.text
+    found = {tuple(tokenizer.encode(text).ids.tolist()) for _ in range(20)}
+    assert found == {tuple(plain.encode(text).ids.tolist())}
+    assert tokenizer.spellings([text.encode()] * 9) == plain.spellings([text.encode()] * 9)
+    assert tokenizer.key == plain.key
+    if kind == "bytes":
+        assert len({tuple(drawn.encode(text).ids) for _ in range(20)}) > 1
+
+
+def test_a_unigram_does_not_sample(caplog: pytest.LogCaptureFixture) -> None:
+    backend = KINDS["unigram"]().backend_tokenizer
+    text = "the cat sat on the mat"
+    usual = backend.encode(text).ids
+    backend.model.alpha, backend.model.nbest_size = 0.1, 64
+    assert len({tuple(backend.encode(text).ids) for _ in range(30)}) > 1
+    tokenizer = tiny_tokenizers.named(backend, "x")
+    assert {tuple(tokenizer.encode(text).ids.tolist()) for _ in range(20)} == {tuple(usual)}
+    assert "sampling, which is switched off" in caplog.text
+
+
+def test_a_slow_tokenizer_does_not_sample(testdata: Path) -> None:
+    from sentencepiece import SentencePieceProcessor
+
+    [file, *_] = sorted((testdata / "tokenizers").glob("*/*.model"))
+    native = SentencePieceProcessor(
+        model_file=str(file), enable_sampling=True, nbest_size=-1, alpha=0.1
+    )
+    backend = SimpleNamespace(sentencepiece=native)
+    text = "the cat sat on the mat"
+    assert len({tuple(native.encode(text)) for _ in range(20)}) > 1
+    checks.without_chance(backend, "x")
+    assert len({tuple(native.encode(text)) for _ in range(20)}) == 1

@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
+
+from tokenizers import Tokenizer
 
 from fusion_core.errors import ModelFormatError, TooLargeError, shown, size_of
 from fusion_core.io.files import TOKENIZER_FILES
@@ -33,6 +36,7 @@ MOST_GROWTH = 100
 MOST_INSERTED = 100
 """Tokens that a template may put around a text."""
 
+_log = logging.getLogger(__name__)
 _READ = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "added_tokens.json")
 
 
@@ -198,6 +202,23 @@ def _longest_replacement(charsmap: str) -> float:
     index = int.from_bytes(table[:4], "little")
     written = table[4 + index :].decode("utf-8", "replace").split("\0")
     return float(max(1, *map(len, written)))
+
+
+def without_chance(backend: Any, name: str) -> None:
+    """Switch off what draws tokens by chance, which is meant for training, and say so.
+
+    Args:
+        backend: a tokenizer, with a Rust form or without; it is changed.
+        name: what the caller calls the model.
+    """
+    model = backend.model if isinstance(backend, Tokenizer) else backend.sentencepiece
+    off = {"dropout": None, "nbest_size": None, "alpha": None, "_enable_sampling": False}
+    drawn = [field for field in off if getattr(model, field, None)]
+    for field in drawn:
+        setattr(model, field, off[field])
+    if drawn:
+        kind = "BPE dropout" if "dropout" in drawn else "sampling"
+        _log.warning("The tokenizer of %s has %s, which is switched off here.", name, kind)
 
 
 def is_panic(error: BaseException) -> bool:

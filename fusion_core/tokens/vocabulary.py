@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from fusion_core.errors import ModelFormatError
 
-from .checks import check_growth, check_ids, panics_said
+from .checks import check_growth, check_ids, panics_said, without_chance
 from .parts import holds, parts_of, space_mark
 
 MARKER = "▁"
@@ -113,6 +113,7 @@ class Vocabulary:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
+        without_chance(backend, name)
         self._backend: Any = backend
         self._parts = parts_of(backend)
         check_growth(name, self._parts)

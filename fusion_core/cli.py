@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _quiet()
     try:
-        options = _parser().parse_args(argv)
+        given = list(sys.argv[1:] if argv is None else argv)
+        if any("\0" in word for word in given):
+            raise InputError("An argument holds a NUL character, which no text or file name has.")
+        options = _parser().parse_args(given)
         with _native_errors(options.command):
             report, table = options.run(options)
         if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks

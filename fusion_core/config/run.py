@@ -12,7 +12,17 @@ from pydantic import Field, model_validator
 from fusion_core.errors import InputError, shown
 
 from .paths import eval_files, file_path, model_path
-from .settings import Count, FusionConfig, Names, Positive, Seed, Settings, describe, is_whole
+from .settings import (
+    Count,
+    FusionConfig,
+    Names,
+    Positive,
+    Seed,
+    Settings,
+    Temperature,
+    describe,
+    is_whole,
+)
 from .text import BYTE_ORDER_MARK, decoded
 
 MAX_YAML_BYTES = 1_000_000
@@ -76,6 +86,16 @@ class Lora(Settings):
     )
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Loader of YAML without aliases: nine lines of them are a billion values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse an alias where it comes up."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases: write the values out")
+        return super().compose_node(parent, index)
+
+
 class RunConfig(Settings):
     """A training run.
 
@@ -127,7 +147,7 @@ class RunConfig(Settings):
     generate_bytes: int = Field(
         default=0, ge=0, description="how much text the sources write, beside the data"
     )
-    generate_temperature: Positive = Field(
+    generate_temperature: Temperature = Field(
         default=1.0, description="what the logits of the writing sources are divided by"
     )
     fusion: FusionConfig = Field(
@@ -221,7 +241,7 @@ class RunConfig(Settings):
             data = file.read_bytes()
             if len(data) > MAX_YAML_BYTES:
                 raise InputError(f"{path} has more than {MAX_YAML_BYTES:,} bytes: shorten it.")
-            values = yaml.safe_load(decoded(data, path).removeprefix(BYTE_ORDER_MARK))
+            values = yaml.load(decoded(data, path).removeprefix(BYTE_ORDER_MARK), _PlainLoader)
         except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(

@@ -264,14 +264,14 @@ def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
         InputError: the file cannot be written (no such folder, no room).
     """
     file = Path(path)
-    if file.is_dir() or not file.name:
-        raise InputError(f"{path} is a folder: name a file to write, such as map.npz.")
     stream = io.BytesIO()
     np.savez_compressed(stream, allow_pickle=False, **arrays)
     try:
+        if file.is_dir() or not file.name:
+            raise InputError(f"{path} is a folder: name a file to write, such as map.npz.")
         write_whole(file, stream.getvalue())
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror or error}): choose an existing folder with "
-            "enough room."
+            f"{shown(str(path))} cannot be written ({error.strerror or error}): choose an existing "
+            "folder with enough room."
         ) from error

@@ -101,12 +101,23 @@ def _find(name: str) -> Path | None:
             f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
             "and the tokenizer."
         )
-    if not _HUB_ID.fullmatch(name) or ".." in name:
+    if not _HUB_ID.fullmatch(name) or ".." in name or not _is_repository(name):
         raise ModelNotFoundError(
-            f"There is no folder {name!r}: give an existing folder, a hub id such as "
+            f"There is no folder {shown(name)}: give an existing folder, a hub id such as "
             f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."
         )
     return None
+
+
+def _is_repository(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def weights_bytes(name: str) -> int:

@@ -115,11 +115,13 @@ def check(config: RunConfig) -> Plan:
         save_tokenizer(target, Path(scratch))
         if config.lora:
             network = with_adapters(config, network)
-        if not is_sharded(config):  # else it is made once, when all models are loaded
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        plan = Plan(target, sizes, trained, block_size, device)
+        fits = plan.memory_bytes(config) <= memory_free(device)  # else it will be refused
+        if fits and not is_sharded(config):  # else it is made once, when all models are loaded
             with _environment_kept():
                 _try_trainer(config, network, block_size, Path(scratch))
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return Plan(target, sizes, trained, block_size, device)
+    return plan
 
 
 def _try_trainer(config: RunConfig, network: Any, block_size: int, folder: Path) -> None:

@@ -27,6 +27,7 @@ from .compute import train as training
 from .requests import ENSEMBLE_OPERATOR, analysis_request, generation_request, model_names
 from .state import AppState, KeptAnalysis
 from .tabs.align.cards import cards
+from .tabs.events import visitor_address
 from .training import form as forms
 from .training.form import Form, ShortRun
 from .training.plan import make_plan
@@ -281,10 +282,11 @@ class Endpoints:
 
     def _start(self, form: Form, key: str) -> Report:
         state, jobs = self._state, self._jobs
-        jobs.check_room(key)
+        address = visitor_address()
+        jobs.check_room(key, address)
         plan = make_plan(form, state.limits, state.device, jobs.root, training.measure)
         plan.estimate.check()
-        job = jobs.create(key, plan, state.device)
+        job = jobs.create(key, plan, state.device, address)
         if state.limits.in_event:
             last(jobs.work(key, job.id))
         about = {"parts": list(job.parts), "steps": plan.steps, "seconds": plan.seconds}

@@ -28,7 +28,10 @@ class Limits:
         data_bytes: largest text to train on.
         steps: most steps of a training.
         train_seconds: longest training; None for no limit.
+        calls_by_address: most calls of one address that wait or run at a time; None for any number.
+        uploads_by_address, uploads_in_all: most bytes that come within `kept_seconds`.
         trainings: most trainings of one visitor that are kept or wait.
+        trainings_by_address, trainings_in_all: most of them that wait or run, whatever their keys.
         trainings_at_once: most trainings that run at a time, of all visitors.
         kept_seconds: after which what visitors gave and made is deleted, counted from the end of a
             training or from an upload; None for never.
@@ -48,7 +51,12 @@ class Limits:
     data_bytes: int = 100_000_000
     steps: int = 100_000
     train_seconds: int | None = None
+    calls_by_address: int | None = None
+    uploads_by_address: int | None = None
+    uploads_in_all: int | None = None
     trainings: int = 100
+    trainings_by_address: int | None = None
+    trainings_in_all: int | None = None
     trainings_at_once: int = 1
     kept_seconds: int | None = None
     in_event: bool = False
@@ -70,10 +78,28 @@ class Limits:
             data_bytes=1_000_000,
             steps=400,
             train_seconds=300,
+            calls_by_address=32,
+            uploads_by_address=20_000_000,
+            uploads_in_all=200_000_000,
             trainings=4,
+            trainings_by_address=4,
+            trainings_in_all=16,
             kept_seconds=3000,
             in_event=on_zero_gpu(),
         )
+
+
+def client_address(peer: str | None, forwarded: str | None) -> str:
+    """Return the address that a request comes from.
+
+    Args:
+        peer: of the connection.
+        forwarded: the header X-Forwarded-For, which a Space's proxy adds to; elsewhere, and but for
+            its last part, anybody may have written it.
+    """
+    if os.environ.get("SPACE_ID") and forwarded:
+        return forwarded.rpartition(",")[2].strip()
+    return peer or ""
 
 
 def forget_tokens() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from . import api
 from . import links as links_
 from .arguments import Page, refuse
 from .components import scripts
+from .gate import Gate
 from .limits import Limits
 from .state import AppState
 from .tabs import sidebar
@@ -169,5 +171,9 @@ def launch_options(limits: Limits | None = None) -> dict[str, Any]:
         "enable_monitoring": False,
         "ssr_mode": False,
         "mcp_server": True,
-        "app_kwargs": {"exception_handlers": {TypeError: refuse}, "routes": scripts.routes()},
+        "app_kwargs": {
+            "exception_handlers": {TypeError: refuse},
+            "routes": scripts.routes(),
+            "middleware": [Middleware(Gate, limits=limits)],
+        },
     }

@@ -129,7 +129,7 @@ def test_the_order_test_can_fail() -> None:
 # The app ------------------------------------------------------------------------------------------
 
 APP = ROOT / "app"
-PAGES = ("components", "tabs", "links", "arguments", "api", "ui", "__main__")
+PAGES = ("components", "tabs", "links", "arguments", "gate", "api", "ui", "__main__")
 """Rooms that may import gradio."""
 COMPONENTS = {"layout", "component", "page", "fields", "events", "examples", "sidebar", "__init__"}
 """Files of tabs that hold components or answer their events; all others make plain data."""

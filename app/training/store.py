@@ -70,13 +70,20 @@ class JobStore:
         self._queue.wake()
         self.downloads = Downloads()
         self._uploads: dict[str, Path] = {}
+        self._addresses: dict[str, str] = {}
         if self.limits.kept_seconds is not None:
             threading.Thread(target=self._sweep_on, daemon=True).start()
 
     # What a visitor asks ----------------------------------------------------------------------
 
-    def create(self, key: str, plan: Plan, device: str) -> Job:
+    def create(self, key: str, plan: Plan, device: str, address: str = "") -> Job:
         """Keep a training; its parts wait for their turn.
+
+        Args:
+            key: the visitor's.
+            plan: what is trained.
+            device: that trains.
+            address: the visitor's, from which there may be other keys.
 
         Raises:
             FusionError: the visitor has too many, or it cannot be written.
@@ -84,7 +91,7 @@ class JobStore:
         visitor = self._visitor(key)
         id_ = secrets.token_hex(8)
         with self._queue.lock:
-            self.check_room(key)
+            self.check_room(key, address)
             number = 1 + max((job.about.get("number", 0) for job in self.list(key)), default=0)
             try:
                 with folder_whole(visitor / id_) as part:
@@ -96,17 +103,36 @@ class JobStore:
                 ) from error
         if plan.form.file:
             self._uploads[id_] = Path(plan.form.file)
+        self._addresses[id_] = address
         self._queue.wake()
         return self.get(key, id_)
 
-    def check_room(self, key: str) -> None:
-        """Refuse another training of a visitor who has as many as are allowed.
+    def check_room(self, key: str, address: str = "") -> None:
+        """Refuse another training where there are as many as are allowed.
+
+        Args:
+            key: the visitor's, who may have some.
+            address: the visitor's, from which some may wait or run, as of all others.
 
         Raises:
             InputError: there are, or this is no visitor's key.
         """
         self._visitor(key)
-        most = self.limits.trainings
+        limits = self.limits
+        limited = (limits.trainings_by_address, limits.trainings_in_all) != (None, None)
+        jobs = (job for v in self.root.glob("*" if limited else "") for job in job_.jobs_in(v))
+        going = {job.id for job in jobs if active(job.statuses())}
+        theirs = sum(self._addresses.get(id_) == address for id_ in going)
+        for most, number, whose in (
+            (limits.trainings_by_address, theirs, "from your address"),
+            (limits.trainings_in_all, len(going), "of all visitors"),
+        ):
+            if most is not None and number >= most:
+                raise InputError(
+                    f"{number} trainings {whose} wait or run, which is the limit: try again when "
+                    "one of them has ended."
+                )
+        most = limits.trainings
         if len(self.list(key)) >= most:
             raise InputError(f"You have {most} runs, which is the limit: delete one of them first.")
 
@@ -191,6 +217,7 @@ class JobStore:
             self._remove(job)
 
     def _remove(self, job: Job) -> None:
+        self._addresses.pop(job.id, None)
         gone = job.folder.with_name(f".{job.id}.gone")
         job.folder.rename(gone)
         self.downloads.forget(job.id)

@@ -20,7 +20,7 @@ from ...training import downloads, store
 from ...training.job import Job, active
 from ...training.plan import Plan, make_plan
 from ...training.store import JobStore
-from ..events import sentence
+from ..events import sentence, visitor_address
 from . import fields
 from . import view as views
 from .component import RunView
@@ -187,10 +187,11 @@ class Page:
         still = [gr.skip()] * len(self.board.outputs)
         yield [RunView(notice=busy("Timing a few steps …")), *still]
         try:
-            self.jobs.check_room(key)
+            address = visitor_address()
+            self.jobs.check_room(key, address)
             plan = self.plan(*values)
             plan.estimate.check()
-            job = self.jobs.create(key, plan, self.state.device)
+            job = self.jobs.create(key, plan, self.state.device, address)
         except Exception as error:
             yield [RunView(notice=failed(sentence(error))), *still]
             return

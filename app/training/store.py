@@ -120,7 +120,8 @@ class JobStore:
         self._visitor(key)
         limits = self.limits
         limited = (limits.trainings_by_address, limits.trainings_in_all) != (None, None)
-        jobs = (job for v in self.root.glob("*" if limited else "") for job in job_.jobs_in(v))
+        visitors = self.root.glob("*") if limited else ()
+        jobs = (job for visitor in visitors for job in job_.jobs_in(visitor))
         going = {job.id for job in jobs if active(job.statuses())}
         theirs = sum(self._addresses.get(id_) == address for id_ in going)
         for most, number, whose in (

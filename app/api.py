@@ -58,7 +58,8 @@ def connect(state: AppState, jobs: JobStore) -> None:
     """Add the endpoints to the `arguments.Page` that is being built."""
     here = Endpoints(state, jobs)
     groups: dict[str, list[Callable[..., Report]]] = {
-        "analyze": [here.align, here.distributions, here.fuse],
+        "align": [here.align],  # which waits for no network
+        "analyze": [here.distributions, here.fuse],
         "generate": [here.generate],
         "train-plan": [here.train, here.run_status],
     }

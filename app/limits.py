@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusion_core import memory
+
 GIB = 1 << 30
 
 
@@ -72,6 +74,7 @@ class Limits:
         if not os.environ.get("SPACE_ID"):
             return cls()
         return cls(
+            memory_bytes=min(cls.memory_bytes, memory.total() // 3),
             model_bytes=2 * GIB,
             local_folders=False,
             new_tokens=128,

@@ -16,7 +16,8 @@ RIGHT: dict[str, list[Any]] = {
     "distributions": ["zoo:llama", ["zoo:mpt-code"], "text", 1, "min_ce", "token", "prefix", 3],
     "fuse": ["zoo:llama", ["zoo:mpt-code"], "text", "min_ce", "token", "prefix", 3, "exact"],
     "generate": ["zoo:llama", ["zoo:mpt-code"], "text", "mean", "prefix", 2, 1.0, 1.0, 1],
-    "train": ["zoo:llama", ["zoo:mpt-code"], "", ["Code"], 3, 2, 0.1, 5e-4, 1, False, False],
+    # No number of steps is right, so that nothing begins that would have to be ended.
+    "train": ["zoo:llama", ["zoo:mpt-code"], "", ["Code"], 3, -2, 0.1, 5e-4, 1, False, False],
     "run_status": ["k" * 32, "0" * 16],
 }
 ODD: tuple[Any, ...] = (

@@ -49,10 +49,11 @@ def waiting(blocks: Any, group: str) -> str | None:
         return None
     request = LocalContext.request.get(None)
     mine = getattr(request, "session_hash", None)
-    before = [e.fn for e in line.queue if e.session_hash != mine]
+    # The server's loop changes these meanwhile.
+    before = [e.fn for e in tuple(line.queue) if e.session_hash != mine]
     if line.current_concurrency < line.concurrency_limit and not before:
         return None
-    running = [fn for fn, began in line.start_times_per_fn.items() for _ in began]
+    running = [fn for fn, began in tuple(line.start_times_per_fn.items()) for _ in tuple(began)]
     known = queue.process_time_per_fn
     seconds = sum(known[fn].avg_time for fn in before if fn in known)
     seconds += sum(known[fn].avg_time / 2 for fn in running if fn in known)

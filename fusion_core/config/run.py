@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from fusion_core.errors import InputError, shown
 
+from . import plain_yaml
 from .paths import eval_files, file_path, model_path
 from .settings import (
     Count,
@@ -84,16 +85,6 @@ class Lora(Settings):
         default="all-linear",
         description="the names of the layers that have one, or all-linear for all but the last",
     )
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Loader of YAML without aliases: nine lines of them are a billion values."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse an alias where it comes up."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases: write the values out")
-        return super().compose_node(parent, index)
 
 
 class RunConfig(Settings):
@@ -241,7 +232,7 @@ class RunConfig(Settings):
             data = file.read_bytes()
             if len(data) > MAX_YAML_BYTES:
                 raise InputError(f"{path} has more than {MAX_YAML_BYTES:,} bytes: shorten it.")
-            values = yaml.load(decoded(data, path).removeprefix(BYTE_ORDER_MARK), _PlainLoader)
+            values = plain_yaml.read(decoded(data, path).removeprefix(BYTE_ORDER_MARK))
         except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(

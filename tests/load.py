@@ -191,7 +191,7 @@ def _program(address: str, number: int, until: float, waits: Waits) -> None:
 
 def crowd_of_programs(address: str, visitors: int, seconds: float, *, trainings: int) -> Waits:
     """Let programs align texts while trainings begin, wait and run."""
-    waits, until = Waits(), time.monotonic() + seconds
+    waits = Waits()
     for _ in range(trainings):
         body = {"data": [*MODELS, "", ["Code"], 8, 300]}
         with httpx.Client(base_url=f"{address}/gradio_api/", timeout=120) as client:
@@ -199,6 +199,7 @@ def crowd_of_programs(address: str, visitors: int, seconds: float, *, trainings:
             answer = client.get(f"call/train/{event}").text
             if "event: complete" not in answer:
                 waits.errors.append(answer[-200:])
+    until = time.monotonic() + seconds
     threads = [
         threading.Thread(target=_program, args=(address, n, until, waits)) for n in range(visitors)
     ]

@@ -67,6 +67,10 @@ class Gate:
             self._reading[name] -= 1
             if not self._reading[name]:
                 del self._reading[name]
+            if name and "/call/" in scope["path"]:  # nobody comes back to what it kept of the page
+                holder = scope["app"].state_holder
+                holder.session_data.pop(name, None)
+                holder.time_last_used.pop(name, None)
 
     @property
     def _most(self) -> int:

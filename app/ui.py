@@ -40,6 +40,9 @@ _CSS = """
 """
 
 
+SESSIONS = 300
+"""Pages whose state is kept, each of which takes about half a megabyte."""
+
 KEPT_SECONDS, SWEEP_SECONDS = 86_400, 300
 """How long uploads and copies to download are kept where no limit is stated; how often they are
 looked for."""
@@ -169,6 +172,7 @@ def launch_options(limits: Limits | None = None) -> dict[str, Any]:
         "run_history": False,
         "max_file_size": limits.data_bytes,
         "enable_monitoring": False,
+        "state_session_capacity": SESSIONS,
         "ssr_mode": False,
         "mcp_server": True,
         "app_kwargs": {

@@ -6,6 +6,7 @@ keys, a list of one domain a thousand times held a place for 110 seconds; any Ho
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from gradio.state_holder import StateHolder
 from hostile import served
 from trainings import FORM, planned
 
@@ -22,6 +24,7 @@ from app.limits import Limits, client_address
 from app.training import queue, store
 from app.training.form import check
 from app.training.store import JobStore
+from app.ui import launch_options
 from fusion_core import pipeline
 from fusion_core.errors import InputError
 
@@ -126,6 +129,21 @@ def test_calls_have_a_limit_of_size(space: str, way: str) -> None:
         assert found.status_code >= 400
     except httpx.HTTPError:
         pass  # the connection was closed
+
+
+def test_nothing_is_kept_of_a_call_that_was_answered(space: str) -> None:
+    """Gradio keeps the state of 10,000 pages, half a megabyte each, and of every call."""
+
+    def kept() -> int:
+        holders = (o for o in gc.get_objects() if isinstance(o, StateHolder))
+        return sum(len(h.session_data) for h in holders)
+
+    before = kept()
+    for _ in range(12):
+        assert "event: complete" in call(space, "5.6.7.8", read=True)[1]
+    time.sleep(0.3)
+    assert kept() <= before + 1
+    assert launch_options(SPACE)["state_session_capacity"] <= 300
 
 
 def test_the_last_part_of_the_header_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ their rooms in the same way):
     tabs            one folder a tab: layout, and view (records -> plain data for the page)
     links           settings and text in the address
     arguments       what is posted is checked before anything is done with it
+    gate            what comes from a client is counted before it is read
     api             the same for programs
     ui              puts the tabs together
 

@@ -15,6 +15,10 @@ def main() -> None:
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(-8, 2)
 
+    from .limits import Limits, forget_tokens
+
+    if Limits.here().public:
+        forget_tokens()
     from . import ui
 
     ui.build().launch(**ui.launch_options())

@@ -10,13 +10,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any
 
 import gradio as gr
 
 from fusion_core import fuse as fusing
-from fusion_core import models, pipeline, reports, runs
+from fusion_core import pipeline, reports, runs
 from fusion_core.config import FusionConfig, Objective, RunConfig, Sampling, describe
 from fusion_core.errors import sentence
 from fusion_core.mapping import STRATEGIES
@@ -27,6 +27,7 @@ from .compute import train as training
 from .requests import ENSEMBLE_OPERATOR, analysis_request, generation_request, model_names
 from .state import AppState, KeptAnalysis
 from .tabs.align.cards import cards
+from .tabs.events import visitor_address
 from .training import form as forms
 from .training.form import Form, ShortRun
 from .training.plan import make_plan
@@ -57,7 +58,8 @@ def connect(state: AppState, jobs: JobStore) -> None:
     """Add the endpoints to the `arguments.Page` that is being built."""
     here = Endpoints(state, jobs)
     groups: dict[str, list[Callable[..., Report]]] = {
-        "analyze": [here.align, here.distributions, here.fuse],
+        "align": [here.align],  # which waits for no network
+        "analyze": [here.distributions, here.fuse],
         "generate": [here.generate],
         "train-plan": [here.train, here.run_status],
     }
@@ -99,7 +101,6 @@ class Endpoints:
     def __init__(self, state: AppState, jobs: JobStore) -> None:
         """Take what the page works on, too."""
         self._state, self._jobs = state, jobs
-        self._tokenizer = lru_cache(maxsize=32)(models.load_tokenizer)
 
     def align(self, target: str, sources: list[str], text: str, method: str = "bytes") -> Report:
         """Align the tokens of several models on one text, byte for byte.
@@ -116,7 +117,7 @@ class Endpoints:
             tokens that close at the same byte, and coverage.
         """
         request = analysis_request(self._state.limits, target, sources, text)
-        first, *others = [self._tokenizer(name) for name in request.names]
+        first, *others = [self._state.tokenizers.get(name) for name in request.names]
         return reports.align_report(*pipeline.align(first, others, text, method))
 
     def fuse(
@@ -282,10 +283,11 @@ class Endpoints:
 
     def _start(self, form: Form, key: str) -> Report:
         state, jobs = self._state, self._jobs
-        jobs.check_room(key)
+        address = visitor_address()
+        jobs.check_room(key, address)
         plan = make_plan(form, state.limits, state.device, jobs.root, training.measure)
         plan.estimate.check()
-        job = jobs.create(key, plan, state.device)
+        job = jobs.create(key, plan, state.device, address)
         if state.limits.in_event:
             last(jobs.work(key, job.id))
         about = {"parts": list(job.parts), "steps": plan.steps, "seconds": plan.seconds}

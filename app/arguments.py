@@ -17,8 +17,10 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from gradio.utils import get_function_description
 
-from fusion_core.config import is_number, is_whole
+from fusion_core.config import is_number, is_whole, utf8
 from fusion_core.errors import InputError, shown
+
+from .tabs.events import sentence
 
 PUBLIC = "public"
 _log = logging.getLogger(__name__)
@@ -69,6 +71,20 @@ def checked(function: Callable[..., Any], given: Sequence[Any]) -> list[Any]:
     return values
 
 
+def check_text(value: Any) -> None:
+    """Refuse text that is no Unicode, wherever it is: no answer could quote it.
+
+    Raises:
+        InputError: there is a lone surrogate.
+    """
+    if isinstance(value, str):
+        if value:
+            utf8(value)
+    elif isinstance(value, list | dict):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            check_text(part)
+
+
 def refused(words: str) -> gr.Error:
     """Make the error that a client is answered with; the log keeps no traceback of it."""
     return gr.Error(words, print_exception=False)
@@ -91,11 +107,23 @@ class Page(gr.Blocks):
                 parameter["type"] = {**parameter["type"], **more}
         return found
 
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Answer a call; also a fault of ours is answered by a sentence, and goes to the log."""
+        try:
+            return await super().process_api(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise refused(sentence(error)) from error
+
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any
     ) -> list[Any]:
         """Check the values of a call, and turn them into what its function takes."""
         try:
+            if block_fn.fn is None:
+                raise InputError("This event is answered by the page itself: reload it.")
+            check_text(inputs)
             if block_fn.api_visibility == PUBLIC:
                 inputs = checked(block_fn.fn, inputs)
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
@@ -108,7 +136,7 @@ class Page(gr.Blocks):
             # No field holds such a value: it was posted by hand, or by an older page.
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} at {last.filename}:{last.lineno}"
-            _log.warning("a value that fits no field was posted: %s (%s)", shown(str(error)), where)
+            _log.warning("a value that fits no field was posted (%s)", where)  # it may be a key
             raise refused("A value fits no field of this page: reload it.") from error
 
 

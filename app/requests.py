@@ -19,6 +19,10 @@ ENSEMBLE_OPERATOR = "confidence"
 """How an ensemble writes where a visitor chooses nothing else."""
 
 
+LONGEST_NAME = 300
+"""Characters of a model's name, with the tokens around documents that it asks for."""
+
+
 @dataclass(frozen=True)
 class AnalysisRequest:
     """All that an analysis depends on."""
@@ -93,6 +97,12 @@ def model_names(
     if not isinstance(sources, list | tuple | None):
         raise InputError(f"sources must be a list of names, not {shown(sources)}.")
     names = tuple(s.strip() for s in (_text("sources", x) for x in sources or ()) if s.strip())
+    for name in (target, *names):
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"A model's name has at most {LONGEST_NAME} characters: {shown(name)} has "
+                f"{len(name):,}."
+            )
     if not target:
         raise InputError("There is no target: choose the model that is to learn.")
     if not names:
@@ -187,7 +197,11 @@ def _check_place(limits: Limits, name: str) -> None:
         return
     plain = models.split_name(name)[0]
     elsewhere = plain[:1] in ("", "/", ".", "~") or "\\" in plain or plain.count("/") != 1
-    if elsewhere or Path(plain).exists():
+    if not elsewhere and Path(plain).exists():
+        # Answered as where there is no such path, also in time: the hub is asked.
+        models.hub_bytes(plain)
+        raise models.not_found(plain)
+    if elsewhere:
         raise InputError(
             f"{name} is no model that this public page reads: choose a zoo model, or the hub "
             "id of a model as owner/name."

@@ -22,7 +22,8 @@ from fusion_core.reports import Piece
 from .compute import analyze, device, progress
 from .compute.analyze import Comparison
 from .compute.model_cache import ModelCache
-from .limits import Limits
+from .compute.tokenizers import TokenizerCache, Trials
+from .limits import Limits, forget_tokens
 from .requests import AnalysisRequest
 
 KEPT_ANALYSES = 64
@@ -65,13 +66,13 @@ class AppState:
             device_name: where models run; ``FUSELAB_DEVICE`` by default, else the CPU.
         """
         self.limits = limits = limits or Limits.here()
+        if limits.public:
+            forget_tokens()
         usual = "cuda" if device.LENT else "cpu"
         self.device = device_name or os.environ.get("FUSELAB_DEVICE") or usual
-        self.models = ModelCache(
-            limits.memory_bytes,
-            lambda name: models.load(name, device=self.device, max_bytes=limits.model_bytes),
-            limits.rows_bytes,
-        )
+        self.trials = Trials(limits)
+        self.tokenizers = TokenizerCache(limits, self.trials)
+        self.models = ModelCache(limits.memory_bytes, self._load, limits.rows_bytes)
         self._lock = threading.Lock()
         # Pages ask by names that nobody can guess, past queue and session.
         self._id = lru_cache(maxsize=4 * KEPT_ANALYSES)(lambda _: secrets.token_urlsafe(16))
@@ -83,6 +84,10 @@ class AppState:
         )
         self._comparisons: LRUCache[AnalysisRequest, Comparison] = LRUCache(KEPT_ANALYSES)
         self._doing: dict[str, threading.Event] = {}
+
+    def _load(self, name: str) -> models.LoadedModel:
+        self.trials.model(name)
+        return models.load(name, device=self.device, max_bytes=self.limits.model_bytes)
 
     def find(self, id_: object) -> KeptAnalysis | None:
         """Return the kept analysis of a name, if there is one."""

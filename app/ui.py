@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from . import api
 from . import links as links_
 from .arguments import Page, refuse
 from .components import scripts
+from .gate import Gate
+from .limits import Limits
 from .state import AppState
 from .tabs import sidebar
 from .tabs.align import layout as align
@@ -36,6 +39,13 @@ _CSS = """
 #text textarea { font-family: var(--font-mono); font-size: 13.5px; }
 """
 
+
+SESSIONS = 300
+"""Pages whose state is kept, each of which takes about half a megabyte."""
+
+KEPT_SECONDS, SWEEP_SECONDS = 86_400, 300
+"""How long uploads and copies to download are kept where no limit is stated; how often they are
+looked for."""
 
 TABS = ("align", "fuse", "generate", "train", "learn")
 
@@ -102,7 +112,11 @@ def build(state: AppState | None = None) -> gr.Blocks:
         state: the state to use; a new one by default.
     """
     state = state or AppState()
-    with Page(title="FuseLab", analytics_enabled=False, fill_width=True) as demo:
+    kept = state.limits.kept_seconds or KEPT_SECONDS
+    with Page(
+        title="FuseLab", analytics_enabled=False, fill_width=True,
+        delete_cache=(min(kept, SWEEP_SECONDS), kept),
+    ) as demo:  # fmt: skip
         with gr.Sidebar(width=300):
             settings = sidebar.build(state)
         gr.Markdown("# FuseLab\nSee how language models read one text, and fuse what they know.",
@@ -143,15 +157,27 @@ def build(state: AppState | None = None) -> gr.Blocks:
     return demo
 
 
-def launch_options() -> dict[str, Any]:
-    """Return how the page is served: its looks, and nothing that calls outside."""
+def launch_options(limits: Limits | None = None) -> dict[str, Any]:
+    """Return how the page is served: its looks, and nothing that calls outside.
+
+    Args:
+        limits: those of this place by default.
+    """
+    limits = limits or Limits.here()
     return {
         "theme": theme(),
         "css": _CSS,
         "footer_links": ["settings"],
         "js": _CLOSE_SIDEBAR,
         "run_history": False,
+        "max_file_size": limits.data_bytes,
+        "enable_monitoring": False,
+        "state_session_capacity": SESSIONS,
         "ssr_mode": False,
         "mcp_server": True,
-        "app_kwargs": {"exception_handlers": {TypeError: refuse}, "routes": scripts.routes()},
+        "app_kwargs": {
+            "exception_handlers": {TypeError: refuse},
+            "routes": scripts.routes(),
+            "middleware": [Middleware(Gate, limits=limits)],
+        },
     }

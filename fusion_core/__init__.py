@@ -6,6 +6,8 @@ The rooms, in the order in which they may import one another (a test reads the i
     records.reading                        TextReading, Projection, FusedText, whose methods call
                                            the rooms that make the next of them
     text_display                           text -> grapheme clusters, cells, signs
+    memory                                 what the machine, or a container, has left
+    isolated                               a call in a process of its own, within limits
 
     the stages
       io          file                     -> texts; files written whole or not at all

@@ -12,8 +12,10 @@ import io
 import json
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from . import commands, fuse, mapping, models, reports
@@ -34,8 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _quiet()
     try:
-        options = _parser().parse_args(argv)
-        report, table = options.run(options)
+        given = list(sys.argv[1:] if argv is None else argv)
+        if any("\0" in word for word in given):
+            raise InputError("An argument holds a NUL character, which no text or file name has.")
+        options = _parser().parse_args(given)
+        with _native_errors(options.command):
+            report, table = options.run(options)
         if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
             return 0
         if options.json:
@@ -54,6 +60,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fusion_core: {said}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def _native_errors(command: str) -> Iterator[None]:
+    """Keep what libraries write past Python to the error stream away from a refusal's one line.
+
+    A panic of the Rust side, which becomes such a line, is written there first. A training writes
+    into its log, where whatever ended it should stand.
+    """
+    if command == "train" or os.name != "posix":
+        yield
+        return
+    kept, before, python = os.dup(2), sys.stderr, None
+    with tempfile.TemporaryFile() as written:
+        try:
+            if before is sys.__stderr__:
+                python = sys.stderr = os.fdopen(os.dup(2), "w", 1, "utf-8", "backslashreplace")
+            os.dup2(written.fileno(), 2)
+            refused = False
+            try:
+                yield
+            except Exception as error:
+                refused = sentence(error) is not None
+                raise
+            finally:
+                os.dup2(kept, 2)
+                if not refused:
+                    written.seek(0)
+                    os.write(2, written.read())
+        finally:
+            os.close(kept)
+            sys.stderr = before
+            if python:
+                python.close()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -169,3 +169,42 @@ def settled(process: psutil.Process) -> int:
         time.sleep(0.5)
         least = min(least, process.memory_info().rss)
     return least
+
+
+def _program(address: str, number: int, until: float, waits: Waits) -> None:
+    """Align text after text as a program does, and pause as a reader does."""
+    rng = random.Random(number)
+    with httpx.Client(base_url=f"{address}/gradio_api/", timeout=120) as client:
+        while time.monotonic() < until:
+            text = f"text {rng.random()} of visitor {number}, to be aligned"
+            body = {"data": [*MODELS, text, "bytes"]}
+            try:
+                began = time.perf_counter()
+                event = client.post("call/align", json=body).json()["event_id"]
+                answer = client.get(f"call/align/{event}").text
+                assert "event: complete" in answer, answer[-200:]
+                waits.analyses.append(time.perf_counter() - began)
+            except Exception as error:
+                waits.errors.append(f"{type(error).__name__}: {error}")
+            time.sleep(rng.uniform(0, 2.0))
+
+
+def crowd_of_programs(address: str, visitors: int, seconds: float, *, trainings: int) -> Waits:
+    """Let programs align texts while trainings begin, wait and run."""
+    waits = Waits()
+    for _ in range(trainings):
+        body = {"data": [*MODELS, "", ["Code"], 8, 300]}
+        with httpx.Client(base_url=f"{address}/gradio_api/", timeout=120) as client:
+            event = client.post("call/train", json=body).json()["event_id"]
+            answer = client.get(f"call/train/{event}").text
+            if "event: complete" not in answer:
+                waits.errors.append(answer[-200:])
+    until = time.monotonic() + seconds
+    threads = [
+        threading.Thread(target=_program, args=(address, n, until, waits)) for n in range(visitors)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds + 120)
+    return waits

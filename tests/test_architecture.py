@@ -29,6 +29,8 @@ STAGES = {
 LEVEL = dict.fromkeys(STAGES, 3) | {
     "__init__": 13,
     "errors": 0,
+    "isolated": 0.5,
+    "memory": 0,
     "numerics": 0.5,
     "text_display": 0,
     "records": 1,
@@ -50,6 +52,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
 }
 BETWEEN_STAGES = {
     *((room, "io") for room in ("mapping", "models", "cache", "baselines")),
+    ("tokens", "io"),
     ("mapping", "tokens"),
     ("mapping", "align"),
     ("models", "tokens"),
@@ -126,7 +129,7 @@ def test_the_order_test_can_fail() -> None:
 # The app ------------------------------------------------------------------------------------------
 
 APP = ROOT / "app"
-PAGES = ("components", "tabs", "links", "arguments", "api", "ui", "__main__")
+PAGES = ("components", "tabs", "links", "arguments", "gate", "api", "ui", "__main__")
 """Rooms that may import gradio."""
 COMPONENTS = {"layout", "component", "page", "fields", "events", "examples", "sidebar", "__init__"}
 """Files of tabs that hold components or answer their events; all others make plain data."""

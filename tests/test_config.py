@@ -279,7 +279,8 @@ def test_a_copy_is_checked_like_the_first(config: Settings, change: dict[str, An
     [
         ({"topk": 3}, "no setting called 'topk': choose from chain_rule, level"),
         ({"topk": 3, "top_k": 0}, "no setting called 'topk'"),
-        ({"temperature": "1e-4"}, "temperature must be a number above 0, not '1e-4'"),
+        ({"temperature": "1"}, "temperature must be a number of at least 0.0001, not '1'"),
+        ({"temperature": 1e-320}, "temperature must be a number of at least 0.0001"),
         ({"with_target": 1}, "with_target must be true or false, not 1"),
         ({"source_top_p": 0}, "source_top_p must be a number above 0 and at most 1, not 0"),
         ({"level": None}, "level must be text, not nothing"),

@@ -188,7 +188,7 @@ def test_a_missing_part_of_the_weights_is_named(tmp_path: Path) -> None:
     refused(str(tmp_path), f"{part.name}, which is not there")
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
-    refused(str(tmp_path), "which is not there")
+    refused(str(tmp_path), "no safetensors file beside it")
     index.write_text("[]")
     refused(str(tmp_path), "not a readable JSON object")
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fusion_core import cli
+from fusion_core.errors import InputError
+from fusion_core.io.documents import write_arrays
 from fusion_core.io.files import folder_whole, write_whole
 
 
@@ -43,3 +51,61 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
     with folder_whole(folder) as part:
         (part / "c").write_text("3")
     assert [f.name for f in folder.iterdir()] == ["c"]
+
+
+# What is no file of somebody's is not replaced: `--out /dev/full` became a regular file.
+
+
+def _made(kind: str, tmp_path: Path) -> tuple[Path, Callable[[], object]]:
+    """Make something at a path, and what tells whether it is as it was."""
+    path, kept = tmp_path / "out.npz", tmp_path / "kept"
+    kept.write_bytes(b"kept")
+    if kind == "link":
+        path.symlink_to(kept)
+    elif kind == "dangling":
+        path.symlink_to(tmp_path / "nothing")
+    elif kind == "link to a device":
+        path.symlink_to("/dev/full")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        try:
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 7))
+        except PermissionError:
+            pytest.skip("devices are made by the administrator alone")
+    return path, lambda: (path.lstat().st_mode, path.lstat().st_ino, kept.read_bytes())
+
+
+KINDS = ("link", "dangling", "link to a device", "pipe", "socket", "folder", "device")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_regular_files_are_replaced(kind: str, tmp_path: Path) -> None:
+    path, state = _made(kind, tmp_path)
+    before = state()
+    with pytest.raises(OSError, match="is there, which is not replaced"):
+        write_whole(path, b"new")
+    assert state() == before
+    with pytest.raises(InputError):
+        write_arrays(path, {"a": np.zeros(3)})
+    assert state() == before
+    if kind != "folder":
+        with pytest.raises(OSError, match="not replaced"), folder_whole(path):
+            pass
+        assert state() == before
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe"])
+def test_the_command_line_replaces_no_link(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, state = _made(kind, tmp_path)
+    before = state()
+    models = ["--target", "zoo:llama", "--source", "zoo:mpt-code", "--strategy", "exact"]
+    assert cli.main(["map-vocab", *models, "--out", str(path)]) == 2
+    assert "is there, which is not replaced" in capsys.readouterr().err
+    assert state() == before

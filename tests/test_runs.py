@@ -92,7 +92,7 @@ def test_shell_and_library_see_the_same(undisturbed, tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    "kills", [3, pytest.param(20, marks=pytest.mark.slow)], ids=["3 kills", "20 kills"]
+    "kills", [20, pytest.param(50, marks=pytest.mark.slow)], ids=["20 kills", "50 kills"]
 )
 def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, config, tmp_path, kills) -> None:
     expected, _, seconds = undisturbed

@@ -66,4 +66,4 @@ def visit(chromium: Any, address: str) -> Iterator[Callable[..., Any]]:
     faults = [fault for _, found in opened for fault in found]
     for context in {id(c): c for c, _ in opened}.values():
         context.close()
-    assert faults == []
+    assert faults == [], faults

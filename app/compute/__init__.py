@@ -3,6 +3,7 @@
     progress       work that reports how far it is
     reading_cache  rows of texts, kept for whatever is asked of them next
     model_cache    loaded models, shared by all visitors
+    tokenizers     the same of tokenizers alone; trials of what strangers name
     device         the decorator of calls that need a device
     analyze        read, fuse, compare, next characters
     generate       continuations, side by side

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import yaml
 
-from fusion_core import runs, training
+from fusion_core import isolated, memory, runs, training
 from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError
 from fusion_core.generation import Ensemble, Sampling, stream
 from fusion_core.runs import RunStatus
 from fusion_core.runs.folder import STOP
 
+from . import device
 from .device import on_device
 from .model_cache import ModelCache
 
 LOOK_SECONDS = 0.5
 SAMPLE_TOKENS = 48
+MEASURE_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -72,12 +74,12 @@ def _run(config: RunConfig, folder: Path) -> None:
 
 
 def _measure_seconds(config: str, folder: str) -> int:
-    return 60
+    return round(MEASURE_SECONDS)
 
 
 @on_device(_measure_seconds)
 def measure(config: str, folder: str) -> training.Estimate:
-    """Say what a training will take.
+    """Say what a training will take, by a few steps in a process of its own.
 
     Args:
         config: its settings as YAML.
@@ -86,7 +88,17 @@ def measure(config: str, folder: str) -> training.Estimate:
     Raises:
         FusionError: the models or the data cannot be read.
     """
-    return training.estimate(RunConfig.of(yaml.safe_load(config)), folder)
+    if device.LENT:  # this is a process of its own
+        return training.estimate(RunConfig.of(yaml.safe_load(config)), folder)
+    found = isolated.call(
+        "training.estimate:estimate_plain",
+        config,
+        folder,
+        memory=memory.available(),
+        seconds=MEASURE_SECONDS,
+        what="Timing this training",
+    )
+    return training.Estimate(**found)
 
 
 def _sample_seconds(cache: str, names: Sequence[str], prompts: Sequence[str], seed: int) -> int:

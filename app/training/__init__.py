@@ -5,8 +5,8 @@
     plan        settings and steps that fit a budget
     job         one training in its folder
     queue       trainings that wait, a few of which run at a time
-    store       the trainings of all visitors
     downloads   files of a training
+    store       the trainings of all visitors
 
 Each may import those above it.
 """

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,21 @@ class Downloads:
     def __init__(self) -> None:
         """Begin with nothing."""
         self._folder = tempfile.TemporaryDirectory(prefix="fuselab-")
+
+    def files(self, id_: str) -> list[Path]:
+        """Return what has been prepared of a training."""
+        return sorted((Path(self._folder.name) / id_).glob("*"))
+
+    def forget(self, id_: str) -> None:
+        """Remove what has been prepared of a training."""
+        shutil.rmtree(Path(self._folder.name) / id_, ignore_errors=True)
+
+    def forget_older(self, seconds: float) -> None:
+        """Remove what was prepared so long ago."""
+        for folder in Path(self._folder.name).iterdir():
+            with suppress(OSError):
+                if time.time() - folder.stat().st_mtime > seconds:
+                    self.forget(folder.name)
 
     def prepare(self, job: Job) -> list[str]:
         """Write a training's files.

@@ -73,8 +73,12 @@ def check(form: Form, limits: Limits) -> None:
     one_of("preset", form.preset, tuple(PRESETS))
     if PRESETS[form.preset].seconds is None:
         read(ShortRun, {"steps": form.steps}, steps=limits.steps)
+    if len(form.domains) > len(DOMAINS):
+        raise InputError(f"There are {len(DOMAINS)} toy domains: name each once.")
     for domain in form.domains:
         one_of("toy domain", domain, tuple(DOMAINS))
+    if len(set(form.domains)) < len(form.domains):
+        raise InputError("A toy domain is named twice: name each once.")
     if form.domains:
         read(ShortRun, {"kilobytes": form.kilobytes}, kilobytes=limits.data_bytes // 1000)
     if not form.domains and not (form.text or "").strip() and not form.file:

@@ -24,7 +24,7 @@ from fusion_core import runs
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.runs import RunStatus
-from fusion_core.runs.folder import PID, STOP, starts
+from fusion_core.runs.folder import PID, STATUS, STOP, starts
 
 PARTS = {"fused": "fused", "baseline": "text alone"}
 """Runs of a training, and what the page calls their models."""
@@ -121,6 +121,15 @@ def read(folder: Path) -> Job | None:
 def part_of(stem: str) -> str:
     """Return the part whose folder and files have a name; the name itself where there is none."""
     return FORMER_PARTS.get(stem, stem)
+
+
+def last_change(job: Job) -> float:
+    """Return when, in seconds since 1970, a training was made or its status changed."""
+    seen = [job.created]
+    for part in job.parts:
+        with suppress(OSError):
+            seen.append((job.run(part) / STATUS).stat().st_mtime)
+    return max(seen)
 
 
 def is_live(folder: Path) -> bool:

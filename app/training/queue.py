@@ -35,13 +35,12 @@ class JobQueue:
         self.root, self.limits = root, limits
         self.lock = threading.RLock()
         self._scheduler: threading.Thread | None = None
-        self._live = {
-            job.run(part)
-            for visitor in root.glob("*")
-            for job in jobs_in(visitor)
-            for part in job.parts
-            if is_live(job.run(part))
-        }
+        self._live = self._running()
+
+    def _running(self) -> set[Path]:
+        """Return the parts that are being worked at, whoever started them."""
+        jobs = (job for visitor in self.root.glob("*") for job in jobs_in(visitor))
+        return {job.run(p) for job in jobs for p in job.parts if is_live(job.run(p))}
 
     def waiting(self) -> list[Path]:
         """Return the parts that wait, those first that have waited longest."""
@@ -63,10 +62,11 @@ class JobQueue:
         # Another process may look after the same folder.
         other = FileLock(self.root / ".scheduler.lock", timeout=0)
         with self.lock, suppress(Timeout, OSError), other:
-            self._live = {folder for folder in self._live if is_live(folder)}
+            waiting = self.waiting()
+            # Another app on this folder may have started some.
+            self._live = self._running() if waiting else set(filter(is_live, self._live))
             for folder in self._live:
                 self._stop_late(folder)
-            waiting = self.waiting()
             for wait in waiting[: max(0, self.limits.trainings_at_once - len(self._live))]:
                 self._start(wait)
             return bool(waiting) or (bool(self._live) and self.limits.train_seconds is not None)

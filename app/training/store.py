@@ -7,11 +7,14 @@ away.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -24,10 +27,13 @@ from ..compute import train
 from ..limits import Limits, runs_root
 from . import data
 from . import job as job_
+from .downloads import Downloads
 from .job import FORMER_PARTS, PARTS, Job, active, part_of
 from .plan import Plan
 from .queue import JobQueue
 
+SWEEP_SECONDS = 60
+_log = logging.getLogger(__name__)
 Names = list[tuple[str, str]]
 _KEY = re.compile(r"[A-Za-z0-9_-]{32}")
 _TRAINED = re.compile(
@@ -62,11 +68,22 @@ class JobStore:
             for wait in self._queue.waiting():
                 wait.unlink(missing_ok=True)
         self._queue.wake()
+        self.downloads = Downloads()
+        self._uploads: dict[str, Path] = {}
+        self._addresses: dict[str, str] = {}
+        if self.limits.kept_seconds is not None:
+            threading.Thread(target=self._sweep_on, daemon=True).start()
 
     # What a visitor asks ----------------------------------------------------------------------
 
-    def create(self, key: str, plan: Plan, device: str) -> Job:
+    def create(self, key: str, plan: Plan, device: str, address: str = "") -> Job:
         """Keep a training; its parts wait for their turn.
+
+        Args:
+            key: the visitor's.
+            plan: what is trained.
+            device: that trains.
+            address: the visitor's, from which there may be other keys.
 
         Raises:
             FusionError: the visitor has too many, or it cannot be written.
@@ -74,7 +91,7 @@ class JobStore:
         visitor = self._visitor(key)
         id_ = secrets.token_hex(8)
         with self._queue.lock:
-            self.check_room(key)
+            self.check_room(key, address)
             number = 1 + max((job.about.get("number", 0) for job in self.list(key)), default=0)
             try:
                 with folder_whole(visitor / id_) as part:
@@ -84,17 +101,39 @@ class JobStore:
                     f"The run cannot be written ({error.strerror or error}): make room on the "
                     "server's disk."
                 ) from error
+        if plan.form.file:
+            self._uploads[id_] = Path(plan.form.file)
+        self._addresses[id_] = address
         self._queue.wake()
         return self.get(key, id_)
 
-    def check_room(self, key: str) -> None:
-        """Refuse another training of a visitor who has as many as are allowed.
+    def check_room(self, key: str, address: str = "") -> None:
+        """Refuse another training where there are as many as are allowed.
+
+        Args:
+            key: the visitor's, who may have some.
+            address: the visitor's, from which some may wait or run, as of all others.
 
         Raises:
             InputError: there are, or this is no visitor's key.
         """
         self._visitor(key)
-        most = self.limits.trainings
+        limits = self.limits
+        limited = (limits.trainings_by_address, limits.trainings_in_all) != (None, None)
+        visitors = self.root.glob("*") if limited else ()
+        jobs = (job for visitor in visitors for job in job_.jobs_in(visitor))
+        going = {job.id for job in jobs if active(job.statuses())}
+        theirs = sum(self._addresses.get(id_) == address for id_ in going)
+        for most, number, whose in (
+            (limits.trainings_by_address, theirs, "from your address"),
+            (limits.trainings_in_all, len(going), "of all visitors"),
+        ):
+            if most is not None and number >= most:
+                raise InputError(
+                    f"{number} trainings {whose} wait or run, which is the limit: try again when "
+                    "one of them has ended."
+                )
+        most = limits.trainings
         if len(self.list(key)) >= most:
             raise InputError(f"You have {most} runs, which is the limit: delete one of them first.")
 
@@ -167,7 +206,7 @@ class JobStore:
         self._queue.wake()
 
     def delete(self, key: str, id_: Any) -> None:
-        """Delete a training with its models.
+        """Delete a training with its models, its text, the upload that it came of, its downloads.
 
         Raises:
             InputError: there is no such training, or it is going on.
@@ -176,9 +215,39 @@ class JobStore:
         with self._queue.lock:
             if active(job.statuses()):
                 raise InputError("This run is going on: stop it first.")
-            gone = job.folder.with_name(f".{job.id}.gone")
-            job.folder.rename(gone)
+            self._remove(job)
+
+    def _remove(self, job: Job) -> None:
+        self._addresses.pop(job.id, None)
+        gone = job.folder.with_name(f".{job.id}.gone")
+        job.folder.rename(gone)
+        self.downloads.forget(job.id)
+        upload = self._uploads.pop(job.id, None)
+        if upload is not None:
+            upload.unlink(missing_ok=True)
         shutil.rmtree(gone, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete the trainings that ended so long ago that nobody may expect them any more."""
+        most = self.limits.kept_seconds
+        if most is None:
+            return
+        self.downloads.forget_older(most)
+        for visitor in self.root.glob("*"):
+            for job in job_.jobs_in(visitor):
+                with suppress(OSError), self._queue.lock:
+                    if time.time() - job_.last_change(job) > most and not active(job.statuses()):
+                        self._remove(job)
+            with suppress(OSError), self._queue.lock:  # others are not empty
+                visitor.rmdir()
+
+    def _sweep_on(self) -> None:
+        while True:
+            time.sleep(SWEEP_SECONDS)
+            try:
+                self.sweep()
+            except Exception:  # the next sweep may find another disk
+                _log.exception("old trainings could not be deleted")
 
     def work(self, key: str, id_: str) -> Iterator[None]:
         """Train the parts that wait inside the visitor's event, one after another (ZeroGPU)."""

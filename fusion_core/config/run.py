@@ -11,8 +11,19 @@ from pydantic import Field, model_validator
 
 from fusion_core.errors import InputError, shown
 
+from . import plain_yaml
 from .paths import eval_files, file_path, model_path
-from .settings import Count, FusionConfig, Names, Positive, Seed, Settings, describe, is_whole
+from .settings import (
+    Count,
+    FusionConfig,
+    Names,
+    Positive,
+    Seed,
+    Settings,
+    Temperature,
+    describe,
+    is_whole,
+)
 from .text import BYTE_ORDER_MARK, decoded
 
 MAX_YAML_BYTES = 1_000_000
@@ -127,7 +138,7 @@ class RunConfig(Settings):
     generate_bytes: int = Field(
         default=0, ge=0, description="how much text the sources write, beside the data"
     )
-    generate_temperature: Positive = Field(
+    generate_temperature: Temperature = Field(
         default=1.0, description="what the logits of the writing sources are divided by"
     )
     fusion: FusionConfig = Field(
@@ -221,7 +232,7 @@ class RunConfig(Settings):
             data = file.read_bytes()
             if len(data) > MAX_YAML_BYTES:
                 raise InputError(f"{path} has more than {MAX_YAML_BYTES:,} bytes: shorten it.")
-            values = yaml.safe_load(decoded(data, path).removeprefix(BYTE_ORDER_MARK))
+            values = plain_yaml.read(decoded(data, path).removeprefix(BYTE_ORDER_MARK))
         except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -27,8 +28,20 @@ from fusion_core.errors import InputError, shown
 LARGEST_SEED = 2**32 - 1
 """The largest that Python, numpy and torch all take."""
 
-Count = Annotated[int, Field(ge=1)]
+LARGEST_COUNT = 2**31 - 1
+
+
+def _countable(value: int) -> int:
+    if value > LARGEST_COUNT:
+        raise InputError(f"{shown(value)} is more than can be counted: give less.")
+    return value
+
+
+Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
 Positive = Annotated[float, Field(gt=0)]
+Temperature = Annotated[float, Field(ge=1e-4)]
+"""Quotients of logits by less are no numbers."""
+
 Share = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED, description="the seed of draws")]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
@@ -239,12 +252,12 @@ class FusionConfig(Settings):
     source_samples: Count | None = Field(
         default=None, description="how many tokens are drawn from a source's row in its place"
     )
-    temperature: Positive = Field(
+    temperature: Temperature = Field(
         default=1.0,
         description="what the logits of all models are divided by, where 1 changes nothing; "
         "cross-entropies are of temperature 1, whatever it is",
     )
-    operator_temperature: Positive = Field(
+    operator_temperature: Temperature = Field(
         default=1.0, description="what an operator's scores are divided by before its softmax"
     )
     chain_rule: bool = Field(

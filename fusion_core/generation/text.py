@@ -102,7 +102,8 @@ def _choose(
     if sampling.temperature == 0:
         at = int(probs.argmax())
     else:
-        warm = torch.softmax(probs.log() / sampling.temperature, dim=0)
+        logs = probs.log()  # the largest is taken off first: any quotient of it is a number then
+        warm = torch.softmax((logs - logs.max()) / sampling.temperature, dim=0)
         warm = torch.where(warm.cumsum(0) - warm < sampling.top_p, warm, 0)
         at = int(torch.multinomial(warm, 1, generator=draws))
     return int(ids[at]), float(probs[at])

@@ -1,1 +1,1 @@
-"""Files: texts read from them, and whatever is written, whole or not at all."""
+"""Files: texts and tables read from them, and whatever is written, whole or not at all."""

@@ -15,20 +15,13 @@ from fusion_core.config import BYTE_ORDER_MARK, MAX_TEXT_BYTES, decoded, may_be_
 from fusion_core.errors import FusionError, InputError, TooLargeError, is_out_of_memory, shown
 
 from .files import write_whole
+from .parquet import read_texts
 
 IN_MEMORY = 1 << 30
 """Bytes of text that are held at once."""
 
 LONGEST = 32_768
 """Bytes of a document above which training cuts it."""
-
-PARQUET_ROWS = 64
-"""Rows of a Parquet file that are read at a time."""
-
-PARQUET_TEXT = {
-    "string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null",
-}  # fmt: skip
-"""What a column of texts may hold, as itself or in a dictionary; bytes are read as UTF-8."""
 
 SHUFFLED = 10_000
 """Documents of a stream among which the next one is drawn."""
@@ -90,7 +83,7 @@ def read_documents(path: str | Path, *, limit: int = IN_MEMORY) -> list[str]:
     """
     kind = Path(path).suffix.lower()
     if kind == ".parquet":
-        texts = list(_parquet(path, limit))
+        texts = [_text_of({"text": value}, str(path)) for value in read_texts(path, limit)]
     elif kind == ".jsonl":
         texts = list(_json_lines(path, limit))
     elif kind in {".txt", ".md", ""}:
@@ -110,6 +103,11 @@ def read_documents(path: str | Path, *, limit: int = IN_MEMORY) -> list[str]:
     if not documents:
         raise InputError(f"{path} holds no document: give at least one that is not empty.")
     return documents
+
+
+def read_documents_within(path: str, limit: int) -> list[str]:
+    """Read a file of documents, for a call in a process of its own."""
+    return read_documents(path, limit=limit)
 
 
 def load_documents(
@@ -259,58 +257,6 @@ def _json_lines(path: str | Path, limit: int) -> Iterator[str]:
         yield _text_of(record, f"{path}, line {number}")
 
 
-def _parquet(path: str | Path, limit: int) -> Iterator[str]:
-    """Read the column ``text`` of a Parquet file, or of all files in a folder of them."""
-    from pyarrow.parquet import ParquetFile
-
-    place = Path(path)
-    too_large = TooLargeError(f"{path} has more than the limit of {limit:,} bytes: split it.")
-    room = limit
-    try:
-        files = sorted(place.rglob("*.parquet")) if place.is_dir() else [place]
-        if sum(file.stat().st_size for file in files) > limit:
-            raise too_large
-        for file in files:
-            table = ParquetFile(file)
-            _check_column(table.schema_arrow, file)
-            # A small file may unfold to a large text: a few rows at a time keep the memory small.
-            for batch in table.iter_batches(PARQUET_ROWS, columns=["text"]):
-                for value in batch.column(0).to_pylist():
-                    text = _text_of({"text": value}, str(file))
-                    room -= len(text.encode(errors="surrogatepass"))
-                    if room < 0:
-                        raise too_large
-                    yield text
-    except FusionError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {path}: give an existing one.") from error
-    except Exception as error:  # pyarrow has exceptions of many types for broken files
-        if is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"{path} cannot be read as a Parquet file with a text column ({type(error).__name__}): "
-            "check the file."
-        ) from error
-
-
-def _check_column(schema: Any, file: Path) -> None:
-    """Refuse a table that has no column ``text``, or one that holds something else."""
-    if "text" not in schema.names:
-        raise InputError(
-            f"{file} has no text column, but {shown(schema.names)}: rename the one that holds the "
-            "documents."
-        )
-    kind = schema.field("text").type
-    if str(kind).startswith("dictionary"):
-        kind = kind.value_type
-    if str(kind) not in PARQUET_TEXT:
-        raise InputError(
-            f"The column text of {file} holds {str(kind)[:60]}, not text: write the documents "
-            "into it as strings."
-        )
-
-
 def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as an .npz file, whole or not at all.
 
@@ -318,14 +264,14 @@ def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
         InputError: the file cannot be written (no such folder, no room).
     """
     file = Path(path)
-    if file.is_dir() or not file.name:
-        raise InputError(f"{path} is a folder: name a file to write, such as map.npz.")
     stream = io.BytesIO()
     np.savez_compressed(stream, allow_pickle=False, **arrays)
     try:
+        if file.is_dir() or not file.name:
+            raise InputError(f"{path} is a folder: name a file to write, such as map.npz.")
         write_whole(file, stream.getvalue())
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror or error}): choose an existing folder with "
-            "enough room."
+            f"{shown(str(path))} cannot be written ({error.strerror or error}): choose an existing "
+            "folder with enough room."
         ) from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -52,8 +54,9 @@ def folder_whole(folder: Path) -> Iterator[Path]:
         The folder to fill.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or is a link or a file.
     """
+    _check_replaceable(folder, stat.S_ISDIR)
     part = folder.with_name(f".{folder.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -72,8 +75,10 @@ def write_whole(path: Path, content: bytes) -> None:
     processes write it at once.
 
     Raises:
-        OSError: the file cannot be written; nothing is left of the attempt.
+        OSError: the file cannot be written, or is a link or a device; nothing is left of the
+            attempt.
     """
+    _check_replaceable(path, stat.S_ISREG)
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         part.write_bytes(content)
@@ -82,3 +87,18 @@ def write_whole(path: Path, content: bytes) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def _check_replaceable(path: Path, fits: Callable[[int], bool]) -> None:
+    """Refuse to put something in the place of a link, a device or what is of another kind.
+
+    Args:
+        path: what would be replaced, if it is there.
+        fits: tells whether a mode is of the kind that may be.
+    """
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not fits(mode):
+            kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
+            kind = kinds.get(stat.S_IFMT(mode), "a device")
+            raise OSError(errno.EEXIST, f"{kind} is there, which is not replaced")

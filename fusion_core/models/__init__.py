@@ -3,6 +3,7 @@
 files            name -> the files that would be loaded
 checks           network -> is it whole, causal, of which context and cache
 document_tokens  network -> what is read before a document, and what ends it
+skeleton         configuration -> the network's shapes, and with them its size
 load             name -> `LoadedModel`, safely
 rows             texts -> `NextTokenRows`
 branches         texts -> rows on side paths, asked for after the texts have been read; the ways
@@ -12,7 +13,7 @@ branches         texts -> rows on side paths, asked for after the texts have bee
 from .branches import Branches
 from .checks import CacheSupport, cache_support, context_of, read_on
 from .document_tokens import DocumentTokens, record, token_of
-from .files import ModelSource, find, split_name, weights_bytes
+from .files import ModelSource, find, hub_bytes, not_found, split_name, weights_bytes
 from .load import (
     DTYPES,
     MAX_BYTES,
@@ -37,6 +38,7 @@ from .rows import (
     truncate_rows,
     truncated,
 )
+from .skeleton import skeleton
 
 __all__ = [
     "BATCH_TOKENS",
@@ -55,10 +57,12 @@ __all__ = [
     "find",
     "find_device",
     "forward",
+    "hub_bytes",
     "identity",
     "load",
     "load_tokenizer",
     "log_softmax",
+    "not_found",
     "read_config",
     "read_on",
     "read_rows",
@@ -66,6 +70,7 @@ __all__ = [
     "reading",
     "record",
     "rows_of",
+    "skeleton",
     "split_name",
     "token_of",
     "truncate_rows",

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusion_core import zoo
-from fusion_core.errors import ModelFormatError, ModelNotFoundError
+from fusion_core import tokens, zoo
+from fusion_core.errors import ModelFormatError, ModelNotFoundError, TooLargeError, shown, size_of
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+SETTINGS_BYTES, INDEX_BYTES = 1_000_000, 32_000_000
+"""Largest configuration, and largest list of the parts of weights, that is read."""
+
 _SHARD = re.compile(r"model-[^/]*\.safetensors")
+_PART = re.compile(r"[^/\\\0]+\.safetensors")
 _PICKLED = "pickled weights only, which are not loaded: save them as safetensors first."
 _ADAPTER = "adapter, not a whole model: merge it into its base model and save that."
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -97,12 +101,23 @@ def _find(name: str) -> Path | None:
             f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
             "and the tokenizer."
         )
-    if not _HUB_ID.fullmatch(name) or ".." in name:
+    if not _HUB_ID.fullmatch(name) or ".." in name or not _is_repository(name):
         raise ModelNotFoundError(
-            f"There is no folder {name!r}: give an existing folder, a hub id such as "
+            f"There is no folder {shown(name)}: give an existing folder, a hub id such as "
             f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."
         )
     return None
+
+
+def _is_repository(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def weights_bytes(name: str) -> int:
@@ -140,15 +155,35 @@ def weight_files(source: ModelSource) -> list[Path]:
                 "a tokenizer will do."
             )
         )
-    names = sorted(set(_json(source, INDEX).get("weight_map", {}).values()))
-    files = [folder / n for n in names if Path(n).name == n]
-    missing = [n for n in names if folder / n not in files or not (folder / n).is_file()]
-    if missing or not files:
+    names = indexed(source.name, _json(source, INDEX))
+    missing = next((n for n in names if not (folder / n).is_file()), None)
+    if missing:
         raise ModelFormatError(
-            f"{source.name}/{INDEX} names {missing[0] if missing else 'no file'}, which is not "
-            "there: fetch all parts of the weights."
+            f"{source.name}/{INDEX} names {missing}, which is not there: fetch all parts of the "
+            "weights."
         )
-    return files
+    return [folder / n for n in names]
+
+
+def indexed(name: str, index: Mapping[str, Any]) -> list[str]:
+    """List the files that an index names, all of them safetensors beside it.
+
+    Args:
+        name: what the caller calls the model.
+        index: the content of `INDEX`.
+
+    Raises:
+        ModelFormatError: it names pickles, files elsewhere, or none.
+    """
+    parts = index.get("weight_map")
+    named = list(parts.values()) if isinstance(parts, dict) else []
+    odd = [n for n in named if not isinstance(n, str) or not _PART.fullmatch(n)]
+    if odd or not named:
+        raise ModelFormatError(
+            f"{name}/{INDEX} names {shown(odd[0]) if odd else 'no file'}, which is no safetensors "
+            "file beside it: save the model as safetensors, or fetch all parts of the weights."
+        )
+    return sorted(set(named))
 
 
 def _check_folder(source: ModelSource) -> None:
@@ -162,7 +197,28 @@ def _check_folder(source: ModelSource) -> None:
             f"The folder {source.name} has no config.json: name a model folder in the transformers "
             "format."
         )
+    if any(folder.glob("*.distcp")) or (folder / ".metadata").exists():
+        raise ModelFormatError(f"The folder {source.name} has {_PICKLED}")
+    _check_sizes(source.name, {f.name: f.stat().st_size for f in folder.glob("*.json")})
     _json(source, "config.json")
+
+
+def _check_sizes(name: str, files: Mapping[str, int]) -> None:
+    """Refuse settings and tokenizers that are too large to be read.
+
+    Args:
+        name: what the caller calls the model.
+        files: bytes by name.
+    """
+    tokens.checks.check_sizes(name, files)
+    for file, size in files.items():
+        most = INDEX_BYTES if file.endswith(".index.json") else SETTINGS_BYTES
+        settings = file.startswith(("config", "generation_config")) or most == INDEX_BYTES
+        if settings and size > most:
+            raise TooLargeError(
+                f"{name}/{file} has {size_of(size)}, more than the limit of {size_of(most)}: fetch "
+                "the file again."
+            )
 
 
 def _json(source: ModelSource, name: str) -> dict[str, Any]:
@@ -172,7 +228,7 @@ def _json(source: ModelSource, name: str) -> dict[str, Any]:
         if isinstance(read, dict):
             return read
         reason: Exception | None = None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error
     raise ModelFormatError(
         f"{source.name}/{name} is not a readable JSON object: fetch the file again."
@@ -196,10 +252,7 @@ def hub_bytes(name: str) -> int:
             f"{name} is a gated model: accept its terms on the hub and log in with hf auth login."
         ) from error
     except RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"There is no local folder and no hub model called {name}: check the spelling, or log "
-            "in if it is private."
-        ) from error
+        raise not_found(name) from error
     except Exception as error:  # offline mode, or whatever the hub's HTTP client raises
         cached = _cached_bytes(name)
         if cached is not None:
@@ -209,12 +262,34 @@ def hub_bytes(name: str) -> int:
             f"{', '.join(zoo.PREFIX + n for n in zoo.NAMES)} or an existing folder."
         ) from error
     files = {f.rfilename: f.size or 0 for f in info.siblings or []}
+    _check_sizes(name, files)
     if "adapter_config.json" in files:
         raise ModelFormatError(f"{name} holds an {_ADAPTER}")
     weights = loaded_of(files)
     if not weights and any(file.endswith(".bin") for file in files):
         raise ModelFormatError(f"{name} has {_PICKLED}")
+    if WEIGHTS not in files and INDEX in files:
+        _check_hub_index(name)
     return sum(files[file] for file in weights)
+
+
+def not_found(name: str) -> ModelNotFoundError:
+    """Say that a name leads to no folder and to no model of the hub."""
+    return ModelNotFoundError(
+        f"There is no local folder and no hub model called {name}: check the spelling, or log "
+        "in if it is private."
+    )
+
+
+def _check_hub_index(name: str) -> None:
+    """Fetch the index of a hub model, and refuse one that names anything but safetensors."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        index = json.loads(Path(hf_hub_download(name, INDEX)).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFormatError(f"{name}/{INDEX} cannot be read: name another model.") from error
+    indexed(name, index if isinstance(index, dict) else {})
 
 
 def loaded_of(files: Iterable[str]) -> list[str]:
@@ -232,5 +307,7 @@ def _cached_bytes(name: str) -> int | None:
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
+    if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
+        _check_hub_index(name)
     weights = loaded_of(f.name for f in folder.glob("*.safetensors"))
     return sum((folder / file).stat().st_size for file in weights)

@@ -24,6 +24,7 @@ from fusion_core.tokens import TextTokenizer
 from .checks import check_causal, check_complete, context_of
 from .document_tokens import DocumentTokens, choose, token_of
 from .files import ModelSource, find, hub_bytes, weight_files, weights_bytes
+from .skeleton import check_values, skeleton
 
 MAX_BYTES = 32_000_000_000
 """Largest weights that are loaded unless the caller says otherwise."""
@@ -121,8 +122,8 @@ def load(
             all devices and the CPU's memory, for models larger than one device).
         dtype: "float32", "bfloat16" or "float16"; by default float32 on the CPU, whatever the file
             holds, and that of the file elsewhere.
-        max_bytes: largest size of the weights that is accepted, checked before they are read or
-            downloaded; None for no limit.
+        max_bytes: largest size of the weights that is accepted, in their files and in memory as the
+            configuration says, checked before they are read or downloaded; None for no limit.
         start: token that is read before a document, as the vocabulary writes it, or "none"; by
             default what the name asks for, else the best of those that it could be, see
             `document_tokens.choose`.
@@ -141,9 +142,11 @@ def load(
         raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     source = find(name)
     _check_size(name, max_bytes)
-    read_config(source)
-    tokenizer = tokens.load(source.location, name)
+    config = read_config(source)
     wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
+    held: Any = (config.dtype or torch.float32) if wanted == "auto" else wanted
+    skeleton(name, config, held, max_bytes)  # whatever the files hold, all of it would be made
+    tokenizer = tokens.load(source.location, name)
     try:
         network = _network(source, wanted, None if spread else where)
         context = context_of(network.config, check_causal(name, network, tokenizer))
@@ -187,6 +190,7 @@ def read_config(source: ModelSource) -> Any:
 
     try:
         values, _ = PretrainedConfig.get_config_dict(source.location)
+        check_values(source.name, values)
         kind = values.get("model_type")
         if kind not in CONFIG_MAPPING:
             raise ModelFormatError(

@@ -39,7 +39,7 @@ class RunStatus:
         step: optimiser steps that are behind.
         max_steps: of the whole run; 0 while it is not known.
         seconds_left: of the steps that are ahead; None while it is not known.
-        message: why it failed.
+        message: why it failed; while it goes on, what was passed over.
         updated: seconds since 1970, when this was written.
         result: what it came to, once it is finished.
     """
@@ -108,8 +108,9 @@ class Tail:
         self._read += len(whole)
         found = []
         for part in whole.splitlines():
-            with suppress(ValueError):
-                found.append(json.loads(part))
+            with suppress(ValueError, TypeError, KeyError, RecursionError):  # a damaged line
+                if isinstance(values := json.loads(part), dict) and values["step"] >= 0:
+                    found.append(values)
         self.lines += found
         return found
 

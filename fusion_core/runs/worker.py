@@ -157,6 +157,9 @@ class _Worker:
 
     def _forget_later_steps(self) -> None:
         """Drop metrics of steps after the checkpoint that is gone on from."""
+        said = training.check_checkpoints(self._folder)
+        if said:
+            self._update(message=said, now=True)
         step = training.steps_done(self._folder)
         kept = [x for x in metrics(self._folder) if x["step"] <= step]
         self._status = replace(self._status, step=step)

@@ -38,6 +38,11 @@ class PythonBackend:
         self._tokenizer = tokenizer
         self.encode_special_tokens = True
 
+    @property
+    def sentencepiece(self) -> Any:
+        """The SentencePiece model behind it, or None."""
+        return getattr(self._tokenizer, "sp_model", None)
+
     def no_truncation(self) -> None:
         """Do nothing: a call truncates only on request."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from .checks import panics_said
 from .python import PythonBackend
 from .vocabulary import CHAR_OF, Vocabulary, is_text
 
@@ -58,6 +59,7 @@ class Speller(Vocabulary):
             self._first.update(((s, *how), t) for s, t in zip(missing, spelled, strict=True))
         return np.asarray([found[s] for s in strings], np.int64)
 
+    @panics_said
     def spellings(
         self, strings: Sequence[bytes], at_start: bool = False, before_word: bool = False
     ) -> list[list[int]]:
@@ -106,6 +108,7 @@ class Speller(Vocabulary):
         shown = b" " if at_start else b""
         return [self._agreeing(ids, shown + s) for ids, s in zip(spelled, strings, strict=True)]
 
+    @panics_said
     def prefix_spellings(self, strings: Sequence[bytes], at_start: bool = False) -> list[list[int]]:
         """Spell byte strings within a text, which may begin and end within characters.
 
@@ -157,7 +160,9 @@ class Speller(Vocabulary):
         """Spell bytes that are no text with the model of a byte-level vocabulary."""
         try:
             tokens = self._backend.model.tokenize("".join(CHAR_OF[b] for b in string))
-        except Exception:  # the Rust side knows one exception type only; slow ones have no model
+        except (
+            Exception
+        ):  # the Rust side knows one type only, beside panics; slow ones have no model
             return [self.id_of(string[n : n + 1]) for n in range(len(string))]
         return [t.id for t in tokens]
 

@@ -1,20 +1,19 @@
-"""`TextTokenizer`: texts -> encodings; tokenizers of folders, the hub and `transformers`."""
+"""`TextTokenizer`: texts -> encodings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from fusion_core.config import utf8
-from fusion_core.errors import FusionError, ModelFormatError
 from fusion_core.records import Encoding
 
+from .checks import panics_said
 from .python import PythonBackend
 from .spans import locate
 from .spelling import Speller
@@ -156,6 +155,7 @@ class TextTokenizer(Speller):
         """Encode a text; see `encode_batch`."""
         return self.encode_batch([text], template=template)[0]
 
+    @panics_said
     def encode_batch(self, texts: Sequence[str], *, template: bool = False) -> list[Encoding]:
         """Encode texts; written special tokens such as ``</s>`` are ordinary bytes.
 
@@ -251,6 +251,7 @@ class TextTokenizer(Speller):
         more = self._decoded([*head, token]).count(" ") - self._decoded(head).count(" ")
         return b" " + added if more > 0 else added
 
+    @panics_said
     def _decoded(self, ids: Sequence[int]) -> str:
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
@@ -301,49 +302,3 @@ class TextTokenizer(Speller):
         changed = self._copy()
         changed.encode_special_tokens = False
         return changed
-
-
-def from_transformers(tokenizer: Any, name: str) -> TextTokenizer:
-    """Wrap a tokenizer of `transformers`, fast or slow.
-
-    Raises:
-        ModelFormatError: it is neither.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None and hasattr(tokenizer, "added_tokens_decoder"):
-        backend = PythonBackend(tokenizer)
-    if backend is None:
-        raise ModelFormatError(
-            f"The tokenizer of {name} is of an unknown kind: save it as tokenizer.json with "
-            "PreTrainedTokenizerFast.save_pretrained and name that folder."
-        )
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    start = bos if bos is not None else eos
-    render = tokenizer.apply_chat_template if getattr(tokenizer, "chat_template", None) else None
-    return TextTokenizer(backend, name, start_id=start, eos_id=eos, render=render)
-
-
-def load(source: str | Path, name: str | None = None, **options: Any) -> TextTokenizer:
-    """Load the tokenizer of a local folder or hub id; no weights are read.
-
-    Args:
-        source: folder or hub id.
-        name: what to call it; the source by default.
-        **options: passed to `AutoTokenizer.from_pretrained` (``revision``, ``token``).
-
-    Raises:
-        ModelFormatError: there is no usable tokenizer.
-    """
-    from transformers import AutoTokenizer
-
-    shown = name or str(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-        return from_transformers(tokenizer, shown)
-    except FusionError:
-        raise
-    except Exception as error:  # transformers and the Rust side raise many types here
-        raise ModelFormatError(
-            f"The tokenizer of {shown} cannot be loaded ({type(error).__name__}: "
-            f"{str(error)[:200]}): check that tokenizer.json is there and whole."
-        ) from error

@@ -1,16 +1,9 @@
-"""`Vocabulary`: what a tokenizer is made of -> its entries as bytes of text.
-
-The parts of a tokenizer (model, normaliser, pre-tokenizer, decoder) are read in the words of a
-`tokenizers` file. A file of a large vocabulary has tens of megabytes, nearly all of them entries
-and merges: they are left where they are.
-"""
+"""`Vocabulary`: what a tokenizer is made of -> its entries as bytes of text."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -20,18 +13,14 @@ from tokenizers import Tokenizer
 
 from fusion_core.errors import ModelFormatError
 
+from .checks import check_growth, check_ids, panics_said, without_chance
+from .parts import holds, parts_of, space_mark
+
 MARKER = "▁"
 """What SentencePiece vocabularies write for a space, and published code where it knows no other."""
 
 ENTRIES_LOOKED_AT, WORDS_PROBED = 2000, 32
 """Entries, about, among which words are sought that show how spaces are spelled; words read."""
-
-_MODEL_FIELDS = (
-    "unk_token",
-    "byte_fallback",
-    "continuing_subword_prefix",
-    "end_of_word_suffix",
-)
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -54,76 +43,6 @@ _BYTE_PIECES = {f"<0x{a}{b}>": int(a + b, 16) for a, b in product(_HEX, _HEX)}
 RAW_BYTES = "Latin1"
 """Decoder type of vocabularies whose entries are single bytes, written as the characters 0 to 255;
 `tokenizers` itself has none."""
-
-
-def parts_of(backend: Any) -> dict[str, Any]:
-    """Read the parts of a tokenizer, with or without a Rust form; the model without its entries."""
-    if not isinstance(backend, Tokenizer):
-        return backend.parts()
-    model: Any = backend.model
-    known = {"type": type(model).__name__} | {n: getattr(model, n, None) for n in _MODEL_FIELDS}
-    if known["type"] == "Unigram":
-        known |= _unigram(model.__getstate__())
-    return {
-        "model": known,
-        "normalizer": _state(backend.normalizer),
-        "pre_tokenizer": _state(backend.pre_tokenizer),
-        "decoder": _state(backend.decoder),
-    }
-
-
-def _state(component: Any) -> Any:
-    return None if component is None else json.loads(component.__getstate__())
-
-
-def _unigram(state: bytes) -> dict[str, Any]:
-    """Read what only the serialised form of a Unigram model has, without its entries."""
-    opens, closes = state.index(b'"vocab":['), state.rindex(b"]")
-    return json.loads(state[:opens] + b'"vocab":[' + state[closes:])
-
-
-def components(part: Any) -> Iterator[dict[str, Any]]:
-    """Yield a part's components, itself included, in the order in which they work."""
-    if isinstance(part, dict):
-        if "type" in part:
-            yield part
-        for value in part.values():
-            yield from components(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from components(value)
-
-
-def holds(part: Any, kind: str) -> bool:
-    """Tell whether a part is, or contains, a component of this type."""
-    return any(c["type"] == kind for c in components(part))
-
-
-def space_mark(parts: dict[str, Any]) -> str:
-    """Return what the vocabulary writes for a space; a space where it writes that.
-
-    What happens to a text goes before what a decoder does to tokens.
-    """
-    for component in components(parts["normalizer"]):
-        if component["type"] == "Replace" and _matches_a_space(component["pattern"]):
-            return component["content"] or " "
-    for part in ("pre_tokenizer", "decoder"):
-        for component in components(parts[part]):
-            if component["type"] == "Metaspace":
-                return component["replacement"]
-    for component in components(parts["decoder"]):
-        if component["type"] == "Replace" and component["content"] == " ":
-            return component["pattern"].get("String") or " "
-    return " "
-
-
-def _matches_a_space(pattern: dict[str, str]) -> bool:
-    if "Regex" not in pattern:
-        return pattern.get("String") == " "
-    try:
-        return re.fullmatch(pattern["Regex"], " ") is not None
-    except re.error:  # an expression that Python has not
-        return False
 
 
 class EntrySpelling:
@@ -194,8 +113,10 @@ class Vocabulary:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
+        without_chance(backend, name)
         self._backend: Any = backend
         self._parts = parts_of(backend)
+        check_growth(name, self._parts)
         self._spelling = EntrySpelling(self._parts)
         self._read_entries()
         self.dummy_prefix, self.spells_spaces = self._spaces()
@@ -209,6 +130,7 @@ class Vocabulary:
         unknown = model.get("unk_token")
         self.unknown_id: int | None = vocab.get(unknown) if unknown else model.get("unk_id")
         self.size = max(vocab.values()) + 1
+        check_ids(self.name, self.size - 1)
         self._strings: list[str | None] = [None] * self.size
         for string, i in vocab.items():
             self._strings[i] = string
@@ -239,6 +161,7 @@ class Vocabulary:
                 found[i] = None
         return tuple(found)
 
+    @panics_said
     def _spaces(self) -> tuple[bool, bool]:
         """Read some words of the vocabulary, and look for the spaces before and between them.
 

@@ -3,6 +3,7 @@
 dataset    documents with fused rows -> blocks -> batches
 data       a run's settings -> the documents that it trains on
 trainer    `FusionTrainer`, a `transformers.Trainer` with the fusion loss
+checkpoints  folders of a run that it goes on from, each with a digest of its files
 callbacks  metrics, checkpoints and the best weights, between two steps
 arguments  a run's settings -> the trainer and its arguments
 adapters   low-rank adapters, put on and merged
@@ -13,7 +14,7 @@ export     the model's folder and its card, checked against the model that was t
 pairwise   a training with each source by itself, and their results merged
 """
 
-from .arguments import CHECKPOINTS
+from .checkpoints import CHECKPOINTS
 from .checks import supports_packing
 from .data import TRAINING_TEXT, prompt_tokens
 from .dataset import (
@@ -27,7 +28,7 @@ from .dataset import (
     pack,
 )
 from .estimate import Estimate, estimate
-from .loop import MODEL, Callbacks, StoppedError, steps_done, train, versions
+from .loop import MODEL, Callbacks, StoppedError, check_checkpoints, steps_done, train, versions
 from .pairwise import train_pairwise
 from .trainer import FusionTrainer
 
@@ -46,6 +47,7 @@ __all__ = [
     "Positions",
     "StoppedError",
     "TextDataset",
+    "check_checkpoints",
     "estimate",
     "pack",
     "prompt_tokens",

@@ -18,9 +18,9 @@ from fusion_core.config import RunConfig
 from fusion_core.errors import FusionError, InputError, is_out_of_memory
 from fusion_core.models import LoadedModel
 
+from .checkpoints import CHECKPOINTS
 from .trainer import FusionTrainer
 
-CHECKPOINTS = "checkpoints"
 DEFAULT_BLOCK = 2048
 
 RUN_ARGUMENTS = {

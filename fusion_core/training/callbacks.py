@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -15,19 +14,24 @@ import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import deepspeed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError, is_out_of_memory
-from fusion_core.io.files import write_whole
+
+from .checkpoints import (
+    BEST,
+    best_folder,
+    checkpoint_folder,
+    fault,
+    is_complete,
+    last_checkpoint,
+    mark_complete,
+    remove_former_best,
+    step_of,
+)
 
 if TYPE_CHECKING:
     from .trainer import FusionTrainer
-
-BEST = "best"
-COMPLETE = "complete.json"
-COMPLETE_BEFORE = "whole.json"
-"""What that file is called in the checkpoints of older runs."""
 
 ADAPTERS = "adapter_model.safetensors"
 Metrics = dict[str, Any]
@@ -93,9 +97,7 @@ class RunCallback(TrainerCallback):
             return
         folder = checkpoint_folder(args, state)
         mark_complete(folder, trainer.tokens, time.monotonic() - trainer.began)
-        for folder in self._folder.glob(f"{BEST}-*"):
-            if folder != best_folder(self._folder, state.best_global_step):
-                shutil.rmtree(folder, ignore_errors=True)
+        remove_former_best(self._folder)
 
     def on_log(
         self,
@@ -150,6 +152,7 @@ class RunCallback(TrainerCallback):
         try:
             trainer.save_model(str(part))
             if trainer.args.should_save:
+                mark_complete(part, trainer.tokens, time.monotonic() - trainer.began)
                 shutil.rmtree(folder, ignore_errors=True)
                 part.rename(folder)
         except _UNWRITABLE as error:
@@ -167,19 +170,9 @@ class RunCallback(TrainerCallback):
         return tuple(bool(x) for x in broadcast(sent).tolist())
 
 
-def best_folder(folder: Path, step: int | None) -> Path:
-    """Return where a run keeps the weights of a step that was the best so far."""
-    return folder / f"{BEST}-{step}"
-
-
 # Checkpoints ----------------------------------------------------------------------------------
 
 _UNWRITABLE = (OSError, RuntimeError, SafetensorError)
-
-
-def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
-    """Return where the library writes the checkpoint of the present step."""
-    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
 @contextmanager
@@ -210,56 +203,6 @@ def _unwritable(trainer: FusionTrainer, folder: Path, error: Exception) -> Input
     )
 
 
-def mark_complete(folder: Path, tokens: int, seconds: float) -> None:
-    """Mark a checkpoint of which all has been written.
-
-    Args:
-        folder: of the checkpoint.
-        tokens: that had been taught by then.
-        seconds: that the run had taken by then.
-    """
-    values = {"tokens": tokens, "seconds": seconds}
-    write_whole(folder / COMPLETE, json.dumps(values).encode())
-
-
-def is_complete(checkpoint: Path) -> bool:
-    """Tell whether all of a checkpoint has been written."""
-    return _mark(checkpoint).is_file()
-
-
-def read_complete(checkpoint: Path) -> tuple[int, float]:
-    """Return the tokens and seconds with which a checkpoint was marked."""
-    values = json.loads(_mark(checkpoint).read_bytes())
-    return values["tokens"], values["seconds"]
-
-
-def _mark(checkpoint: Path) -> Path:
-    file = checkpoint / COMPLETE
-    return file if file.is_file() else checkpoint / COMPLETE_BEFORE
-
-
-def step_of(checkpoint: Path) -> int:
-    """Return the step of a checkpoint."""
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Find the newest complete checkpoint."""
-    found = [
-        path
-        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if path.name.rpartition("-")[2].isdecimal() and is_complete(path)
-    ]
-    return max(found, key=step_of, default=None)
-
-
-def remove_incomplete(folder: Path) -> None:
-    """Remove checkpoints of which not all has been written."""
-    for path in folder.glob("*"):
-        if path.is_dir() and not is_complete(path):
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def read_weights(network: Any, folder: Path) -> None:
     """Put the weights of a checkpoint, or those that were kept, into a network.
 
@@ -276,6 +219,10 @@ def read_weights(network: Any, folder: Path) -> None:
     if not any(folder.glob("*.safetensors")):
         raise InputError(
             f"The weights in {folder} are gone: start the run again in another folder."
+        )
+    if is_complete(folder) and (damaged := fault(folder)):
+        raise InputError(
+            f"{folder / damaged} is damaged: restore it, or start the run again in another folder."
         )
     try:
         odd = (_read_adapters if (folder / ADAPTERS).is_file() else _read_model)(network, folder)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from transformers.integrations import apply_liger_kernel
 
-from fusion_core import fuse, mapping, models
+from fusion_core import fuse, mapping, memory, models
 from fusion_core.config import RunConfig
-from fusion_core.errors import InputError, ModelFormatError, is_out_of_memory, size_of
+from fusion_core.errors import InputError, is_out_of_memory, size_of
 from fusion_core.io import documents
 from fusion_core.io.documents import LONGEST
 from fusion_core.models import LoadedModel
@@ -115,11 +115,13 @@ def check(config: RunConfig) -> Plan:
         save_tokenizer(target, Path(scratch))
         if config.lora:
             network = with_adapters(config, network)
-        if not is_sharded(config):  # else it is made once, when all models are loaded
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        plan = Plan(target, sizes, trained, block_size, device)
+        fits = plan.memory_bytes(config) <= memory_free(device)  # else it will be refused
+        if fits and not is_sharded(config):  # else it is made once, when all models are loaded
             with _environment_kept():
                 _try_trainer(config, network, block_size, Path(scratch))
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return Plan(target, sizes, trained, block_size, device)
+    return plan
 
 
 def _try_trainer(config: RunConfig, network: Any, block_size: int, folder: Path) -> None:
@@ -233,18 +235,8 @@ def hollow(name: str, device: torch.device, dtype: torch.dtype = torch.float32) 
     Raises:
         FusionError: there is no such model, or its configuration cannot be read.
     """
-    from transformers import AutoModelForCausalLM
-
     models.weights_bytes(name)  # says what is missing, as loading would
-    config = models.read_config(models.find(name))
-    try:
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    except Exception as error:  # transformers raises many types here
-        raise ModelFormatError(
-            f"{name} cannot be built by its configuration ({type(error).__name__}: "
-            f"{str(error)[:200]}): check config.json."
-        ) from error
+    network = models.skeleton(name, models.read_config(models.find(name)), dtype)
     network._apply(lambda t: torch.zeros((), dtype=t.dtype, device=device).expand(t.shape))
     network.tie_weights()
     return network
@@ -294,9 +286,7 @@ def memory_free(device: torch.device) -> int:
     """Return the bytes that a device has left."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return psutil.virtual_memory().available
+    return memory.available()
 
 
 def check_memory(needs: int, has: int) -> None:

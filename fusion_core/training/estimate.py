@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from fusion_core import losses, models, pipeline
 from fusion_core.cache import building
@@ -26,6 +27,9 @@ from .data import from_cache
 
 TRIED_BYTES = 400_000_000
 """Weights of all models together up to which a few real steps are timed."""
+
+TRIED_TOKENS = 2048
+"""Tokens of a step that is timed, at the most: one of more tokens takes that much longer."""
 
 TRIED_TEXT = 4_000
 """Bytes of text whose rows are made to time that."""
@@ -115,8 +119,12 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
     if config.max_steps:
         tokens = min(tokens, taught)
     everyone = sum(s.parameters for s in plan.sizes)
-    if everyone * 4 <= TRIED_BYTES and texts:
-        preparing, a_step = _tried(config, texts, size)
+    free = memory_free(device)
+    few = config.replace(batch_size=min(config.batch_size, max(1, TRIED_TOKENS // size)))
+    fits = plan.memory_bytes(config) <= free  # else nothing is tried: it will be refused
+    if everyone * 4 <= TRIED_BYTES and texts and fits:
+        preparing, a_step = _tried(few, texts, size)
+        a_step *= config.batch_size / few.batch_size
         rows_bytes = sum(len(t.encode()) for t in texts) * min(1.0, tokens / sum(tokens_each))
         preparing *= rows_bytes / TRIED_TEXT
         training, how = a_step * steps * config.gradient_accumulation, "measured"
@@ -135,12 +143,17 @@ def estimate(config: RunConfig, folder: str | Path = ".", processes: int = 1) ->
         preparing_seconds=preparing / (processes if how == "measured" else 1),
         training_seconds=training * pairs,
         memory_bytes=plan.memory_bytes(config),
-        free_memory_bytes=memory_free(device),
+        free_memory_bytes=free,
         disk_bytes=pairs * (rows + 2 * (4 * target.parameters + 8 * trained))
         + (pairs + 1) * 4 * target.parameters,
         free_disk_bytes=shutil.disk_usage(_existing(Path(folder))).free,
         how=how,
     )
+
+
+def estimate_plain(settings: str, folder: str) -> dict[str, Any]:
+    """Estimate a training by the YAML of its settings, as plain data for another process."""
+    return asdict(estimate(RunConfig.of(yaml.safe_load(settings)), folder))
 
 
 def _text(config: RunConfig, target: LoadedModel) -> tuple[list[str], list[int]]:

@@ -21,17 +21,18 @@ from fusion_core.config import RunConfig
 from fusion_core.models import LoadedModel
 
 from .adapters import merged, with_adapters
-from .arguments import CHECKPOINTS, block_size_of, group_size, load_target, make_trainer
-from .callbacks import (
-    Metrics,
-    RunCallback,
+from .arguments import block_size_of, group_size, load_target, make_trainer
+from .callbacks import Metrics, RunCallback, read_weights, writing_checkpoint
+from .checkpoints import (
+    CHECKPOINTS,
     best_folder,
+    fall_back,
+    fault,
+    is_complete,
     last_checkpoint,
     read_complete,
-    read_weights,
     remove_incomplete,
     step_of,
-    writing_checkpoint,
 )
 from .checks import check, supports_packing
 from .data import TrainingData, eval_texts, load_training_data, training_blocks
@@ -268,7 +269,27 @@ def steps_done(folder: Path) -> int:
     return steps + (step_of(last) if last else 0)
 
 
+def check_checkpoints(folder: Path) -> str | None:
+    """Look whether the checkpoints of a run that is gone on with are as they were written.
+
+    Args:
+        folder: of the run, of pairs or not.
+
+    Returns:
+        A sentence that says from which one it goes on, where the newest is damaged.
+
+    Raises:
+        InputError: all are damaged.
+    """
+    said = [fall_back(pair) for pair in (folder, *sorted((folder / PAIRS).glob("[0-9]*")))]
+    return next(filter(None, said), None)
+
+
 def pair_result(folder: Path) -> dict[str, Any] | None:
-    """Read the result of a pair that is finished; None of another."""
-    file = folder / DONE
-    return json.loads(file.read_text()) if file.is_file() else None
+    """Read the result of a pair whose model is as it was written; None of another."""
+    if is_complete(folder / MODEL) and fault(folder / MODEL):
+        return None
+    try:
+        return json.loads((folder / DONE).read_bytes())
+    except (OSError, ValueError):
+        return None

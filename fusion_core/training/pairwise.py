@@ -21,6 +21,7 @@ from fusion_core.io.files import write_whole
 from .adapters import merged, with_adapters
 from .arguments import HUB, load_target, weights_dtype
 from .callbacks import Metrics
+from .checkpoints import mark_complete
 from .data import CACHE, eval_texts
 from .dataset import CachedRowsDataset
 from .export import Probe, checksums, export, push
@@ -51,6 +52,7 @@ def train_pairwise(config: RunConfig, folder: Path, callbacks: Callbacks) -> dic
             return result | {"steps": steps + result["steps"]}
         group.wait()
         if group.first:
+            mark_complete(pair / MODEL, result["tokens"], result["seconds"])
             write_whole(pair / DONE, json.dumps(result).encode())
         done.append(result)
     callbacks.stage("merging the models", 0)

@@ -19,7 +19,8 @@ from fusion_core.errors import InputError
 from fusion_core.losses import IGNORED
 from fusion_core.records import SparseRows
 
-from .callbacks import last_checkpoint, read_weights, step_of
+from .callbacks import read_weights
+from .checkpoints import last_checkpoint, step_of
 
 Scorer = Callable[[Any], dict[str, float]]
 """Network -> bits per byte by name of a text."""

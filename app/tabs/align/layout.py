@@ -15,7 +15,7 @@ from ... import example_texts
 from ...components import busy, done, scripts
 from ...state import AppState, KeptAnalysis
 from .. import examples
-from ..events import report_errors
+from ..events import announce, report_errors
 from ..sidebar import Settings
 from . import cards, view
 from .component import AlignmentView
@@ -81,6 +81,7 @@ def build(state: AppState, settings: Settings) -> Tab:
     # `change` comes once the value is there; a name typed into a multiselect fires no `input`.
     gr.on([button.click, text.submit, *(c.change for c in settings.all)], **run)
     example.success(**run)
+    announce([button.click, text.submit], "analyze", AlignmentView, score)
     score.characters(
         ask, score, score, trigger_mode="once", concurrency_id="analyze", concurrency_limit=2,
         **quiet,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 
 from fusion_core import fuse
 from fusion_core.config import FusionConfig, Sampling
@@ -18,7 +19,7 @@ from ...fields import fields_of, shown
 from ...requests import ENSEMBLE_OPERATOR, generation_request
 from ...state import AppState
 from .. import examples
-from ..events import report_errors
+from ..events import report_errors, waiting
 from ..sidebar import Settings
 from . import view as views
 from .component import StreamView, stopped
@@ -155,8 +156,14 @@ def _connect(
     fields.prompt.submit(
         None, js="() => document.querySelector('#write')?.click()", api_visibility="private"
     )
+    blocks = Context.root_block
+
+    def begin() -> tuple[StreamView, gr.Button]:
+        said = waiting(blocks, "generate") or "Waiting for a turn …"
+        return StreamView(notice=busy(said)), gr.Button(interactive=False)
+
     run = start.click(
-        lambda: (StreamView(notice=busy("Waiting for a turn …")), gr.Button(interactive=False)),
+        begin,
         None,
         [view, start],
         queue=False,

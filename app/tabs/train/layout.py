@@ -100,10 +100,12 @@ def build(
 def _limits(state: AppState) -> str:
     limits = state.limits
     time = f", {limits.train_seconds // 60} minutes a part" if limits.train_seconds else ""
+    gone = limits.kept_seconds
+    kept = f" Runs are deleted {gone // 60} minutes after they end." if gone else ""
     return (
         f"Up to {size_of(limits.data_bytes)} of text, {limits.steps:,} steps{time}, "
         f"{limits.trainings} runs of yours; {limits.trainings_at_once} at a time of all visitors. "
-        f"Trains on {state.device}."
+        f"Trains on {state.device}.{kept}"
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.processing_utils import hash_file
+from gradio.utils import get_upload_folder
 
 from ...components import PlotlyPanel, busy, done, failed
 from ...compute import train
@@ -17,7 +20,7 @@ from ...training import downloads, store
 from ...training.job import Job, active
 from ...training.plan import Plan, make_plan
 from ...training.store import JobStore
-from ..events import sentence
+from ..events import sentence, visitor_address
 from . import fields
 from . import view as views
 from .component import RunView
@@ -71,7 +74,6 @@ class Page:
         """Take what they work on."""
         self.state, self.jobs, self.board = state, found, board
         self._metrics = views.MetricsReader()
-        self._downloads = downloads.Downloads()
 
     def look(
         self,
@@ -185,10 +187,11 @@ class Page:
         still = [gr.skip()] * len(self.board.outputs)
         yield [RunView(notice=busy("Timing a few steps …")), *still]
         try:
-            self.jobs.check_room(key)
+            address = visitor_address()
+            self.jobs.check_room(key, address)
             plan = self.plan(*values)
             plan.estimate.check()
-            job = self.jobs.create(key, plan, self.state.device)
+            job = self.jobs.create(key, plan, self.state.device, address)
         except Exception as error:
             yield [RunView(notice=failed(sentence(error))), *still]
             return
@@ -231,7 +234,10 @@ class Page:
             words = done("Press Delete once more: the run and its models will be gone.")
             return self.look(key, id_, known, notice=words, sure=True)
         try:
+            copies = _served(self.jobs.downloads.files(self.jobs.get(key, id_).id))
             self.jobs.delete(key, id_)
+            for copy in copies:
+                copy.unlink(missing_ok=True)
         except Exception as error:
             return self.look(key, id_, known, notice=failed(sentence(error)))
         return self.look(key, None, known, notice=done("Deleted."))
@@ -257,10 +263,16 @@ class Page:
     def pack(self, key: Any, id_: Any, known: Any) -> list[Any]:
         """Write the files of a run for a download."""
         try:
-            files = self._downloads.prepare(self.jobs.get(key, id_))
+            files = self.jobs.downloads.prepare(self.jobs.get(key, id_))
         except Exception as error:
             return self.look(key, id_, known, notice=failed(sentence(error)))
         return self.look(key, id_, known, notice=done(""), files=files)
+
+
+def _served(files: Sequence[Path]) -> list[Path]:
+    """Name the copies of files that gradio made to serve them, each at an address of its own."""
+    folder = Path(get_upload_folder())
+    return [folder / hash_file(file) / file.name for file in files]
 
 
 def _state(job: Job) -> str:

@@ -124,14 +124,13 @@ class Canonical:
     def _looked_up(self, asked: np.ndarray) -> np.ndarray:
         """Return what is known of pairs, ``first * size + second``; ask for the rest."""
         stays, recent = _find(self._recent, asked)
-        if recent.all():  # sorting costs more
+        if recent.all():
             return stays
         asked, place = np.unique(asked, return_inverse=True)
         stays, recent = _find(self._recent, asked)
         older, known = _find(self._older, asked)
         stays = np.where(recent, stays, older)
-        missing = ~recent & ~known
-        if missing.any():
+        if (missing := ~recent & ~known).any():
             stays[missing] = self._ask(asked[missing])
         fresh = (2 * asked + stays)[~recent]
         self._recent = np.insert(self._recent, np.searchsorted(self._recent, fresh), fresh)

@@ -231,7 +231,7 @@ class FusionConfig(Settings):
         ge=0,
         lt=1,
         description="the share of a row's mass below which a tokenisation is left out of exact "
-        "rows; 0 leaves none out",
+        "rows, and its share to the target's own; 0 leaves none out",
     )
     operator: str = Field(default="min_ce", description="the fusion operator")
     level: str = Field(

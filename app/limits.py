@@ -24,7 +24,7 @@ class Limits:
         model_bytes: largest model that is fetched, and its size in memory; None for no limit.
         kept_bytes: text bytes of the analyses that are kept, all together.
         rows_bytes: memory of the rows that are kept of texts for whatever is asked of them next;
-            those of the last one are kept in any case, within `records.windows.KEPT_BYTES`.
+            those of the last one are kept in any case, as far as its `records.Windows` keeps them.
         local_folders: whether models and data may be read from folders of this machine.
         new_tokens: most tokens that a model writes at once.
         data_bytes: largest text to train on.

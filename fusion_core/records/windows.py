@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 KEPT_BYTES = 1 << 28
-"""Memory of the windows of one text that are kept; others are worked out again when asked for."""
+"""Memory of the windows of one text that are kept; others are worked out again when asked for. A
+window that is all of its text is kept whatever it takes: nothing else is worked out beside it."""
 
 
 class Windows(Generic[T]):
@@ -54,7 +55,8 @@ class Windows(Generic[T]):
         with self._lock:
             for i, record in enumerate(some, start=at):
                 size = self._nbytes(record)
-                if i == len(self._kept) and self.nbytes + size <= KEPT_BYTES:
+                fits = self._number == 1 or self.nbytes + size <= KEPT_BYTES
+                if i == len(self._kept) and fits:
                     self._kept.append(record)
                     self.nbytes += size
         return some

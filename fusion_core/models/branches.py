@@ -169,7 +169,7 @@ def _is_right(model: LoadedModel, way: Way, length: int) -> bool:
 
 
 def _probed(branches: Branches, tokens: np.ndarray, fillers: int) -> list[torch.Tensor]:
-    """Read two texts, and side paths of them in two calls.
+    """Read two texts, and side paths of them in two calls, or at once where there are no fillers.
 
     They are siblings within the first text, the last with a child; a chain of `TAIL` at its end;
     and one of two at the end of the second text, which is shorter.
@@ -189,7 +189,12 @@ def _probed(branches: Branches, tokens: np.ndarray, fillers: int) -> list[torch.
     ids = [int(i) for i in tokens]
     siblings = [(ends[1] // 2, ids[i % len(ids)]) for i in range(fillers, -1, -1)]
     chain = list(zip([ends[0], node + 1, node + 2], ids[-3:], strict=True))
+    first, then = (
+        [siblings + chain, [(ends[1], ids[-1])]],
+        [[(node, ids[-2]), (node + 3, ids[-1])], [(ends[1] + 1, ids[-2])]],
+    )
+    # What is read from the start anyway is read once, the longest paths alone.
+    calls = [first, then] if fillers else [[a + b for a, b in zip(first, then, strict=True)]]
     last = branches._reader.main()[0, -TAIL:].clone()
-    rows = branches.rows([siblings + chain, [(ends[1], ids[-1])]])
-    more = branches.rows([[(node, ids[-2]), (node + 3, ids[-1])], [(ends[1] + 1, ids[-2])]])
-    return [last, rows[0][fillers:], rows[1], *more]
+    of_first, of_second = (torch.cat(x) for x in zip(*map(branches.rows, calls), strict=True))
+    return [last, of_first[fillers:], of_second]

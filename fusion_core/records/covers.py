@@ -23,7 +23,8 @@ class Covers(Record):
     A cover of a byte is a canonical tokenisation of the bytes up to it or to somewhat before it,
     and a next token: any where it ends at the byte, else one that spells the bytes in between and
     goes on. Its row is a row of the text, or one on a side path that was read besides. Weights are
-    such that the covers' mass, without what is excluded, sums to 1 at every position that has any.
+    such that the covers' mass and that of what was left out, without what is excluded, sums to 1 at
+    every position that has any.
 
     Attributes:
         positions: (p,) int64, ascending, bytes of the text as in `Encoding.row_bytes`.

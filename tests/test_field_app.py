@@ -29,7 +29,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "train": {"target": "zoo:llama", "sources": ["zoo:mpt-code"]},
     "run_status": {"key": "a" * 32, "run": "0" * 16},
 }
-HOSTILE = "a\nb\u202e<script>`${alert(1)}`\ud800" + "x" * 5000
+UGLY = "a\nb\u202e<script>`${alert(1)}`" + "x" * 5000
+HOSTILE = UGLY + "\ud800"
 NAN = float("nan")
 
 
@@ -135,11 +136,14 @@ def test_what_has_a_default_may_be_left_out(address: str, parameters: Any) -> No
         ("align", {"method": "magic"}, "magic"),
         ("align", {"text": ""}, "empty"),
         ("align", {"text": HOSTILE}, "lone surrogate"),
-        ("align", {"target": HOSTILE}, "no folder"),
+        ("align", {"target": HOSTILE}, "lone surrogate"),
+        ("align", {"target": UGLY}, "at most 300 characters"),
+        ("align", {"target": UGLY[:200]}, "no folder"),
         ("distributions", {"index": -1}, "no token -1"),
         ("distributions", {"index": 10**30}, "no token"),
         ("fuse", {"top_k": 0}, "Top-k"),
-        ("fuse", {"operator": HOSTILE}, "operator"),
+        ("fuse", {"operator": HOSTILE}, "lone surrogate"),
+        ("fuse", {"operator": UGLY}, "operator"),
         ("fuse", {"level": "word"}, "level"),
         ("fuse", {"strategy": "magic"}, "strategy"),
         ("generate", {"max_new_tokens": 0}, "New tokens"),
@@ -154,10 +158,13 @@ def test_what_has_a_default_may_be_left_out(address: str, parameters: Any) -> No
         ("train", {"batch_size": 10**30}, "Batch"),
         ("train", {"kilobytes": -1}, "KB of toy text"),
         ("train", {"seed": -1}, "Seed"),
-        ("train", {"domains": [HOSTILE]}, "toy domain"),
+        ("train", {"domains": [HOSTILE]}, "lone surrogate"),
+        ("train", {"domains": [UGLY]}, "toy domain"),
         ("train", {"operator": "magic"}, "magic"),
-        ("train", {"key": HOSTILE}, "key"),
-        ("run_status", {"run": HOSTILE}, "no such run"),
+        ("train", {"key": HOSTILE}, "lone surrogate"),
+        ("train", {"key": UGLY}, "key"),
+        ("run_status", {"run": HOSTILE}, "lone surrogate"),
+        ("run_status", {"run": UGLY}, "no such run"),
         ("run_status", {"key": ""}, "key"),
     ],
     ids=lambda v: str(v)[:24].encode("ascii", "replace").decode() if isinstance(v, dict) else None,

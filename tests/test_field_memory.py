@@ -22,12 +22,13 @@ def short_of_memory(*_: Any, **__: Any) -> None:
     torch.empty(1 << 46)  # more than any machine can address: torch raises its own
 
 
-def test_a_fault_stays_one(
-    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_fault_is_said_and_in_the_log(
+    address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pipeline, "align", lambda *_: {}["ours"])
-    assert asked(address, "align", list(GOOD["align"].values())) is None
-    assert "KeyError: 'ours'" in capsys.readouterr().err
+    said = asked(address, "align", list(GOOD["align"].values()))
+    assert said == "FuseLab failed at this (KeyError): try other settings or text."
+    assert "KeyError: 'ours'" in caplog.text
 
 
 def test_an_endpoint_that_runs_out_of_memory_says_so_and_lives_on(

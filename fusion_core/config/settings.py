@@ -13,7 +13,6 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -29,15 +28,9 @@ LARGEST_SEED = 2**32 - 1
 """The largest that Python, numpy and torch all take."""
 
 LARGEST_COUNT = 2**31 - 1
+"""The largest that every library counts to."""
 
-
-def _countable(value: int) -> int:
-    if value > LARGEST_COUNT:
-        raise InputError(f"{shown(value)} is more than can be counted: give less.")
-    return value
-
-
-Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Positive = Annotated[float, Field(gt=0)]
 Temperature = Annotated[float, Field(ge=1e-4)]
 """Quotients of logits by less are no numbers."""
@@ -121,6 +114,9 @@ def describe(model: type[Settings], **most: float) -> tuple[Setting, ...]:
     for name, schema in model.model_json_schema()["properties"].items():
         kinds = [k for k in schema.get("anyOf", [schema]) if k.get("type") != "null"]
         first = kinds[0]
+        for kind in kinds:
+            if kind.get("maximum") == LARGEST_COUNT:  # no choice of ours
+                del kind["maximum"]
         if name in most:
             first["maximum"] = min(most[name], first.get("maximum", most[name]))
         setting = Setting(
@@ -171,6 +167,8 @@ def _sentence(
         return f"The setting {name} is missing: choose {setting.description.partition(';')[0]}."
     if setting.choices:
         return _unknown(setting.name, first["input"], setting.choices)
+    if first.get("ctx", {}).get("le") == LARGEST_COUNT:
+        setting = replace(setting, expected=f"at most {LARGEST_COUNT:,}")
     return setting.refused(first["input"])
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +27,15 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
 from fusion_core import compare, corpus, fuse, generation, models
 from fusion_core.generation import Ensemble, Sampling, stream
 from fusion_core.models import LoadedModel
 from fusion_core.records import Encoding
 
-OUT = Path(__file__).parent / "results" / "generate.md"
+OUT = ROOT / "benchmarks" / "results" / "generate.md"
 NAMES = ("llama", "neox-reason", "gpt2-story", "mpt-code")
 DOMAINS = ("reasoning", "commonsense", "code")
 TOKENS, ROUNDS, ALONG, BYTES = 60, 3, 200, 1500

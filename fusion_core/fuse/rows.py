@@ -230,7 +230,7 @@ def projected_ce(projected: ProjectedRows, target: NextTokenRows) -> tuple[torch
         target: the target's own m + 1 rows.
 
     Returns:
-        (m,) cross-entropies in nats, and how many probabilities were floored at 1e-9.
+        (m,) cross-entropies in nats, and how many probabilities were zero and floored at 1e-9.
     """
     mapped, m = projected.mapped, len(projected)
     observed = target.observed[:m]
@@ -245,7 +245,7 @@ def projected_ce(projected: ProjectedRows, target: NextTokenRows) -> tuple[torch
 
 
 def _nats(p: torch.Tensor) -> tuple[torch.Tensor, int]:
-    return -p.clamp(min=FLOOR).log(), int((p < FLOOR).sum())
+    return -torch.where(p > 0, p, FLOOR).log(), int((p <= 0).sum())
 
 
 def entropies(projected: Sequence[ProjectedRows], target: NextTokenRows) -> torch.Tensor:

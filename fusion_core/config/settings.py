@@ -308,7 +308,7 @@ def check_temperature(value: float) -> None:
     """Refuse what logits cannot be divided by.
 
     Raises:
-        InputError: it is not a finite number above 0.
+        InputError: it is not a finite number of at least 0.0001.
     """
     FusionConfig(temperature=value)
 

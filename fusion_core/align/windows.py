@@ -42,6 +42,9 @@ def windows(
             if last < len(end) - 1:
                 limit = min(limit, int(end[last]))
         stop = length if limit >= length else _last_cut(common, ends[0], owned, limit)
+        if stop <= owned and start < owned:  # what is read again leaves no room for a token
+            start = owned
+            continue
         out.append(Window(start, stop, owned, last=stop == length))
         if stop <= owned:
             raise InputError(

@@ -174,23 +174,37 @@ def last_cut(low: int, high: int, *sides: list[int]) -> int:
 def plain_windows(
     readings_: list[Encoding], contexts: list[int | None], overlap: float
 ) -> list[tuple[int, int, int, bool]]:
-    """Read as far as every model can, and go back by a share of what was read."""
-    length, out, start, owned = len(readings_[0].data), [], 0, 0
+    """Read as far as every model can, and go back by a share of what was read, if that fits."""
+    length, out, back, owned = len(readings_[0].data), [], 0, 0
     sides = [e.end[e.text_tokens].tolist() for e in readings_]
     common = [e for e in sides[0] if all(e in side for side in sides)]
-    while owned < length:
+
+    def reach(start: int) -> int:
+        """Find how far all models can read from there."""
         limit = length
         for reading, context in zip(readings_, contexts, strict=True):
             left = [i for i in reading.text_tokens if reading.start[i] >= start]
             if context is not None and len(left) > context - 1:  # one is the start token
                 limit = min(limit, int(reading.end[left[context - 2]]))
-        stop = length if limit == length else last_cut(owned, limit, common, sides[0])
-        out.append((start, stop, owned, stop == length))
-        if stop <= owned:
+        return length if limit == length else last_cut(owned, limit, common, sides[0])
+
+    while owned < length:
+        starts = [s for s in (back, owned) if reach(s) > owned]
+        if not starts:
             raise InputError("too short")
+        start, stop = starts[0], reach(starts[0])
+        out.append((start, stop, owned, stop == length))
         again = last_cut(start, stop - int(overlap * (stop - start)), common, sides[0])
-        start, owned = (again if again > start else stop), stop
+        back, owned = (again if again > start else stop), stop
     return out
+
+
+def test_an_overlap_gives_way_to_a_long_token() -> None:
+    """What would be read again is left out where the next token would not fit beside it."""
+    wide = encoding(12, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 12)])
+    short = encoding(12, [(i, i + 1) for i in range(12)])
+    found = windows([wide, short], [4, 9], 0.75)
+    assert [(w.start, w.owned_from, w.end) for w in found] == [(0, 0, 3), (1, 3, 4), (4, 4, 12)]
 
 
 @settings(max_examples=300, deadline=None)

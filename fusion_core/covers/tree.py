@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import log
 
@@ -80,7 +81,9 @@ class PrefixTree:
         self.pairs: list[np.ndarray] = []  # (e, 3) place, node, known bytes
         self.shares: list[np.ndarray] = []  # (e,)
         self.log_z, self.expected = np.full((2, len(positions)), -np.inf)
-        self._bounds = np.asarray([*(self.byte[n] for n in self.main_nodes), len(encoding.data)])
+        self._reached: dict[int, list[int]] = {}
+        self._bounds = [*(self.byte[n] for n in self.main_nodes), len(encoding.data)]
+        self._places = positions.tolist()
 
     # The tree ----------------------------------------------------------------------------------
 
@@ -163,8 +166,7 @@ class PrefixTree:
         matters = (least < np.inf) & (weight > -np.inf)
         least[~matters] = 0
         matters &= weight >= least + self.log_light
-        reached = {end: bool(self._reach(end)) for end in set(ends[matters].tolist())}
-        matters[matters] = [reached[end] for end in ends[matters].tolist()]
+        matters[matters] = [bool(self._reach(end)) for end in ends[matters].tolist()]
         heavy = matters & (weight >= least + self.log_prune)
         self._drop(found, weight, matters & ~heavy)
         places = np.flatnonzero(heavy).tolist()
@@ -193,16 +195,13 @@ class PrefixTree:
 
     def _paths(self, ends: Sequence[int]) -> dict[int, list[tuple[int, tuple[int, ...]] | None]]:
         """Spell the text up to bytes: as it ends there, and white space also before other text."""
-        canonical = self.tokenizer.canonical
-        found = canonical.paths(self.encoding, ends)
-        paths = {end: [path] for end, path in zip(ends, found, strict=True)}
+        asked = [(end, b"") for end in ends]
         spaces = [end for end in ends if self.text[end : end + 1].isspace()]
-        for then in AFTER_SPACE if spaces else ():
-            found = canonical.paths(self.encoding, spaces, then=then)
-            for end, path in zip(spaces, found, strict=True):
-                paths[end].append(path)
-        if self.unread:
-            return {end: [p and self._of_read(*p) for p in some] for end, some in paths.items()}
+        asked += [(end, then) for then in AFTER_SPACE for end in spaces]
+        found = self.tokenizer.canonical.paths(self.encoding, *zip(*asked, strict=True))
+        paths: dict[int, list[tuple[int, tuple[int, ...]] | None]] = {end: [] for end in ends}
+        for (end, _), path in zip(asked, found, strict=True):
+            paths[end].append(self._of_read(*path) if path and self.unread else path)
         return paths
 
     def _of_read(self, k: int, tokens: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
@@ -228,27 +227,23 @@ class PrefixTree:
         there is none.
         """
         unique, inverse = np.unique(ends, return_inverse=True)
-        low, high = self._near(unique)
+        bounds = np.asarray(self._bounds)
+        horizon = bounds[np.searchsorted(bounds, unique, "right").clip(max=len(bounds) - 1)]
+        low = np.searchsorted(self.positions, unique)
+        high = np.searchsorted(self.positions, horizon, "right")
+        high = np.maximum(high, low + 1).clip(max=len(self.positions))
         mass = np.append(np.logaddexp(self.log_z, self.expected), np.inf)
         return np.minimum.reduceat(mass, np.stack([low, high], axis=1).ravel())[::2][inverse]
 
-    def _near(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (f,) ranges of positions from bytes up to the text's next boundary."""
-        low = np.searchsorted(self.positions, ends)
-        high = np.searchsorted(self.positions, self._horizon(ends), "right")
-        return low, np.maximum(high, low + 1).clip(max=len(self.positions))
-
-    def _horizon(self, ends: np.ndarray) -> np.ndarray:
-        """Return the text's next boundaries after bytes."""
-        bounds = self._bounds
-        return bounds[np.searchsorted(bounds, ends, "right").clip(max=len(bounds) - 1)]
-
     def _reach(self, end: int) -> list[int]:
         """List the positions near the end of a path that tokens from there reach."""
-        (horizon,) = self._horizon(np.asarray([end])).tolist()
-        ((low,), (high,)) = (x.tolist() for x in self._near(np.asarray([end])))
-        near = self.positions[low:high].tolist()
-        return [n for n, at in enumerate(near, low) if self._spells(end, at, horizon)]
+        if end not in self._reached:
+            bounds, positions = self._bounds, self._places
+            horizon = bounds[min(bisect_right(bounds, end), len(bounds) - 1)]
+            low = bisect_left(positions, end)
+            near = enumerate(positions[low : max(bisect_right(positions, horizon), low + 1)], low)
+            self._reached[end] = [n for n, at in near if self._spells(end, at, horizon)]
+        return self._reached[end]
 
     def _spells(self, begin: int, end: int, horizon: int) -> bool:
         """Tell whether tokens spell what lies between bytes, of which the last one may go on.
@@ -292,7 +287,7 @@ class PrefixTree:
             The list, and (e, 2) the range of the vocabulary's order that goes on there.
         """
         begins = np.searchsorted(self.positions, [self.byte[n] for n in nodes]).tolist()
-        positions, found, spans = self.positions.tolist(), [], []
+        positions, found, spans = self._places, [], []
         for node, begin in zip(nodes, begins, strict=True):
             byte = self.byte[node]
             bound = self.ends_before.get(node) if least is not None else None

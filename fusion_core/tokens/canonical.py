@@ -66,7 +66,7 @@ class Canonical:
         self._lock = threading.RLock()
 
     def paths(
-        self, encoding: Encoding, ends: Sequence[int], *, then: bytes = b""
+        self, encoding: Encoding, ends: Sequence[int], then: Sequence[bytes] = ()
     ) -> list[tuple[int, tuple[int, ...]] | None]:
         """Spell beginnings of a text, as they would be spelled if nothing followed.
 
@@ -75,8 +75,8 @@ class Canonical:
         Args:
             encoding: a text's, or a window's (`align.cut`), which is spelled as within a text.
             ends: n byte places as in `Encoding.row_bytes`: -1 is before a dummy prefix.
-            then: as they would be spelled before this, of `AFTER_SPACE`, which changes how white
-                space is spelled; None where it joins bytes before it then.
+            then: n strings before which they stand, nothing by default; those of `AFTER_SPACE`
+                change how white space is spelled. None where it joins bytes before it then.
 
         Returns:
             n pairs (k, tokens): the encoding's first k text tokens, then other tokens, the first of
@@ -90,7 +90,8 @@ class Canonical:
         while waiting:
             starts = [text.start(places[n], reach) for n in waiting]
             pieces = [
-                (*text.piece(j, places[n]), then) for j, n in zip(starts, waiting, strict=True)
+                (*text.piece(j, places[n]), then[n] if then else b"")
+                for j, n in zip(starts, waiting, strict=True)
             ]
             again = []
             for n, start, (tokens, whole) in zip(waiting, starts, self._spell(pieces), strict=True):
@@ -112,13 +113,13 @@ class Canonical:
             (n,) bool, whether the bytes of both, one after the other within a text, are cut into
             exactly these two; true where one has no bytes.
         """
-        pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
         size = self._tokenizer.size
-        inside = ((pairs >= 0) & (pairs < size)).all(axis=1)
-        spelled = inside & self._has_bytes[np.where(inside[:, None], pairs, 0)].all(axis=1)
-        stays = np.ones(len(pairs), bool)
+        ids = np.asarray(pairs, np.int64).reshape(-1, 2)
+        first, second = np.where((ids < 0) | (ids > size), size, ids).T  # size: has no bytes
+        spelled = self._has_bytes[first] & self._has_bytes[second]
+        stays = np.ones(len(spelled), bool)
         with self._lock:
-            stays[spelled] = self._looked_up(pairs[spelled] @ [size, 1])
+            stays[spelled] = self._looked_up((first * size + second)[spelled])
         return stays
 
     def _looked_up(self, asked: np.ndarray) -> np.ndarray:
@@ -206,8 +207,8 @@ class Canonical:
         return None
 
     @cached_property
-    def _has_bytes(self) -> np.ndarray:
-        return np.fromiter(map(bool, self._tokenizer.bytes_of), bool, self._tokenizer.size)
+    def _has_bytes(self) -> np.ndarray:  # (size + 1,) bool
+        return np.asarray([*map(bool, self._tokenizer.bytes_of), False])
 
     @cached_property
     def _joined(self) -> frozenset[str] | None:

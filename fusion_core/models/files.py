@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fusion_core.errors import ModelFormatError, ModelNotFoundError, TooLargeErr
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+GGUF = ".gguf"
 SETTINGS_BYTES, INDEX_BYTES = 1_000_000, 32_000_000
 """Largest configuration, and largest list of the parts of weights, that is read."""
 
@@ -32,6 +34,7 @@ class ModelSource:
         name: as typed.
         path: a local folder, or None for a hub id.
         location: what `from_pretrained` takes, a folder or a hub id.
+        gguf: name of the one file in the folder that holds all of the model, or None.
         start: token before documents that the name asks for, or None.
         end: token after documents that the name asks for, or None.
     """
@@ -41,10 +44,16 @@ class ModelSource:
     location: str
     start: str | None = None
     end: str | None = None
+    gguf: str | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What `from_pretrained` takes besides the location."""
+        return {"gguf_file": self.gguf} if self.gguf else {}
 
 
 def find(name: str) -> ModelSource:
-    """Resolve a model name: ``zoo:NAME``, a local folder, or a hub id.
+    """Resolve a model name: ``zoo:NAME``, a local folder, a GGUF file, or a hub id.
 
     Each may be followed by ``?start=TOKEN``, ``?end=TOKEN`` or ``?start=TOKEN&end=TOKEN``, which
     name the tokens that the model reads before and after documents.
@@ -54,6 +63,8 @@ def find(name: str) -> ModelSource:
     """
     plain, asked = (name, {}) if _is_folder(name) else split_name(name)
     found = _find(plain)
+    if found and found.suffix == GGUF:
+        return ModelSource(name, found.parent, str(found.parent), gguf=found.name, **asked)
     return ModelSource(name, found, str(found) if found else plain, **asked)
 
 
@@ -86,7 +97,7 @@ def split_name(name: str) -> tuple[str, dict[str, str]]:
 def _find(name: str) -> Path | None:
     if not name or "\0" in name:
         raise ModelNotFoundError(
-            "A model name is missing: give zoo:NAME, a local folder or a hub id."
+            "A model name is missing: give zoo:NAME, a local folder, a GGUF file or a hub id."
         )
     if name.startswith(zoo.PREFIX):
         return zoo.path(name.removeprefix(zoo.PREFIX))
@@ -96,10 +107,12 @@ def _find(name: str) -> Path | None:
         is_file = Path(name).expanduser().is_file()
     except (OSError, RuntimeError):
         is_file = False
+    if is_file and name.endswith(GGUF):
+        return _gguf(name)
     if is_file:
         raise ModelFormatError(
             f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
-            "and the tokenizer."
+            f"and the tokenizer, or a {GGUF} file."
         )
     if not _HUB_ID.fullmatch(name) or ".." in name or not _is_repository(name):
         raise ModelNotFoundError(
@@ -107,6 +120,25 @@ def _find(name: str) -> Path | None:
             f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."
         )
     return None
+
+
+def _gguf(name: str) -> Path:
+    """Return a GGUF file that can be read."""
+    path = Path(name).expanduser()
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelFormatError(
+            f"{name} cannot be read ({error.strerror}): check its rights."
+        ) from error
+    if magic != b"GGUF":
+        raise ModelFormatError(f"{name} is no GGUF file: fetch it again.")
+    if find_spec("gguf") is None:
+        raise ModelFormatError(
+            f"{name} needs the package gguf, which is not installed: run pip install gguf."
+        )
+    return path
 
 
 def _is_repository(name: str) -> bool:
@@ -130,18 +162,21 @@ def weights_bytes(name: str) -> int:
     source = find(name)
     if source.path is None:
         return hub_bytes(source.location)
-    _check_folder(source)
+    if not source.gguf:
+        _check_folder(source)
     return sum(f.stat().st_size for f in weight_files(source))
 
 
 def weight_files(source: ModelSource) -> list[Path]:
-    """List the weights of a local folder that would be loaded, and no others that lie beside them.
+    """List the weights of a local model that would be loaded, and no others that lie beside them.
 
     Raises:
         ModelFormatError: there are none, or some are missing.
     """
     folder = source.path
     assert folder is not None
+    if source.gguf:
+        return [folder / source.gguf]
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():

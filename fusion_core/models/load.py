@@ -97,7 +97,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
     source = find(name)
     if source.path is None:
         hub_bytes(source.location)  # asks whether the model exists before anything is downloaded
-    tokenizer = tokens.load(source.location, name)
+    tokenizer = tokens.load(source.location, name, **source.options)
     if source.start is None and source.end is None:
         return tokenizer
     start, end = (source.start, tokenizer.start_id), (source.end, tokenizer.eos_id)
@@ -117,7 +117,8 @@ def load(
     """Load a causal language model and its tokenizer, safetensors only, no remote code.
 
     Args:
-        name: ``zoo:NAME``, a local folder in the `transformers` format, or a hub id; see `find`.
+        name: ``zoo:NAME``, a local folder in the `transformers` format, a GGUF file, whose weights
+            are dequantised, or a hub id; see `find`.
         device: "cpu", "cuda", "cuda:1", "mps", "auto" (CUDA, else MPS, else CPU), or "spread" (over
             all devices and the CPU's memory, for models larger than one device).
         dtype: "float32", "bfloat16" or "float16"; by default float32 on the CPU, whatever the file
@@ -146,12 +147,13 @@ def load(
     wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
     held: Any = (config.dtype or torch.float32) if wanted == "auto" else wanted
     skeleton(name, config, held, max_bytes)  # whatever the files hold, all of it would be made
-    tokenizer = tokens.load(source.location, name)
+    tokenizer = tokens.load(source.location, name, **source.options)
     try:
         network = _network(source, wanted, None if spread else where)
         context = context_of(network.config, check_causal(name, network, tokenizer))
         named = {"start": start or source.start, "end": end or source.end}
-        chosen = choose(network, tokenizer, context=context, folder=source.path, **named)
+        folder = None if source.gguf else source.path
+        chosen = choose(network, tokenizer, context=context, folder=folder, **named)
     except FusionError:
         raise
     except Exception as error:  # transformers, safetensors and the hub raise many types here
@@ -189,9 +191,9 @@ def read_config(source: ModelSource) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     try:
-        values, _ = PretrainedConfig.get_config_dict(source.location)
+        values, _ = PretrainedConfig.get_config_dict(source.location, **source.options)
         check_values(source.name, values)
-        kind = values.get("model_type")
+        kind = str(values.get("model_type"))
         if kind not in CONFIG_MAPPING:
             raise ModelFormatError(
                 f"{source.name} needs code of its own, which is not run: name a model that "
@@ -200,7 +202,10 @@ def read_config(source: ModelSource) -> Any:
                 else f"{source.name} is of the architecture {kind!r}, which transformers "
                 f"{__version__} does not know: install a newer one, or check config.json."
             )
-        config = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
+        if source.gguf:
+            config = CONFIG_MAPPING[kind].from_dict(values)
+        else:
+            config = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
     except FusionError:
         raise
     except Exception as error:  # transformers and the hub raise many types here
@@ -228,10 +233,20 @@ def _network(source: ModelSource, dtype: Any, where: torch.device | None) -> Any
         device_map="auto" if where is None else None,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # `check_complete` says it better
+        **source.options,
     )
     network, info = loaded
     check_complete(source.name, network, info)
+    if source.gguf:
+        _forget_quantization(network)
     return (network if where is None else network.to(device=where)).eval().requires_grad_(False)
+
+
+def _forget_quantization(network: Any) -> None:
+    """Let a network whose weights were dequantised be trained and saved as any other."""
+    for owner in (network, network.config):
+        for key in [k for k in vars(owner) if "quant" in k]:
+            delattr(owner, key)
 
 
 def _fault(name: str, error: Exception, where: torch.device) -> FusionError:
@@ -305,7 +320,8 @@ def identity(model: LoadedModel) -> dict[str, Any]:
     digest = None
     if source is not None and source.path is not None:
         whole = hashlib.sha256()
-        for file in [source.path / "config.json", *weight_files(source)]:
+        settings = [] if source.gguf else [source.path / "config.json"]
+        for file in [*settings, *weight_files(source)]:
             with file.open("rb") as stream:
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
         digest = whole.hexdigest()

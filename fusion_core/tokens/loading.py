@@ -38,7 +38,8 @@ def load(source: str | Path, name: str | None = None, **options: Any) -> TextTok
     Args:
         source: folder or hub id.
         name: what to call it; the source by default.
-        **options: passed to `AutoTokenizer.from_pretrained` (``revision``, ``token``).
+        **options: passed to `AutoTokenizer.from_pretrained` (``revision``, ``token``, or
+            ``gguf_file``, a file of the folder that holds the tokenizer).
 
     Raises:
         ModelFormatError: there is no usable tokenizer.
@@ -47,7 +48,9 @@ def load(source: str | Path, name: str | None = None, **options: Any) -> TextTok
 
     shown = name or str(source)
     try:
-        if Path(source).is_dir():
+        if "gguf_file" in options:
+            pass
+        elif Path(source).is_dir():
             check_files(shown, Path(source))
         else:
             options = fetched(shown, str(source), options)

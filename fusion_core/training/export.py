@@ -98,7 +98,7 @@ def push(folder: Path, config: RunConfig) -> None:
 
 
 def save_tokenizer(target: LoadedModel, folder: Path) -> None:
-    """Copy a local tokenizer as it is; one of the hub is saved, and held against the original.
+    """Copy a folder's tokenizer as it is; others are saved, and held against the original.
 
     Raises:
         InputError: what is saved is another tokenizer.
@@ -106,14 +106,14 @@ def save_tokenizer(target: LoadedModel, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     source = models.find(target.name)
-    if source.path is not None:
+    if source.path is not None and not source.gguf:
         for name in TOKENIZER_FILES:
             if (source.path / name).is_file():
                 shutil.copyfile(source.path / name, folder / name)
     else:
-        AutoTokenizer.from_pretrained(source.location, trust_remote_code=False).save_pretrained(
-            folder
-        )
+        AutoTokenizer.from_pretrained(
+            source.location, trust_remote_code=False, **source.options
+        ).save_pretrained(folder)
     if tokens.load(folder, target.name).key != target.tokenizer.key:
         raise InputError(
             f"The tokenizer of {target.name} does not survive saving: load it with AutoTokenizer, "
@@ -144,7 +144,8 @@ def card(config: RunConfig, result: dict[str, Any]) -> str:
         f"---\n{data.to_yaml()}\n---",
         f"# {_title(shown.target)}, {_DID[config.mode]}",
         f"Target: `{shown.target}`. Taught by: {taught}. Made with FuseLab {__version__} "
-        "(knowledge fusion as in arXiv 2401.10491).",
+        "(knowledge fusion as in arXiv 2401.10491)."
+        + (" The target's weights were dequantised from a GGUF file." if source.gguf else ""),
         "## Results",
         "| bits per byte | before | after |\n| --- | ---: | ---: |\n"
         + "\n".join(

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PrinterCallback, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from fusion_core import compare
+from fusion_core import compare, models
 from fusion_core.cache import building
 from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
@@ -100,7 +100,10 @@ def train(config: RunConfig, folder: Path, callbacks: Callbacks | None = None) -
     group = Processes()
     callbacks.progress("checking the settings", 0)
     check(config).check_memory(config)  # said now, not after hours
-    callbacks.progress("loading the target", 0)
+    loading = "loading the target"
+    if models.find(config.target).gguf:
+        loading += ": its weights are dequantised, and are trained and saved as that"
+    callbacks.progress(loading, 0)
     target = load_target(config)
     block_size = block_size_of(config, target.context)
     per_step = config.batch_size * config.gradient_accumulation * group.number

@@ -131,6 +131,13 @@ def _parser() -> argparse.ArgumentParser:
 def _target_flags(command: argparse.ArgumentParser, *, many: bool = True) -> None:
     command.add_argument("--target", required=True)
     command.add_argument("--source", action="append" if many else "store", required=True)
+    command.add_argument(
+        "--tokenizer",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="the tokenizer of a server's model, http://HOST/v1#MODEL: a folder or hub id",
+    )
 
 
 def _text_flags(command: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:

@@ -46,11 +46,11 @@ def run_align(options: Namespace) -> Output:
         if options.method != "bytes":
             raise InputError("Messages are aligned by bytes alone: leave --method out.")
         messages = documents.read_messages(options.messages_file)
-        target, *sources = _tokenizers(names)
+        target, *sources = _tokenizers(options, names)
         reading, aligned = pipeline.align_chat(target, sources, messages)
     else:
         text = _text(options)
-        target, *sources = _tokenizers(names)
+        target, *sources = _tokenizers(options, names)
         reading, aligned = pipeline.align(target, sources, text, options.method)
     return reports.align_report(reading, aligned), reports.align_table
 
@@ -59,7 +59,7 @@ def run_map_vocab(options: Namespace) -> Output:
     """Map a source's vocabulary to a target's, and write the map."""
     mapping.strategy(options.strategy)
     texts = documents.read_documents(options.text_file) if options.text_file else []
-    target, source = _tokenizers([options.target, options.source])
+    target, source = _tokenizers(options, [options.target, options.source])
     began = time.perf_counter()
     pairs, from_cache = mapping.matrix(options.strategy, source, target, texts)
     seconds = time.perf_counter() - began
@@ -203,34 +203,48 @@ def _text(options: Namespace) -> str:
     return text
 
 
-def _look_up(names: Sequence[str]) -> None:
-    """Refuse names that come twice or lead nowhere, before anything is loaded."""
+def _look_up(options: Namespace, names: Sequence[str]) -> dict[str, str]:
+    """Refuse names that come twice or lead nowhere, before anything is loaded.
+
+    Returns:
+        The tokenizers that were named for servers' models.
+    """
     pipeline.check_names(*names)
+    tokenizers = {}
+    for given in getattr(options, "tokenizer", ()):
+        named = [n for n in names if given.startswith(f"{n}=") and len(given) > len(n) + 1]
+        if not named:
+            raise InputError(
+                f"--tokenizer {given} names none of the models: give NAME=FOLDER, with NAME as "
+                "written for the model."
+            )
+        tokenizers[named[0]] = given[len(named[0]) + 1 :]
     for name in names:
-        models.find(name)
+        models.find(name, tokenizers.get(name))
+    return tokenizers
 
 
 def _load(options: Namespace, names: Sequence[str]) -> list[models.LoadedModel]:
     """Load models after all their names have been looked up."""
-    _look_up(names)
+    tokenizers = _look_up(options, names)
     if not 0 < options.max_gb < 1e9:
         raise InputError(f"--max-gb must be more than 0, not {options.max_gb}: 32 is usual.")
     limit = int(options.max_gb * 1e9)
     loaded: list[models.LoadedModel] = []
     for name in names:
-        named = {}
+        named = {"tokenizer": tokenizers.get(name)}
         if options.command == "evaluate" or not loaded:  # the target comes first
-            named = {"start": options.start, "end": options.end}
+            named |= {"start": options.start, "end": options.end}
         loaded.append(
             models.load(name, device=options.device, dtype=options.dtype, max_bytes=limit, **named)
         )
     return loaded
 
 
-def _tokenizers(names: Sequence[str]) -> list[TextTokenizer]:
+def _tokenizers(options: Namespace, names: Sequence[str]) -> list[TextTokenizer]:
     """Load tokenizers after all names have been looked up."""
-    _look_up(names)
-    return [models.load_tokenizer(n) for n in names]
+    tokenizers = _look_up(options, names)
+    return [models.load_tokenizer(n, tokenizers.get(n)) for n in names]
 
 
 def _config(options: Namespace) -> FusionConfig:

@@ -133,6 +133,21 @@ def check_rows(
             check_exact(source)
 
 
+def check_served(name: str, config: FusionConfig) -> None:
+    """Refuse rows that a server cannot give.
+
+    Raises:
+        InputError: they are whole, weighed at another temperature, or not at its own boundaries.
+    """
+    cut = config.source_truncation
+    if config.rows == "exact" or cut is None or not cut.top_k or config.temperature != 1:
+        raise InputError(
+            f"{name} is a server's model, which gives its most probable tokens at its own "
+            "boundaries alone: set rows to boundary, and source_top_k to what the server gives, 20 as "
+            "a rule (--rows boundary --source-top-k 20), and leave the temperature at 1."
+        )
+
+
 def _encoded(
     readers: Sequence[LoadedModel], documents: Sequence[str]
 ) -> Iterator[tuple[Encoding, ...]]:
@@ -178,6 +193,9 @@ class _Text:
                 raise InputError(
                     f"The tokenizer of {model.name} makes no token of this text: give another text."
                 )
+        for model in readers[1:]:
+            if model.server and not _cuts_alike(readers[0].tokenizer, model.tokenizer):
+                check_served(model.name, config)
         found = windows(encodings, [m.window for m in readers], config.overlap)
         scored = _scored(encodings, [m.tokenizer for m in readers], found)
         size = len(encodings[0].data)

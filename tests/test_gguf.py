@@ -177,6 +177,6 @@ def test_missing_weights_are_named(file: Path, tmp_path: Path) -> None:
 def test_other_names_lead_nowhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelNotFoundError):
         rooms.find(str(file.with_name("other.gguf")))
-    monkeypatch.setattr("fusion_core.models.files.find_spec", lambda _: None)
+    monkeypatch.setattr("fusion_core.models.names.find_spec", lambda _: None)
     with pytest.raises(ModelFormatError, match="pip install gguf"):
         rooms.find(str(file))

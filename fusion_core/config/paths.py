@@ -12,19 +12,40 @@ from fusion_core.errors import InputError, shown
 DOCUMENT_FILES = (".txt", ".md", ".jsonl", ".parquet")
 OTHER_FILES = (".csv", ".tsv", ".json", ".arrow", ".gz", ".zst", ".zip")
 """Endings that no dataset's id has, beside `DOCUMENT_FILES`."""
+_SERVED = {"server", "model", "tokenizer"}
 _DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def model_path(name: Any, base: str | Path) -> Any:
-    """Make a model's name independent of the current folder where it names a folder."""
+    """Make a model's name independent of the current folder where it names something in it.
+
+    Args:
+        name: a name as `models.find` takes it, or for a server's model a mapping with ``server``,
+            ``model`` and ``tokenizer``; what is neither stays.
+        base: folder that relative paths start from.
+
+    Raises:
+        InputError: a mapping has other keys, or other values than names.
+    """
+    if isinstance(name, dict):
+        if set(name) != _SERVED or not all(isinstance(v, str) and v for v in name.values()):
+            raise InputError(
+                "A model of a server has the keys server, model and tokenizer, each with a name, "
+                f"not {shown(name)}."
+            )
+        address = f"{name['server'].rstrip('/')}#{name['model']}"
+        return f"{address}?tokenizer={model_path(name['tokenizer'], base)}"
     if not isinstance(name, str):
         return name
     plain, mark, asked = name.partition("?")  # the tokens around documents that it asks for
     if mark and "\0" not in name and Path(base, os.path.expanduser(name)).is_dir():
         plain, mark, asked = name, "", ""
-    folder = Path(base, os.path.expanduser(plain))
-    local = bool(plain) and ":" not in plain and "\0" not in plain and folder.is_dir()
-    return f"{folder.resolve()}{mark}{asked}" if local else name
+    if ":" in plain or "\0" in plain or not plain:
+        served, mark, tokenizer = name.partition("?tokenizer=")
+        return f"{served}{mark}{model_path(tokenizer, base)}" if mark else name
+    path = Path(base, os.path.expanduser(plain))
+    local = path.is_dir() or (plain.endswith(".gguf") and path.is_file())
+    return f"{path.resolve()}{mark}{asked}" if local else name
 
 
 def may_be_dataset(name: str, base: str | Path = ".") -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,10 @@ Models that do not (toys, such as those embedded here, reach 0.7 to 1.1) say not
 read best what disturbs them least."""
 
 
+Scored = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray | None]]
+"""Lists of ids -> log-probabilities of all ids but the first, or None where they cannot be read."""
+
+
 @dataclass(frozen=True)
 class DocumentTokens:
     """What is read before a document, what ends it, and how that is known.
@@ -79,8 +83,9 @@ class DocumentTokens:
 
 
 def choose(
-    network: Any,
     tokenizer: TextTokenizer,
+    stated: Sequence[int],
+    scored: Scored,
     *,
     context: int | None = None,
     folder: Path | None = None,
@@ -90,9 +95,10 @@ def choose(
     """Say what a model reads before a document and what ends it.
 
     Args:
-        network: in evaluation mode.
         tokenizer: with what its configuration names.
-        context: most tokens that the network reads at once.
+        stated: ids that end a text, as the model's configurations name them.
+        scored: reads the model; lists that it cannot read have no scores.
+        context: most tokens that the model reads at once.
         folder: of the model, where what it was trained with may be recorded.
         start: a control token of the vocabulary, or `NONE`; None finds it.
         end: the same of what ends a document.
@@ -101,14 +107,15 @@ def choose(
         InputError: the vocabulary has no such token.
     """
     kept = recorded(folder, tokenizer)
-    ends = _stated_ends(network, tokenizer)
+    ends = list(stated)
     nats: tuple[tuple[int | None, float], ...] = ()
     if start is not None:
         begins, how = token_of(tokenizer, start), "named"
     elif kept is not None:
         begins, how = kept.start, kept.how
     else:
-        nats = _measure(network, tokenizer, _candidates(tokenizer, ends), context or PROBE_TOKENS)
+        longest = min(PROBE_TOKENS, (context or PROBE_TOKENS + 1) - 1)
+        nats = _measure(tokenizer, _candidates(tokenizer, ends), scored, longest)
         if nats and min(x for _, x in nats) > KNOWN_LANGUAGE * math.log(tokenizer.size):
             nats = ()
         begins, how = _best(tokenizer.start_id, nats), "measured" if nats else "stated"
@@ -143,7 +150,7 @@ def token_of(tokenizer: TextTokenizer, name: str) -> int | None:
     return found
 
 
-def _stated_ends(network: Any, tokenizer: TextTokenizer) -> list[int]:
+def stated_ends(network: Any, tokenizer: TextTokenizer) -> list[int]:
     """List what the tokenizer and both configurations name as end of text.
 
     Only tokens that are read whole count: configurations of other people's vocabularies keep
@@ -166,34 +173,44 @@ def _candidates(tokenizer: TextTokenizer, ends: Sequence[int]) -> list[int | Non
     return [*dict.fromkeys([*stated, *separators, *ends]), None]
 
 
-@torch.inference_mode()
 def _measure(
-    network: Any, tokenizer: TextTokenizer, candidates: Sequence[int | None], context: int
+    tokenizer: TextTokenizer, candidates: Sequence[int | None], scored: Scored, longest: int
 ) -> tuple[tuple[int | None, float], ...]:
     """Measure each candidate: nats a token after the first of every document, which all predict."""
-    texts = [e.ids[e.text_tokens] for e in tokenizer.encode_batch(list(PROBE))]
-    rows = network.get_input_embeddings().weight.shape[0]
-    texts = [t[: min(PROBE_TOKENS, context - 1)] for t in texts]
-    texts = [t for t in texts if len(t) > 1 and (t < rows).all()]
-    usable = [c for c in candidates if c is None or c < rows]
-    if not texts or len(usable) < 2:
-        return ()
+    texts = [e.ids[e.text_tokens][:longest] for e in tokenizer.encode_batch(list(PROBE))]
+    texts = [t for t in texts if len(t) > 1]
+    heads = [[] if c is None else [c] for c in candidates]
+    read = [np.concatenate([head, t]).astype(np.int64) for head in heads for t in texts]
+    logprobs = scored(read)
     found = []
-    for start in usable:
-        head = [] if start is None else [start]
-        lines = [np.concatenate([head, t]).astype(np.int64) for t in texts]
-        padded = np.zeros((len(lines), max(map(len, lines))), np.int64)
-        for row, line in zip(padded, lines, strict=True):
-            row[: len(line)] = line
-        ids = torch.as_tensor(padded, device=next(network.parameters()).device)
-        logprobs = network(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
-        nats = [
-            -logprobs[n, len(head) + i - 1, t[i]].item()
-            for n, t in enumerate(texts)
-            for i in range(1, len(t))
-        ]
-        found.append((start, float(np.mean(nats))))
-    return tuple(found)
+    for n, start in enumerate(candidates):
+        some = logprobs[n * len(texts) : (n + 1) * len(texts)]
+        kept = [x[1 - len(t) :] for x, t in zip(some, texts, strict=True) if x is not None]
+        if kept and len(kept) == len(texts):
+            found.append((start, -float(np.mean(np.concatenate(kept)))))
+    return tuple(found) if len(found) > 1 else ()
+
+
+def scored_by(network: Any) -> Scored:
+    """Let a network in evaluation mode score lists of ids, two at once."""
+
+    @torch.inference_mode()
+    def scored(read: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+        rows = network.get_input_embeddings().weight.shape[0]
+        found: list[np.ndarray | None] = [None] * len(read)
+        known = [n for n, line in enumerate(read) if (line < rows).all()]
+        for some in (known[n : n + 2] for n in range(0, len(known), 2)):
+            padded = np.zeros((len(some), max(len(read[n]) for n in some)), np.int64)
+            for row, n in zip(padded, some, strict=True):
+                row[: len(read[n])] = read[n]
+            ids = torch.as_tensor(padded, device=next(network.parameters()).device)
+            logprobs = network(input_ids=ids, use_cache=False).logits[:, :-1].float()
+            logprobs = logprobs.log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0]
+            for row, n in zip(logprobs.cpu().numpy(), some, strict=True):
+                found[n] = row[: len(read[n]) - 1]
+        return found
+
+    return scored
 
 
 def _best(stated: int | None, nats: Sequence[tuple[int | None, float]]) -> int | None:

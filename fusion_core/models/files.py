@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fusion_core import tokens, zoo
 from fusion_core.errors import ModelFormatError, ModelNotFoundError, TooLargeError, shown, size_of
 
+from .names import ModelSource, find
+
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
-GGUF = ".gguf"
 SETTINGS_BYTES, INDEX_BYTES = 1_000_000, 32_000_000
 """Largest configuration, and largest list of the parts of weights, that is read."""
 
@@ -23,133 +22,6 @@ _SHARD = re.compile(r"model-[^/]*\.safetensors")
 _PART = re.compile(r"[^/\\\0]+\.safetensors")
 _PICKLED = "pickled weights only, which are not loaded: save them as safetensors first."
 _ADAPTER = "adapter, not a whole model: merge it into its base model and save that."
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model name leads.
-
-    Attributes:
-        name: as typed.
-        path: a local folder, or None for a hub id.
-        location: what `from_pretrained` takes, a folder or a hub id.
-        gguf: name of the one file in the folder that holds all of the model, or None.
-        start: token before documents that the name asks for, or None.
-        end: token after documents that the name asks for, or None.
-    """
-
-    name: str
-    path: Path | None
-    location: str
-    start: str | None = None
-    end: str | None = None
-    gguf: str | None = None
-
-    @property
-    def options(self) -> dict[str, str]:
-        """What `from_pretrained` takes besides the location."""
-        return {"gguf_file": self.gguf} if self.gguf else {}
-
-
-def find(name: str) -> ModelSource:
-    """Resolve a model name: ``zoo:NAME``, a local folder, a GGUF file, or a hub id.
-
-    Each may be followed by ``?start=TOKEN``, ``?end=TOKEN`` or ``?start=TOKEN&end=TOKEN``, which
-    name the tokens that the model reads before and after documents.
-
-    Raises:
-        ModelNotFoundError: the name is none of these.
-    """
-    plain, asked = (name, {}) if _is_folder(name) else split_name(name)
-    found = _find(plain)
-    if found and found.suffix == GGUF:
-        return ModelSource(name, found.parent, str(found.parent), gguf=found.name, **asked)
-    return ModelSource(name, found, str(found) if found else plain, **asked)
-
-
-def _is_folder(name: str) -> bool:
-    try:
-        return bool(name) and "\0" not in name and Path(name).expanduser().is_dir()
-    except (OSError, RuntimeError):  # a name too long; no such user
-        return False
-
-
-def split_name(name: str) -> tuple[str, dict[str, str]]:
-    """Part a model's name from the document tokens that it asks for.
-
-    Raises:
-        ModelNotFoundError: what follows the name is something else.
-    """
-    plain, mark, asked = name.partition("?")
-    if not mark:
-        return name, {}
-    pairs = [part.partition("=") for part in re.split("&(?=start=|end=)", asked)]
-    values = {key: value for key, _, value in pairs}
-    if len(values) < len(pairs) or not set(values) <= {"start", "end"} or not all(values.values()):
-        raise ModelNotFoundError(
-            f"{name!r} is no model name: write NAME, or NAME?start=TOKEN&end=TOKEN to name the "
-            "tokens before and after documents."
-        )
-    return plain, values
-
-
-def _find(name: str) -> Path | None:
-    if not name or "\0" in name:
-        raise ModelNotFoundError(
-            "A model name is missing: give zoo:NAME, a local folder, a GGUF file or a hub id."
-        )
-    if name.startswith(zoo.PREFIX):
-        return zoo.path(name.removeprefix(zoo.PREFIX))
-    if _is_folder(name):
-        return Path(name).expanduser()
-    try:
-        is_file = Path(name).expanduser().is_file()
-    except (OSError, RuntimeError):
-        is_file = False
-    if is_file and name.endswith(GGUF):
-        return _gguf(name)
-    if is_file:
-        raise ModelFormatError(
-            f"{name} is a file: name the folder that holds config.json, the weights as safetensors "
-            f"and the tokenizer, or a {GGUF} file."
-        )
-    if not _HUB_ID.fullmatch(name) or ".." in name or not _is_repository(name):
-        raise ModelNotFoundError(
-            f"There is no folder {shown(name)}: give an existing folder, a hub id such as "
-            f"organisation/model, or one of {', '.join(zoo.PREFIX + n for n in zoo.NAMES)}."
-        )
-    return None
-
-
-def _gguf(name: str) -> Path:
-    """Return a GGUF file that can be read."""
-    path = Path(name).expanduser()
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise ModelFormatError(
-            f"{name} cannot be read ({error.strerror}): check its rights."
-        ) from error
-    if magic != b"GGUF":
-        raise ModelFormatError(f"{name} is no GGUF file: fetch it again.")
-    if find_spec("gguf") is None:
-        raise ModelFormatError(
-            f"{name} needs the package gguf, which is not installed: run pip install gguf."
-        )
-    return path
-
-
-def _is_repository(name: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def weights_bytes(name: str) -> int:
@@ -160,6 +32,8 @@ def weights_bytes(name: str) -> int:
         ModelFormatError: files are missing, broken or of an unsupported kind.
     """
     source = find(name)
+    if source.server:
+        return 0
     if source.path is None:
         return hub_bytes(source.location)
     if not source.gguf:

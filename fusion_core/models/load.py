@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from fusion_core.errors import (
     FusionError,
     InputError,
     ModelFormatError,
-    ModelNotFoundError,
     TooLargeError,
     is_out_of_memory,
     size_of,
@@ -22,87 +20,39 @@ from fusion_core.errors import (
 from fusion_core.tokens import TextTokenizer
 
 from .checks import check_causal, check_complete, context_of
-from .document_tokens import DocumentTokens, choose, token_of
-from .files import ModelSource, find, hub_bytes, weight_files, weights_bytes
+from .document_tokens import choose, scored_by, stated_ends, token_of
+from .files import hub_bytes, weights_bytes
+from .loaded import LoadedModel
+from .names import ModelSource, find
+from .served import connected
 from .skeleton import check_values, skeleton
 
 MAX_BYTES = 32_000_000_000
 """Largest weights that are loaded unless the caller says otherwise."""
 
-WINDOW_CELLS = 1 << 28
-"""Rows times vocabulary of one window of a text: a gigabyte in float32."""
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class LoadedModel:
-    """A causal language model with its tokenizer, ready to read.
-
-    Attributes:
-        name: as the caller typed it.
-        tokenizer: the tokenizer as bytes.
-        network: the `transformers` model, in evaluation mode.
-        context: most tokens it reads at once, its start token included; None if unlimited.
-        size_bytes: size of its parameters in memory.
-        document_tokens: how its start and end of documents are known; None where it was made in
-            the process.
-    """
-
-    name: str
-    tokenizer: TextTokenizer
-    network: Any
-    context: int | None
-    size_bytes: int
-    document_tokens: DocumentTokens | None = None
-
-    def __repr__(self) -> str:
-        kind = type(self.network).__name__
-        size = f"{self.size_bytes / 1e6:,.1f} MB, {self.tokenizer.size:,} ids"
-        return f"LoadedModel({self.name}: {kind}, {size}, on {self.device})"
-
-    @property
-    def device(self) -> torch.device:
-        """Device on which the model expects its input."""
-        return next(self.network.parameters()).device
-
-    @property
-    def around_documents(self) -> dict[str, Any]:
-        """What it reads before documents and what ends them, as the vocabulary writes it.
-
-        ``start`` (None for nothing), ``end`` (a list, the one that is taught first) and ``how`` the
-        start was chosen, see `DocumentTokens`.
-        """
-        start, entry = self.tokenizer.start_id, self.tokenizer.entry
-        return {
-            "start": None if start is None else entry(start),
-            "end": [entry(i) for i in self.tokenizer.end_ids],
-            "how": self.document_tokens.how if self.document_tokens else "named",
-        }
-
-    @property
-    def window(self) -> int:
-        """Most tokens of a window: what the context and the memory for their rows allow."""
-        rows = max(2, WINDOW_CELLS // self.tokenizer.size)
-        return rows if self.context is None else min(rows, self.context)
-
-
-def load_tokenizer(name: str) -> TextTokenizer:
+def load_tokenizer(name: str, tokenizer: str | None = None) -> TextTokenizer:
     """Load the tokenizer of a named model; no weights are needed.
+
+    Args:
+        name: see `find`.
+        tokenizer: see `find`.
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
         ModelFormatError: the tokenizer cannot be used.
     """
-    source = find(name)
+    source = find(name, tokenizer)
     if source.path is None:
         hub_bytes(source.location)  # asks whether the model exists before anything is downloaded
-    tokenizer = tokens.load(source.location, name, **source.options)
+    found = tokens.load(source.location, name, **source.options)
     if source.start is None and source.end is None:
-        return tokenizer
-    start, end = (source.start, tokenizer.start_id), (source.end, tokenizer.eos_id)
-    start_id, end_id = (token_of(tokenizer, n) if n else i for n, i in (start, end))
-    return tokenizer.with_document_tokens(start_id, [] if end_id is None else [end_id])
+        return found
+    start, end = (source.start, found.start_id), (source.end, found.eos_id)
+    start_id, end_id = (token_of(found, n) if n else i for n, i in (start, end))
+    return found.with_document_tokens(start_id, [] if end_id is None else [end_id])
 
 
 def load(
@@ -113,12 +63,13 @@ def load(
     max_bytes: int | None = MAX_BYTES,
     start: str | None = None,
     end: str | None = None,
+    tokenizer: str | None = None,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer, safetensors only, no remote code.
 
     Args:
         name: ``zoo:NAME``, a local folder in the `transformers` format, a GGUF file, whose weights
-            are dequantised, or a hub id; see `find`.
+            are dequantised, a hub id, or a server's model; see `find`.
         device: "cpu", "cuda", "cuda:1", "mps", "auto" (CUDA, else MPS, else CPU), or "spread" (over
             all devices and the CPU's memory, for models larger than one device).
         dtype: "float32", "bfloat16" or "float16"; by default float32 on the CPU, whatever the file
@@ -129,9 +80,10 @@ def load(
             default what the name asks for, else the best of those that it could be, see
             `document_tokens.choose`.
         end: token that ends a document and is taught there, or "none".
+        tokenizer: of a server's model; see `find`.
 
     Raises:
-        ModelNotFoundError: the name leads nowhere.
+        ModelNotFoundError: the name leads nowhere, or a server does not answer.
         ModelFormatError: files are missing, broken or of an unsupported kind; not all weights are
             there; or the model sees what it is to predict.
         TooLargeError: the weights exceed ``max_bytes``, or the memory.
@@ -141,26 +93,30 @@ def load(
     where = find_device("auto" if spread else device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
-    source = find(name)
+    source = find(name, tokenizer)
+    if source.server:
+        return connected(replace(source, start=start or source.start, end=end or source.end))
     _check_size(name, max_bytes)
     config = read_config(source)
     wanted = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else "auto"
     held: Any = (config.dtype or torch.float32) if wanted == "auto" else wanted
     skeleton(name, config, held, max_bytes)  # whatever the files hold, all of it would be made
-    tokenizer = tokens.load(source.location, name, **source.options)
+    spelled = tokens.load(source.location, name, **source.options)
     try:
         network = _network(source, wanted, None if spread else where)
-        context = context_of(network.config, check_causal(name, network, tokenizer))
+        context = context_of(network.config, check_causal(name, network, spelled))
         named = {"start": start or source.start, "end": end or source.end}
         folder = None if source.gguf else source.path
-        chosen = choose(network, tokenizer, context=context, folder=folder, **named)
+        ends = stated_ends(network, spelled)
+        options: dict[str, Any] = {"context": context, "folder": folder, **named}
+        chosen = choose(spelled, ends, scored_by(network), **options)
     except FusionError:
         raise
     except Exception as error:  # transformers, safetensors and the hub raise many types here
         raise _fault(name, error, where) from error
     return LoadedModel(
         name=name,
-        tokenizer=tokenizer.with_document_tokens(chosen.start, chosen.ends),
+        tokenizer=spelled.with_document_tokens(chosen.start, chosen.ends),
         network=network,
         context=context,
         size_bytes=sum(p.numel() * p.element_size() for p in network.parameters()),
@@ -302,34 +258,3 @@ def find_device(name: str) -> torch.device:
     if not usable.get(device.type, False):
         raise InputError(f"The device {name!r} is not to be had on this machine: choose cpu.")
     return device
-
-
-def identity(model: LoadedModel) -> dict[str, Any]:
-    """Say which model this is, so that what was made with it is not taken for another's.
-
-    Returns:
-        ``revision`` (commit of a hub model), ``weights`` (sha256 of a local folder's configuration
-        and of the weights that are loaded), ``tokenizer`` (its content key, and what it reads
-        around documents where that is not what its files state) and ``dtype``; None for what is
-        not known.
-    """
-    try:
-        source = find(model.name)
-    except ModelNotFoundError:  # made in the process
-        source = None
-    digest = None
-    if source is not None and source.path is not None:
-        whole = hashlib.sha256()
-        settings = [] if source.gguf else [source.path / "config.json"]
-        for file in [*settings, *weight_files(source)]:
-            with file.open("rb") as stream:
-                whole.update(hashlib.file_digest(stream, "sha256").digest())
-        digest = whole.hexdigest()
-    tokenizer = model.tokenizer
-    around = f"start {tokenizer.start_id} ends {tokenizer.end_ids}"
-    return {
-        "revision": getattr(model.network.config, "_commit_hash", None),
-        "weights": digest,
-        "tokenizer": tokenizer.key + ("" if tokenizer.as_stated else f" {around}"),
-        "dtype": str(model.network.dtype).removeprefix("torch."),
-    }

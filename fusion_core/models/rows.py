@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,16 +19,15 @@ from fusion_core.errors import (
 )
 from fusion_core.records import DenseRows, Encoding, NextTokenRows, SparseRows
 
-from .load import LoadedModel
+from .loaded import LoadedModel
+from .server import Server
+from .truncation import CHUNK_CELLS, generator_of, truncate_rows
 
 BATCH_TOKENS = 4096
 """Tokens that are read at once, padding included."""
 
 BATCH_CELLS = 1 << 28
 """Tokens times vocabulary that are read at once: a gigabyte of logits in float32."""
-
-CHUNK_CELLS = 1 << 26
-"""Rows times vocabulary that are normalised at once."""
 
 
 def read_rows(model: LoadedModel, encoding: Encoding, *, temperature: float = 1.0) -> NextTokenRows:
@@ -70,6 +68,8 @@ def read_rows_batch(
     check_temperature(temperature)
     ids = [e.ids[e.text_tokens] for e in encodings]
     read = with_start(model, ids)
+    if model.server:
+        return _served(model.server, model.name, encodings, read, _asked(model, temperature, cut))
     out: list[NextTokenRows | None] = [None] * len(encodings)
     for batch in batches([len(r) for r in read], batch_tokens(model)):
         logits = forward(model, [read[i] for i in batch])
@@ -77,6 +77,53 @@ def read_rows_batch(
         for i, rows in zip(batch, found, strict=True):
             out[i] = rows
     return [r for r in out if r is not None]
+
+
+def _asked(model: LoadedModel, temperature: float, cut: Truncation | None) -> int:
+    """Return how many tokens of each row a server is asked for.
+
+    Raises:
+        InputError: it cannot give what is asked for.
+    """
+    if cut is None or not cut.top_k or temperature != 1:
+        raise InputError(
+            f"{model.name} is a server's model, of which only the most probable tokens are to be "
+            "had: let it be a source, with source_top_k (--source-top-k) set to what the server "
+            "gives, 20 as a rule, and temperature 1."
+        )
+    return cut.top_k
+
+
+def _served(
+    server: Server,
+    name: str,
+    encodings: Sequence[Encoding],
+    read: Sequence[np.ndarray],
+    top_k: int,
+) -> list[NextTokenRows]:
+    """Ask a server for the top-k rows of texts."""
+    found = []
+    for encoding, given, scored in zip(encodings, read, server.score(read, top_k), strict=True):
+        ids = encoding.ids[encoding.text_tokens]
+        first = len(given) - len(ids)  # row 0 is what follows a start token, or knows nothing
+        probs = torch.as_tensor(scored.logprobs[first:]).exp()
+        rows = SparseRows(
+            torch.as_tensor(scored.ids[first:]),
+            probs,
+            (1 - probs.sum(1)).clamp(min=0),
+            server.tokenizer.size,
+        )
+        picked = torch.as_tensor(np.append(scored.observed[first:-1], np.float32("nan")))
+        found.append(
+            NextTokenRows(
+                model=name,
+                rows=rows,
+                observed=torch.as_tensor(np.append(ids, -1)),
+                observed_logprob=picked,
+                boundary=np.concatenate([[0], encoding.end[encoding.text_tokens]]).astype(np.int64),
+            )
+        )
+    return found
 
 
 def with_start(model: LoadedModel, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -198,7 +245,7 @@ def _rows(
     observed = torch.as_tensor(np.append(ids, -1), device=logits.device)
     picked = logits.new_full((len(ids) + 1,), torch.nan, dtype=torch.float32)
     step = max(1, CHUNK_CELLS // model.tokenizer.size)
-    generator = _generator(ids, cut, logits.device)
+    generator = generator_of(ids, cut, logits.device)
     # Whole rows are written where they stay: a second copy of all would be the largest thing here.
     whole = (len(ids) + 1 if cut is None else 0, model.tokenizer.size)
     dense, done = logits.new_empty(whole, dtype=torch.float32), 0
@@ -230,21 +277,6 @@ def _rows(
     )
 
 
-def truncated(rows: DenseRows, cut: Truncation, ids: np.ndarray) -> SparseRows:
-    """Keep some tokens of each of a text's rows; the first ones as `read_rows_batch` does."""
-    generator = _generator(ids, cut, rows.logprobs.device)
-    parts = rows.logprobs.split(max(1, CHUNK_CELLS // rows.vocab_size))
-    return SparseRows.concat([truncate_rows(p, cut, rows.temperature, generator) for p in parts])
-
-
-def _generator(ids: np.ndarray, cut: Truncation | None, device: torch.device) -> torch.Generator:
-    """Return what draws a text's tokens, the same for the same text."""
-    generator = torch.Generator(device)
-    if cut is not None and cut.samples:
-        generator.manual_seed(zlib.crc32(ids.tobytes(), cut.seed))
-    return generator
-
-
 def log_softmax(model: LoadedModel, logits: torch.Tensor) -> torch.Tensor:
     """Normalise (n, head) logits over the ids that the tokenizer has: (n, vocabulary) float32 nats.
 
@@ -265,52 +297,3 @@ def log_softmax(model: LoadedModel, logits: torch.Tensor) -> torch.Tensor:
             "float32, or check its weights."
         )
     return logprobs
-
-
-def truncate_rows(
-    logprobs: torch.Tensor,
-    cut: Truncation,
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> SparseRows:
-    """Keep some tokens of each row; what is cut off becomes its tail.
-
-    Args:
-        logprobs: (n, vocabulary) nats.
-        cut: the k most probable tokens; the fewest whose probabilities reach p; or N draws with
-            replacement, each of which counts 1/N, so that the rows are right on average and have
-            no tail (sparse logit sampling, arXiv 2503.16870).
-        temperature: what the logits were divided by.
-        generator: for the draws.
-
-    Raises:
-        InputError: the cut keeps nothing that could be named.
-    """
-    size = logprobs.shape[1]
-    if cut.samples:
-        drawn = torch.multinomial(
-            logprobs.exp(), cut.samples, replacement=True, generator=generator
-        )
-        drawn = drawn.sort(dim=1).values
-        new = torch.ones_like(drawn, dtype=torch.bool)
-        new[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
-        counts = torch.zeros_like(drawn).scatter_add_(1, new.cumsum(1) - 1, torch.ones_like(drawn))
-        ids = torch.full_like(drawn, -1).scatter_(1, new.cumsum(1) - 1, drawn)
-        counts, order = counts.sort(dim=1, descending=True, stable=True)
-        width = int((counts > 0).sum(1).max())
-        probs = counts[:, :width].to(logprobs.dtype) / cut.samples
-        ids = ids.gather(1, order)[:, :width]
-        return SparseRows(ids, probs, probs.new_zeros(len(probs)), size, temperature)
-    if cut.top_k:
-        top, ids = logprobs.topk(min(cut.top_k, size), dim=1)
-        probs = top.exp()
-    elif cut.top_p:
-        probs, ids = logprobs.exp().sort(dim=1, descending=True)
-        reached = probs.cumsum(1) - probs < cut.top_p
-        width = int(reached.sum(1).max())
-        probs = torch.where(reached, probs, 0)[:, :width]
-        ids = ids.masked_fill(~reached, -1)[:, :width]
-    else:
-        raise InputError("A cut keeps top_k tokens, top_p of the mass, or draws: name one of them.")
-    ids = ids.masked_fill(probs <= 0, -1)
-    return SparseRows(ids, probs, (1 - probs.sum(1)).clamp(min=0), size, temperature)

@@ -121,19 +121,31 @@ def check_names(*names: str) -> None:
 
 
 def check_rows(
-    target: TextTokenizer, sources: Sequence[TextTokenizer], config: FusionConfig
+    target: TextTokenizer,
+    sources: Sequence[TextTokenizer],
+    config: FusionConfig,
+    served: Sequence[str] = (),
 ) -> None:
     """Refuse a source that cannot give the rows that are asked for.
 
+    Args:
+        target: the target's tokenizer.
+        sources: those of the sources.
+        config: what is asked for.
+        served: names of the sources that are models of servers.
+
     Raises:
-        InputError: its tokenisations of a text's beginnings cannot be known.
+        InputError: its tokenisations of a text's beginnings cannot be known, or a server gives no
+            such rows.
     """
+    for name in served:
+        _check_served(name, config)
     for source in sources:
         if config.rows == "exact" and not _cuts_alike(target, source):
             check_exact(source)
 
 
-def check_served(name: str, config: FusionConfig) -> None:
+def _check_served(name: str, config: FusionConfig) -> None:
     """Refuse rows that a server cannot give.
 
     Raises:
@@ -143,8 +155,8 @@ def check_served(name: str, config: FusionConfig) -> None:
     if config.rows == "exact" or cut is None or not cut.top_k or config.temperature != 1:
         raise InputError(
             f"{name} is a server's model, which gives its most probable tokens at its own "
-            "boundaries alone: set rows to boundary, and source_top_k to what the server gives, 20 as "
-            "a rule (--rows boundary --source-top-k 20), and leave the temperature at 1."
+            "boundaries alone: set rows to boundary, and source_top_k to what the server gives, 20 "
+            "as a rule (--rows boundary --source-top-k 20), and leave the temperature at 1."
         )
 
 
@@ -194,8 +206,8 @@ class _Text:
                     f"The tokenizer of {model.name} makes no token of this text: give another text."
                 )
         for model in readers[1:]:
-            if model.server and not _cuts_alike(readers[0].tokenizer, model.tokenizer):
-                check_served(model.name, config)
+            if model.server:
+                _check_served(model.name, config)
         found = windows(encodings, [m.window for m in readers], config.overlap)
         scored = _scored(encodings, [m.tokenizer for m in readers], found)
         size = len(encodings[0].data)

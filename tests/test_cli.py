@@ -176,16 +176,21 @@ FUSION = {
 }  # fmt: skip
 MODEL = {"device": "cpu", "dtype": None, "start": None, "end": None, "max_gb": 32.0}
 FLAGS = {
-    "align": {"text": None, "text_file": None, "messages_file": None, "method": "bytes"},
-    "map-vocab": {"strategy": None, "out": None, "text_file": None},
-    "transfer": PROJECTION | MODEL | {"text_file": None},
-    "fuse": FUSION | PROJECTION | MODEL | {"text": None, "text_file": None, "attribution": False},
+    "align": {
+        "tokenizer": [], "text": None, "text_file": None, "messages_file": None, "method": "bytes",
+    },
+    "map-vocab": {"tokenizer": [], "strategy": None, "out": None, "text_file": None},
+    "transfer": PROJECTION | MODEL | {"tokenizer": [], "text_file": None},
+    "fuse": FUSION | PROJECTION | MODEL | {
+        "tokenizer": [], "text": None, "text_file": None, "attribution": False,
+    },
     "generate": MODEL | {
-        "prompt": None, "operator": "confidence", "with_target": False, "strategy": "prefix",
+        "tokenizer": [], "prompt": None, "operator": "confidence", "with_target": False,
+        "strategy": "prefix",
         "max_new_tokens": 64, "temperature": 0.8, "top_p": 0.95, "seed": 0, "stop": [],
     },
     "cache": FUSION | PROJECTION | MODEL | {
-        "data": None, "out": None, "keep": "fused", "shard_bytes": 256_000,
+        "tokenizer": [], "data": None, "out": None, "keep": "fused", "shard_bytes": 256_000,
     },
     "train": {
         "config": None, "out": None, "resume": False, "device": None, "dtype": None,

@@ -118,7 +118,8 @@ def build_cache(
         mapping.corpus_key(documents),
         plan(sizes, shard_bytes),
     )
-    check_rows(target.tokenizer, [s.tokenizer for s in sources], config)
+    served = [s.name for s in sources if s.server]
+    check_rows(target.tokenizer, [s.tokenizer for s in sources], config, served)
     writer = CacheWriter(folder, manifest)
     group = Processes()
     if group.first:

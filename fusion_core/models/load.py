@@ -143,6 +143,11 @@ def read_config(source: ModelSource) -> Any:
     Raises:
         ModelFormatError: it cannot be read, or is of no causal language model that is known here.
     """
+    if source.server:
+        raise InputError(
+            f"{source.name} is a server's model, which can be a source of rows alone: load the "
+            "model itself."
+        )
     from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, __version__
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 

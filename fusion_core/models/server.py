@@ -39,6 +39,9 @@ PROBE = (
 )
 """Text that is sent as it is, to see whether a tokenizer is the server's."""
 
+FEW = 5
+"""Tokens of each place that are asked for where none are needed."""
+
 _ID = "token_id:"
 
 
@@ -217,22 +220,17 @@ class Server:
     # Answers -----------------------------------------------------------------------------------
 
     def _tried(self) -> Server:
-        """Find out whether the server takes ids, and whether it reads the tokenizer's own."""
+        """Find out whether the server reads the tokenizer's tokens, and whether it takes ids."""
         encoding = self.tokenizer.encode(PROBE)
         ids = encoding.ids[encoding.text_tokens]
-        for server in (self, replace(self, by_ids=False)):
-            try:
-                given = server._completed([server._prompt(ids)], 1)[0]
-            except ModelFormatError as error:
-                fault: Exception = error
-                continue
-            named = [str(t).startswith(_ID) for t in given["tokens"]]
-            if server.by_ids and not all(named):
-                continue
-            plain = replace(server, by_ids=False)._completed([PROBE], 1)[0]
-            server._check_tokens(ids, plain)
-            return server
-        raise fault
+        by_text = replace(self, by_ids=False)
+        plain = by_text._completed([PROBE], FEW)[0]
+        if not all(str(token).startswith(_ID) for token in plain["tokens"]):
+            by_text._check_tokens(ids, plain)
+            return by_text
+        self._check_tokens(ids, plain)
+        self._check_tokens(ids, self._completed([self._prompt(ids)], FEW)[0])
+        return self
 
     def _check_tokens(self, ids: np.ndarray, answer: dict[str, Any]) -> None:
         """Refuse an answer of which the tokens are not these, and one more."""
@@ -253,14 +251,16 @@ class Server:
         n = len(ids)
         found = np.full((n + 1, top_k), -1, np.int64)
         logprobs = np.full((n + 1, top_k), -np.inf, np.float32)
-        for place, row in enumerate(answer["top_logprobs"][: n + 1]):
-            named = ((self._id_of(t), p) for t, p in (row or {}).items())
-            best = sorted(((p, i) for i, p in named if i >= 0), reverse=True)[:top_k]
-            for column, (p, i) in enumerate(best):
-                found[place, column], logprobs[place, column] = i, p
         given = [np.nan if p is None else p for p in answer["token_logprobs"][:n]]
         observed = np.asarray([*given, np.nan], np.float32)
         observed[0] = np.nan
+        for place, row in enumerate(answer["top_logprobs"][: n + 1]):
+            named = {self._id_of(token): p for token, p in (row or {}).items()}
+            if place < n and row and observed[place] >= min(row.values()):
+                named[int(ids[place])] = float(observed[place])  # its string may be another's, too
+            best = sorted(((p, i) for i, p in named.items() if i >= 0), reverse=True)[:top_k]
+            for column, (p, i) in enumerate(best):
+                found[place, column], logprobs[place, column] = i, p
         return Scored(found, logprobs, observed)
 
     def _id_of(self, token: str) -> int:

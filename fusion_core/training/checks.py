@@ -100,7 +100,11 @@ def check(config: RunConfig) -> Plan:
     for path in config.eval_data.values():
         documents.read_documents(path)
     network = hollow(config.target, device, dtype)
-    others = (Size.of(hollow(name, device)) for name in config.readers)
+    served = [name for name in config.readers if models.find(name).server]
+    for name in served:
+        if config.generate_bytes:
+            raise InputError(f"{name} is a server's model, which writes no text: give data alone.")
+    others = (Size.of(hollow(name, device)) for name in config.readers if name not in served)
     sizes = (Size.of(network), *others)
     block_size = block_size_of(config, sizes[0].context)
     tokenizer = models.load_tokenizer(config.target)
@@ -108,7 +112,7 @@ def check(config: RunConfig) -> Plan:
         models.token_of(tokenizer, name)
     sources = [models.load_tokenizer(name) for name in config.readers]
     if config.mode != "clm":
-        check_rows(tokenizer, sources, config.fusion)
+        check_rows(tokenizer, sources, config.fusion, served)
     target = LoadedModel(config.target, tokenizer, network, sizes[0].context, 0)
     with tempfile.TemporaryDirectory() as scratch:
         network.config.save_pretrained(scratch)  # it, too, decides how a tokenizer is loaded

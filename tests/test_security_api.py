@@ -168,3 +168,22 @@ def test_a_refused_name_tells_nothing_of_the_servers_paths(
             list(state.analyze(analysis_request(PUBLIC, "zoo:llama", [name], "text")))
         said.append(str(caught.value).replace(name, "NAME"))
     assert len(set(said[:3])) == 1 and len(asked) >= 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "http://127.0.0.1:8000/v1#m?tokenizer=zoo:llama",
+        "https://h/v1#m?tokenizer=a/b",
+        "a/b?tokenizer=zoo:llama",
+        "./teacher.gguf",
+        "/tmp/teacher.gguf",
+    ],
+)
+def test_no_server_and_no_file_is_read_for_a_visitor(name: str, monkeypatch) -> None:
+    """A public page opens no connection to an address that a visitor names."""
+    opened: list[object] = []
+    monkeypatch.setattr(httpx.Client, "request", lambda *given, **_: opened.append(given))
+    with pytest.raises(FusionError):
+        model_names(PUBLIC, "zoo:neox-reason", [name])
+    assert not opened

@@ -17,6 +17,9 @@ from fusion_core.tokens import AFTER_SPACE, TextTokenizer
 GO_ON = 0.01
 """Share of the mass of a path whose row was not read that is taken to go on with known bytes."""
 
+FEW = 500
+"""Tokens of which it is tried whether any of them follows another."""
+
 
 class PrefixTree:
     """The tree of a text's canonical prefixes, as far as it has been read.
@@ -46,15 +49,13 @@ class PrefixTree:
                 `Encoding.row_bytes`.
             prune: covers and side paths below this share of the mass are dropped; 0 drops none.
             context: most tokens of a path, a start token included.
-            first: text tokens before the first row, where only the last rows are at hand; covers
-                begin at theirs.
+            first: text tokens before the first row, where only the last rows are at hand.
         """
         self.logprobs, self.encoding, self.tokenizer = rows.logprobs, encoding, tokenizer
         self.positions = positions
         self.log_prune = np.log(prune) if prune else -np.inf
-        self.log_light = np.log(prune * LIGHT) if prune else -np.inf
-        self.prune, self.temperature = prune, rows.rows.temperature
-        self.light = prune * LIGHT
+        self.log_light = self.log_prune + log(LIGHT)
+        self.prune, self.light, self.temperature = prune, prune * LIGHT, rows.rows.temperature
         self.index = tokenizer.byte_index
         self.room = (context or 1 << 60) - (tokenizer.start_id is not None)
         self.text = b" " + encoding.data  # a dummy prefix counts as a byte before the text
@@ -150,7 +151,7 @@ class PrefixTree:
         found = [
             (node, token, end)
             for node in nodes
-            for token, end in self._steps_along(node)
+            for token, end in self._steps_from(self.byte[node])
             if not (node < self.n and token == self.ids[node] and end == self.byte[node + 1])
         ]
         if not found:
@@ -172,17 +173,46 @@ class PrefixTree:
         places = np.flatnonzero(heavy).tolist()
         paths = self._paths(sorted({found[i][2] for i in places})) if places else {}
         chosen = []
-        for i in places:
-            node, token, end = found[i]
+        spelled = [i for i in places if self._path_to(found[i]) in paths[found[i][2]]]
+        for i in self._followed(spelled, found):
+            node, _, end = found[i]
             k, tokens = self.path[node]
-            if (k, (*tokens, token)) not in paths[end]:
-                continue
             if k + len(tokens) + 1 > self.room:
                 self.count_unread([end], [weight[i]])
                 continue
             chosen.append(found[i])
             self.log_p.append(float(weight[i]))
         return chosen
+
+    def _path_to(self, step: tuple[int, int, int]) -> tuple[int, tuple[int, ...]]:
+        k, tokens = self.path[step[0]]
+        return k, (*tokens, step[1])
+
+    def _followed(self, places: Sequence[int], found: Sequence[tuple[int, int, int]]) -> list[int]:
+        """Choose the nodes behind whose tokens the tokenizer puts one that the text allows.
+
+        Nothing that follows the others counts, such as words behind a space that would be theirs.
+        """
+        if not self.prune:
+            return list(places)
+        follow: list[np.ndarray] = []
+        for end in (found[i][2] for i in places):
+            spans = [
+                self.index.span(self.text[end + 1 : self._places[n] + 1])
+                for n in self._reach(end)
+                if self._places[n] > end
+            ]
+            if len(spans) < len(self._reach(end)) or any(b - a > FEW for a, b in spans):
+                follow.append(np.asarray([-1]))  # something does
+                continue
+            whole = np.asarray([token for token, _ in self._steps_from(end)], np.int64)
+            follow.append(np.concatenate([whole, *(self.index.ids[a:b] for a, b in spans)]))
+        last = np.asarray([found[i][1] for i in places], np.int64)
+        which = np.repeat(np.arange(len(places)), [len(x) for x in follow])
+        nexts = np.concatenate([np.zeros(0, np.int64), *follow])
+        stays = self.tokenizer.canonical.stays(np.stack([last[which], nexts], axis=1))
+        some = np.bincount(which[stays], minlength=len(places)) > 0
+        return [i for i, kept in zip(places, some.tolist(), strict=True) if kept]
 
     def _drop(
         self, found: Sequence[tuple[int, int, int]], weight: np.ndarray, light: np.ndarray
@@ -209,9 +239,9 @@ class PrefixTree:
         last = self.path[self.n][0]
         return (last, (*self.unread[: k - last], *tokens)) if k > last else (k, tokens)
 
-    def _steps_along(self, node: int) -> list[tuple[int, int]]:
-        """List the tokens that spell what follows a node, and where they end."""
-        begin, ids_of = self.byte[node] + 1, self.tokenizer.ids_of
+    def _steps_from(self, byte: int) -> list[tuple[int, int]]:
+        """List the tokens that spell what follows a byte, and where they end."""
+        begin, ids_of = byte + 1, self.tokenizer.ids_of
         longest = self.index.longest(self.text[begin : begin + 2])
         found = []
         for end in range(begin + 1, min(begin + longest, len(self.text)) + 1):

@@ -68,7 +68,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell memory that ran out from other faults, on any device, without loading torch.
 
     numpy and pyarrow derive their own from MemoryError; torch has a class for devices, found by
-    name, and on a CPU raises a bare RuntimeError. What was raised *from* such an error counts, what
+    name, and on a CPU raises a bare RuntimeError; an interpreter that has no memory left for the
+    exception itself raises a SystemError. What was raised *from* such an error counts, what
     merely came up while it was handled does not.
     """
     seen: set[int] = set()
@@ -78,7 +79,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         named = any(kind.__name__ == "OutOfMemoryError" for kind in type(now).__mro__)
         full = isinstance(now, OSError) and now.errno == errno.ENOMEM
         told = isinstance(now, RuntimeError) and any(s in str(now).lower() for s in _SAID)
-        if isinstance(now, MemoryError) or named or full or told:
+        if isinstance(now, MemoryError | SystemError) or named or full or told:
             return True
         now = now.__cause__
     return False

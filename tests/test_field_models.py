@@ -110,8 +110,8 @@ def test_windows_and_batches_are_bounded_by_memory(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = models.load(saved(tmp_path / kind, kind))
-    assert model.window == (model.context or models.load.__globals__["WINDOW_CELLS"] // 300)
-    monkeypatch.setitem(models.load.__globals__, "WINDOW_CELLS", 20 * model.tokenizer.size)
+    assert model.window == (model.context or models.WINDOW_CELLS // 300)
+    monkeypatch.setattr("fusion_core.models.loaded.WINDOW_CELLS", 20 * model.tokenizer.size)
     monkeypatch.setattr("fusion_core.models.rows.BATCH_CELLS", 50 * model.tokenizer.size)
     shapes: list[tuple[int, ...]] = []
     forward = model.network.forward

@@ -1,6 +1,19 @@
-"""Trial of a stranger's model or tokenizer, in a process that may die of it (`isolated`)."""
+"""Trial of a stranger's model or tokenizer, in a process that may die of it (`isolated`).
+
+The libraries are imported here, before the limits: an import that runs out of memory half way
+leaves an interpreter that fails anyhow, or never ends.
+"""
 
 from __future__ import annotations
+
+import safetensors.torch  # noqa: F401
+import torch  # noqa: F401
+from transformers import (  # noqa: F401
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from .load import load, load_tokenizer
 

@@ -4,8 +4,8 @@ The zoo's target is trained on 60 KB of text, a third of each domain, that is re
 the text alone, by the best single source, and by fused rows; then on text that the sources write,
 on fresh text that is read once, and by one source at a time with the results merged. Learning rates
 are tuned on the validation split with seed 0, the text's alone among others; the checkpoint that is
-best there counts. Figures are bits per byte on the test split, over three seeds. With `--keep FOLDER`
-what was interrupted goes on where it was.
+best there counts. Figures are bits per byte on the test split, over three seeds. With `--keep
+FOLDER` what was interrupted goes on where it was.
 """
 
 from __future__ import annotations

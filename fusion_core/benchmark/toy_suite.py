@@ -30,7 +30,7 @@ from .accuracy import Accuracy, constant
 DOCUMENTS = 20
 QUESTIONS = 20
 ANSWER_BYTES = 256
-"""Length after which a written answer is given up; the longest right one has less than half of it."""
+"""Length after which a written answer is given up; right ones have less than half of it."""
 
 LINE_OUTSIDE = (
     "\nassert",

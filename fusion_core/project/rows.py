@@ -32,8 +32,8 @@ CHUNK_CELLS = 1 << 25
 """Rows times vocabulary that are multiplied at once."""
 
 LARGE, LEAST = 1 << 16, 1e-8
-"""Where one of two vocabularies has so many ids, tokens of less probability are not carried: 0.00005
-of the mass of Gemma-3-270M, and 19 of 20 of its tokens. Their mass stays with the target."""
+"""Where one of two vocabularies has so many ids, tokens of less probability are not carried: 19 of
+20 of Gemma-3-270M's, with 0.00005 of its mass. Their mass stays with the target."""
 
 LISTED_SHARE = 8
 """Where more than one in so many tokens would be carried, all of them are."""

@@ -20,6 +20,7 @@ from .settings import (
     Positive,
     Seed,
     Settings,
+    Share,
     Temperature,
     describe,
     is_whole,
@@ -49,10 +50,25 @@ class Objective(Settings):
         le=1,
         description="λ of the last step, with a straight line in between; λ stays by default",
     )
-    divergence: Literal["ce", "kl"] = Field(
+    divergence: Literal["ce", "kl", "reverse_kl"] = Field(
         default="ce",
         description="the distance to the fused rows; cross-entropy and KL divergence differ in a "
-        "constant, so that the gradient is the same",
+        "constant, so that their gradient is the same; reverse_kl is KL(target, rows)",
+    )
+    target_divergence: Literal["ce", "kl", "reverse_kl"] = Field(
+        default="reverse_kl",
+        description="the distance to the fused rows on text that the target writes, in full "
+        "whatever λ is, as such text is no label",
+    )
+    taught_share: Share = Field(
+        default=1.0,
+        description="the share of the positions with rows that is taught by them, the others being "
+        "read; as much weight is on it as on all",
+    )
+    taught_by: Literal["entropy", "disagreement"] = Field(
+        default="entropy",
+        description="by what those positions are chosen, in each batch: the entropy of the target, "
+        "or its divergence from the rows",
     )
     balance: Literal["lambda", "ratio"] = Field(
         default="lambda",

@@ -28,6 +28,8 @@ for so many bytes that are wanted one more."""
 LONGEST = 512
 """Most tokens of a written document, where the model's context allows as many."""
 
+NO_START = "no token to begin or end a document with"
+
 MIN_SHARE, TRIES = 0.02, 256
 """Share of tries that must give a document, and after how many that is judged."""
 
@@ -97,9 +99,7 @@ def _without_end(
 ) -> Iterator[str]:
     """Write documents without end, in batches for the bytes that are left of those wanted."""
     if model.tokenizer.start_id is None or not model.tokenizer.end_ids:
-        raise ModelFormatError(
-            f"{model.name} has no token to begin or end a document with: let other sources write."
-        )
+        raise ModelFormatError(f"{model.name} has {NO_START}: let other sources write.")
     tried = whole = batch = 0
     draws = random.Random(f"{seed}/{number}")
     while True:
@@ -133,7 +133,12 @@ def continue_documents(
 
     Returns:
         For each prompt what it has become, up to `LONGEST` tokens; none that is empty or no text.
+
+    Raises:
+        ModelFormatError: there is nothing to begin a document with.
     """
+    if model.tokenizer.start_id is None and not all(map(len, prompts)):
+        raise ModelFormatError(f"{model.name} has {NO_START}: let other sources write.")
     longest, at_once = longest_of(model), rows_at_once(model)
     draws = random.Random(seed)
     written = (

@@ -32,6 +32,7 @@ The rooms, in the order in which they may import one another (a test reads the i
     cache.building, generation             many texts; texts that are written
     benchmark                              tasks: the toy suite, programs that models write, lm-eval
     training < runs                        a run's settings -> a trained model, in its own process
+    comparison                             forecasts, baselines, verdicts: does fusing help?
     reports < plots                        records -> JSON objects and tables; Plotly figures
     commands < cli, __main__               the command line
     zoo.build, zoo.__main__                how the embedded models were made
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import plots
     from .compare import bits_per_byte, compare_mappings, compare_operators, next_characters
+    from .comparison import forecast
     from .config import FusionConfig, RunConfig, Sampling
     from .generation import generate
     from .models.load import load
@@ -71,6 +73,7 @@ __all__ = [
     "bits_per_byte",
     "compare_mappings",
     "compare_operators",
+    "forecast",
     "generate",
     "load",
     "next_characters",
@@ -82,6 +85,7 @@ __all__ = [
 
 _ROOMS = {
     "compare": ("bits_per_byte", "compare_mappings", "compare_operators", "next_characters"),
+    "comparison": ("forecast",),
     "config": ("FusionConfig", "RunConfig", "Sampling"),
     "generation": ("generate",),
     "models": ("load",),

@@ -21,6 +21,7 @@ from typing import NoReturn
 from . import commands, fuse, mapping, models, reports
 from .align import METHODS
 from .cache import building
+from .comparison import ComparisonConfig
 from .config import FusionConfig, RunConfig, Sampling, add_flags
 from .errors import InputError, sentence
 
@@ -253,6 +254,11 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     data = command.add_mutually_exclusive_group(required=True)
     data.add_argument("--text-file", help="documents: .txt, .jsonl or .parquet")
     data.add_argument("--suite", help="toy: the test split of the embedded domains")
+    data.add_argument(
+        "--tasks", help="tasks of lm-eval, by name, with commas between; needs the package lm-eval"
+    )
+    command.add_argument("--task-data", help="a folder with the tasks' data, in place of the hub")
+    command.add_argument("--questions", type=int, help="of each task, its first ones; else all")
     command.add_argument(
         "--run-code",
         action="store_true",
@@ -260,6 +266,16 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     )
     add_flags(command, FusionConfig, "overlap")
     _model_flags(command)
+
+
+def _compare_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--target", required=True)
+    command.add_argument("--source", action="append", required=True)
+    names = ("data", "seeds", "budget", "written_bytes", "test_bytes", "train_bytes")
+    add_flags(command, ComparisonConfig, *names, "rates", "workers", "device")
+    command.add_argument("--quick", action="store_true", help="five minutes with the zoo")
+    command.add_argument("--out", required=True, help="a folder for all of it")
+    command.add_argument("--resume", action="store_true", help="go on where it was interrupted")
 
 
 COMMANDS: dict[str, tuple[Callable, Callable]] = {
@@ -271,5 +287,6 @@ COMMANDS: dict[str, tuple[Callable, Callable]] = {
     "cache": (commands.run_cache, _cache_flags),
     "train": (commands.run_train, _train_flags),
     "evaluate": (commands.run_evaluate, _evaluate_flags),
+    "compare": (commands.run_compare, _compare_flags),
 }
 """What each command does, and its flags."""

@@ -15,6 +15,7 @@ import numpy as np
 from . import (
     benchmark,
     compare,
+    comparison,
     fuse,
     generation,
     mapping,
@@ -165,7 +166,7 @@ def run_train(options: Namespace) -> Output:
 
 
 def run_evaluate(options: Namespace) -> Output:
-    """Score models by bits per byte on documents."""
+    """Score models by bits per byte on documents, or on tasks."""
     config = _config(options)
     if options.suite is not None and options.suite != "toy":
         raise InputError(f"There is no suite called {options.suite!r}: choose toy.")
@@ -173,12 +174,31 @@ def run_evaluate(options: Namespace) -> Output:
     if options.text_file is not None:
         texts = documents.read_documents(options.text_file)
     readers = _load(options, options.model)
+    if options.tasks is not None:
+        tasks = benchmark.run_tasks(
+            readers,
+            list(dict.fromkeys(filter(None, options.tasks.split(",")))),
+            data=options.task_data,
+            questions=options.questions,
+            run_code=options.run_code,
+            progress=_progress(),
+        )
+        return {"models": {m: {"tasks": t} for m, t in tasks.items()}}, reports.evaluate_table
     scores = (
         benchmark.toy(readers, run_code=options.run_code, progress=_progress())
         if texts is None
         else compare.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
     )
     return {"models": {m: {"tasks": {}} | s for m, s in scores.items()}}, reports.evaluate_table
+
+
+def run_compare(options: Namespace) -> Output:
+    """Say whether fusing helps: a forecast, every baseline, and a verdict on each claim."""
+    options.sources = options.source
+    config = read_flags(options, comparison.ComparisonConfig)
+    config = config.quick() if options.quick else config
+    result = comparison.compare(config, options.out, resume=options.resume, progress=_progress())
+    return result | {"out": str(options.out)}, comparison.markdown
 
 
 def _progress() -> Progress:

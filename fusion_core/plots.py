@@ -188,3 +188,34 @@ def _style(figure: go.Figure, title: str, height: int) -> None:
         bargap=0.3,
     )
     figure.update_annotations(font_size=12)
+
+
+def comparison_figure(result: Report) -> go.Figure:
+    """Draw the bits per byte of every method of a comparison, with the verdict on each.
+
+    Args:
+        result: what `comparison.compare` returns.
+    """
+    import plotly.graph_objects as go
+
+    methods = dict(sorted(result["methods"].items(), key=lambda m: -m[1]["mean"]))
+    judged = {c.partition(" against ")[2]: w for c, w in result["verdicts"].items()}
+    colors = [FUSED_COLOR if n.startswith("fused") else TARGET_COLOR for n in methods]
+    labels = [f"{m['mean']:.3f}" for m in methods.values()]
+    for at, name in enumerate(methods):
+        if name in judged and name != "fused":
+            labels[at] += f", fused: {judged[name]}"
+    figure = go.Figure(
+        go.Bar(
+            x=[m["mean"] for m in methods.values()],
+            y=[_plain(n) for n in methods],
+            orientation="h",
+            marker_color=colors,
+            error_x={"array": [m["spread"] / 2 for m in methods.values()]},
+            text=labels,
+            hovertemplate="%{x:.3f} bits per byte<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="bits per byte, lower is better", rangemode="tozero")
+    _style(figure, f"{_plain(result['target'])}: what fusing adds", 90 + 34 * len(methods))
+    return figure

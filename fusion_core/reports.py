@@ -176,21 +176,27 @@ def fuse_table(report: Report) -> str:
 
 def evaluate_table(report: Report) -> str:
     """Show bits per byte of every model, and its tasks."""
-    lines = []
+    lines: list[str] = []
     for name, score in report["models"].items():
-        lines.append(f"{score['bits_per_byte']:.4f} bits per byte over {score['bytes']:,}  {name}")
-        ends = " or ".join(score["end"]) or "nothing"
-        lines.append(
-            f"  documents begin with {score['start'] or 'nothing'} ({score['how']}) and end with "
-            f"{ends}"
-        )
-        if not score["lossless"]:
-            lines.append(
-                f"  its tokens leave out {score['lost_share']:.1%} of the text's bytes, which "
-                "flatters it: not comparable with models that read every byte"
-            )
+        lines += _texts(name, score) if "bits_per_byte" in score else [name]
         lines += [f"  {task:<24} {_task(s)}" for task, s in score["tasks"].items()]
     return "\n".join(lines)
+
+
+def _texts(name: str, score: Report) -> list[str]:
+    """Show bits per byte of a model, and what it reads around documents."""
+    ends = " or ".join(score["end"]) or "nothing"
+    lines = [
+        f"{score['bits_per_byte']:.4f} bits per byte over {score['bytes']:,}  {name}",
+        f"  documents begin with {score['start'] or 'nothing'} ({score['how']}) and end with "
+        f"{ends}",
+    ]
+    if not score["lossless"]:
+        lines.append(
+            f"  its tokens leave out {score['lost_share']:.1%} of the text's bytes, which "
+            "flatters it: not comparable with models that read every byte"
+        )
+    return lines
 
 
 def _task(score: Report) -> str:

@@ -46,6 +46,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "plots": 8,
     "training": 8,
     "runs": 9,
+    "comparison": 9.5,
     "commands": 10,
     "cli": 11,
     "__main__": 12,

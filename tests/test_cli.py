@@ -198,6 +198,12 @@ FLAGS = {
     },
     "evaluate": MODEL | {
         "model": None, "text_file": None, "suite": None, "overlap": 0.25, "run_code": False,
+        "tasks": None, "task_data": None, "questions": None,
+    },
+    "compare": {
+        "data": [], "seeds": 3, "budget": 60.0, "written_bytes": None, "test_bytes": 20_000,
+        "train_bytes": 60_000, "rates": 3, "workers": 2, "device": "cpu", "quick": False,
+        "out": None, "resume": False,
     },
 }  # fmt: skip
 

@@ -4,12 +4,14 @@ The zoo's target is trained on 60 KB of text, a third of each domain, that is re
 the text alone, by the best single source, and by fused rows; then on text that the sources write,
 on fresh text that is read once, and by one source at a time with the results merged. Learning rates
 are tuned on the validation split with seed 0, the text's alone among others; the checkpoint that is
-best there counts. Figures are bits per byte on the test split, over three seeds.
+best there counts. Figures are bits per byte on the test split, over three seeds. With `--keep
+FOLDER` what was interrupted goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import shutil
@@ -142,7 +144,13 @@ def steps_of(settings: dict[str, Any]) -> int:
 
 
 def _pooled(args: tuple[Job, Path]) -> dict[str, Any]:
-    result = run(*args)
+    job, folder = args
+    kept = folder / job.folder / "result.json"
+    if kept.exists():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    shutil.rmtree(kept.parent, ignore_errors=True)
+    result = run(job, folder)
+    kept.write_text(json.dumps(result), encoding="utf-8")
     best = min(v for _, v in result["curve"])
     print(
         f"{result['name']}, seed {result['seed']}, rate {result['rate']:g}: test "
@@ -199,6 +207,7 @@ def merged(folder: Path) -> list[dict[str, Any]]:
         for s in SEEDS:
             pairs = folder / Job("pairs, sce", s).folder / "pairs"
             out = folder / f"{method}-{s}"
+            shutil.rmtree(out, ignore_errors=True)
             tuned = [pairs / str(n) / "model" for n in range(len(SOURCES))]
             baselines.merge(pairs / "base", tuned, out, method=method)
             rows.append({"name": f"pairs, {method}", "seed": s, "test": test(out, folder)})
@@ -253,9 +262,8 @@ def table(names: list[str], rows: dict[str, list[dict[str, float]]]) -> list[str
 def main() -> None:
     """Train, and write the table."""
     parser = argparse.ArgumentParser(description="Does fusion teach more than the text alone?")
-    parser.add_argument("--keep", help="a folder for the runs; by default one that is removed")
+    parser.add_argument("--keep", help="a folder for the runs, those in it are taken")
     given = parser.parse_args()
-    began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(given.keep or scratch)
         folder.mkdir(parents=True, exist_ok=True)
@@ -270,7 +278,7 @@ def main() -> None:
         rows = {name: [score] for name, score in read_together(folder).items()}
         for r in [*done, *merged(folder)]:
             rows.setdefault(r["name"], []).append(r["test"])
-    minutes = (time.monotonic() - began) / 60
+    minutes = sum(r["seconds"] for r in done) / WORKERS / 60
     RESULTS.write_text("\n".join(report(done, rows, rates, minutes)) + "\n", encoding="utf-8")
     print(RESULTS.read_text(encoding="utf-8"))
 

@@ -29,7 +29,8 @@ The rooms, in the order in which they may import one another (a test reads the i
     reading                                text x models -> TextReading: runs the networks, through
                                            models and covers
     pipeline < compare                     read, project, fuse, in this order
-    cache.building, generation, benchmark  many texts; texts that are written; toy tasks
+    cache.building, generation             many texts; texts that are written
+    benchmark                              tasks: the toy suite, programs that models write, lm-eval
     training < runs                        a run's settings -> a trained model, in its own process
     reports < plots                        records -> JSON objects and tables; Plotly figures
     commands < cli, __main__               the command line

@@ -253,6 +253,11 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     data = command.add_mutually_exclusive_group(required=True)
     data.add_argument("--text-file", help="documents: .txt, .jsonl or .parquet")
     data.add_argument("--suite", help="toy: the test split of the embedded domains")
+    command.add_argument(
+        "--run-code",
+        action="store_true",
+        help="run the programs that models write, each in a sandboxed process",
+    )
     add_flags(command, FusionConfig, "overlap")
     _model_flags(command)
 

@@ -174,7 +174,7 @@ def run_evaluate(options: Namespace) -> Output:
         texts = documents.read_documents(options.text_file)
     readers = _load(options, options.model)
     scores = (
-        benchmark.toy(readers, progress=_progress())
+        benchmark.toy(readers, run_code=options.run_code, progress=_progress())
         if texts is None
         else compare.bits_per_byte(readers, texts, overlap=config.overlap, progress=_progress())
     )

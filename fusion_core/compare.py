@@ -230,13 +230,6 @@ def bits_per_byte(
     }
 
 
-def most_probable(readers: Sequence[LoadedModel], texts: Sequence[str]) -> dict[str, int]:
-    """Return for each model's name the index of the text that it finds most probable."""
-    nats = [reading.nats for reading in read_documents(readers, texts, SCORED)]
-    best = np.argmin(np.asarray(nats), axis=0)
-    return {m.name: int(i) for m, i in zip(readers, best, strict=True)}
-
-
 def next_characters(
     reading: TextReading, positions: Sequence[int]
 ) -> list[characters.NextCharacters]:

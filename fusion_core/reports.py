@@ -189,11 +189,22 @@ def evaluate_table(report: Report) -> str:
                 f"  its tokens leave out {score['lost_share']:.1%} of the text's bytes, which "
                 "flatters it: not comparable with models that read every byte"
             )
-        lines += [
-            f"  {task:<12} {s['bits_per_byte']:.4f} bits per byte, {s['accuracy']:.0%} of questions"
-            for task, s in score["tasks"].items()
-        ]
+        lines += [f"  {task:<24} {_task(s)}" for task, s in score["tasks"].items()]
     return "\n".join(lines)
+
+
+def _task(score: Report) -> str:
+    """Show bits per byte and accuracy of a task, as far as it has them, beside chance."""
+    parts = []
+    if "bits_per_byte" in score:
+        parts.append(f"{score['bits_per_byte']:.4f} bits per byte")
+    if "accuracy" in score:
+        near = "" if score["above_chance"] else ": no better than chance"
+        parts.append(
+            f"{score['accuracy']:.0%} ± {score['stderr']:.0%} of {score['questions']} "
+            f"({score['how']}; chance {score['chance']:.0%}){near}"
+        )
+    return ", ".join(parts)
 
 
 def transfer_table(report: Report) -> str:

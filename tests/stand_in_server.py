@@ -1,6 +1,6 @@
-"""A stand-in for an OpenAI-compatible server, as vLLM and as llama-cpp-python answer.
+"""A stand-in for an OpenAI-compatible server: by ids, as vLLM answers, by strings, or a place late.
 
-It reads with `transformers` alone. The forms were taken from answers of both servers.
+It reads with `transformers` alone. The forms were taken from answers of vLLM and llama-cpp-python.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class StandIn:
         key: what a request must carry; None for nothing.
         most: largest number of tokens that is given for a place.
         silent: give no log-probabilities.
+        late: give each token those of the place behind it, as llama-cpp-python does.
         failing: answer so many requests with status 503 first.
         seen: completions that were answered.
     """
@@ -42,11 +43,13 @@ class StandIn:
         key: str | None = None,
         most: int = 20,
         silent: bool = False,
+        late: bool = False,
         failing: int = 0,
         length: int = 512,
     ) -> None:
         self.name, self.by_ids, self.key, self.most = name, by_ids, key, most
         self.silent, self.failing, self.length, self.seen = silent, failing, length, 0
+        self.late = late
         self.dies_after: int | None = None
         self._network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -137,6 +140,8 @@ class StandIn:
             pairs += list(zip(best.indices.tolist(), best.values, strict=True))
             top.append({self._written(i): float(p) for i, p in pairs})
             given.append(float(row[follows]))
+        if self.late:  # what is written is left out, for want of a row behind it
+            read, given, top = read[:-1], [None, *given[2:]], [None, *top[2:]]
         return {
             "tokens": [self._written(i) for i in read],
             "token_logprobs": given,

@@ -40,7 +40,7 @@ LEVEL = dict.fromkeys(STAGES, 3) | {
     "pipeline": 6,
     "cache.building": 7,
     "generation": 7,
-    "benchmark": 7,
+    "benchmark": 7.5,
     "compare": 6.5,
     "reports": 7,
     "plots": 8,

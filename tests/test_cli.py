@@ -196,7 +196,9 @@ FLAGS = {
         "config": None, "out": None, "resume": False, "device": None, "dtype": None,
         "estimate": False,
     },
-    "evaluate": MODEL | {"model": None, "text_file": None, "suite": None, "overlap": 0.25},
+    "evaluate": MODEL | {
+        "model": None, "text_file": None, "suite": None, "overlap": 0.25, "run_code": False,
+    },
 }  # fmt: skip
 
 

@@ -224,6 +224,8 @@ def test_what_a_server_cannot_give_is_refused(tmp_path: Path) -> None:
         assert cli.main(prompt) == 2
     with StandIn(SERVED, silent=True).running() as address:
         refused(ModelFormatError, "no log-probabilities", named(f"{address}#tiny"))
+    with StandIn(SERVED, by_ids=False, late=True).running() as address:
+        refused(ModelFormatError, "the place behind it", named(f"{address}#tiny"))
     refused(ModelNotFoundError, "does not answer", named("http://127.0.0.1:9/v1#tiny"))
 
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import torch
 from fusion_core import corpus, models
 from fusion_core.cache.building import build_cache
 from fusion_core.config import FusionConfig, Truncation
-from fusion_core.errors import ModelNotFoundError
+from fusion_core.errors import ModelFormatError, ModelNotFoundError
 from fusion_core.models import server as client
 
 pytestmark = pytest.mark.real
@@ -34,6 +34,8 @@ TEXT = (
     "The town lies on a river, an hour from the coast. Most of its people work in the harbour.\n"
     "def mean(values):\n    return sum(values) / len(values)\n\nनदी के किनारे, 東京都に行く。 🙂\n"
 )
+ADDRESS = ["--host", "127.0.0.1", "--port"]
+CLOSE = 1e-3
 TOP = FusionConfig(rows="boundary", source_top_k=20)
 
 
@@ -44,14 +46,10 @@ class Real:
     Attributes:
         command: starts it on a port.
         local: the same weights, to be read here.
-        by_ids: whether it gives ids.
-        close: by how much a probability may differ.
     """
 
     command: Callable[[int], list[str]]
     local: Path
-    by_ids: bool
-    close: float
     port: int = 0
     process: subprocess.Popen | None = None
 
@@ -94,40 +92,54 @@ class Real:
             self.process.wait()
 
 
-@pytest.fixture(scope="module", params=["vllm", "llama-cpp-python"])
-def real(request: pytest.FixtureRequest) -> Iterator[Real]:
+def found(variable: str) -> tuple[str, Path]:
+    """Return the Python of a server, and the folder of real models."""
     folder = Path(os.environ.get("FUSELAB_REAL", "nowhere")).resolve()
-    variable = {"vllm": "FUSELAB_VLLM"}.get(request.param, "FUSELAB_LLAMA_CPP")
     python = os.environ.get(variable)
     if not python or not (folder / "smollm2-135m").is_dir():
         pytest.skip(f"{variable} or FUSELAB_REAL is not set")
-    address = ["--host", "127.0.0.1", "--port"]
+    return python, folder
 
-    def vllm(port: int) -> list[str]:
-        model = ["--model", str(folder / "smollm2-135m"), "--served-model-name", "served"]
-        options = ["--dtype", "float32", "--max-model-len", "2048", "--enforce-eager"]
-        module = [python, "-m", "vllm.entrypoints.openai.api_server"]
-        return [*module, *model, *options, "--api-key", "key", *address, str(port)]
 
-    def llama_cpp(port: int) -> list[str]:
-        model = ["--model", str(folder / "smollm2-135m.gguf"), "--model_alias", "served"]
-        options = ["--logits_all", "true", "--n_ctx", "2048", "--api_key", "key"]
-        return [python, "-m", "llama_cpp.server", *model, *options, *address, str(port)]
-
+@contextmanager
+def running(server: Real) -> Iterator[Real]:
     os.environ[client.KEY] = "key"
-    found = (
-        Real(vllm, folder / "smollm2-135m", True, 1e-3)
-        if request.param == "vllm"
-        else Real(llama_cpp, folder / "smollm2-135m.gguf", False, 0.05)
-    )
-    found.start()
-    yield found
-    found.kill()
+    server.start()
+    yield server
+    server.kill()
     del os.environ[client.KEY]
 
 
+@pytest.fixture(scope="module")
+def real() -> Iterator[Real]:
+    python, folder = found("FUSELAB_VLLM")
+
+    def command(port: int) -> list[str]:
+        model = ["--model", str(folder / "smollm2-135m"), "--served-model-name", "served"]
+        options = ["--dtype", "float32", "--max-model-len", "2048", "--enforce-eager"]
+        module = [python, "-m", "vllm.entrypoints.openai.api_server"]
+        return [*module, *model, *options, "--api-key", "key", *ADDRESS, str(port)]
+
+    with running(Real(command, folder / "smollm2-135m")) as server:
+        yield server
+
+
+def test_log_probabilities_of_the_next_place_are_refused() -> None:
+    """llama-cpp-python's, of a prompt that does not begin with the model's BOS."""
+    python, folder = found("FUSELAB_LLAMA_CPP")
+
+    def command(port: int) -> list[str]:
+        model = ["--model", str(folder / "smollm2-135m.gguf"), "--model_alias", "served"]
+        options = ["--logits_all", "true", "--n_ctx", "2048", "--api_key", "key"]
+        return [python, "-m", "llama_cpp.server", *model, *options, *ADDRESS, str(port)]
+
+    refused = pytest.raises(ModelFormatError, match="the place behind it")
+    with running(Real(command, folder / "smollm2-135m.gguf")) as server, refused:
+        models.load(server.name)
+
+
 def test_its_rows_are_those_of_the_same_weights(real: Real) -> None:
-    """Within what its kernels allow; where it gives strings, without tokens that share one."""
+    """Within what its kernels allow."""
     served, local = models.load(real.name), models.load(str(real.local))
     assert served.around_documents == local.around_documents
     encodings = [served.tokenizer.encode(t) for t in (TEXT, "a", TEXT[:50])]
@@ -145,9 +157,8 @@ def test_its_rows_are_those_of_the_same_weights(real: Real) -> None:
             f"{float(apart[1].max()):.2g} at most and {float(apart[1].mean()):.2g} on average; "
             f"observed {float(nats.max()):.2g} nats at most, {float(nats.mean()):.2g} on average"
         )
-        assert float(apart[0].mean()) < real.close
-        assert float(apart[1].mean()) < (real.close if real.by_ids else 0.1)
-        assert float(nats.mean()) < (1e-3 if real.by_ids else 0.1)
+        assert float(apart[0].mean()) < CLOSE and float(apart[1].mean()) < CLOSE
+        assert float(nats.mean()) < CLOSE
 
 
 def test_a_killed_server_loses_nothing(
@@ -177,4 +188,4 @@ def test_a_killed_server_loses_nothing(
     whole = build_cache(target, [served], texts, TOP, tmp_path / "whole", shard_bytes=500)
     for n in range(len(texts)):
         a, b = cache[n].rows["fused"], whole[n].rows["fused"]
-        assert float((a.probs - b.probs).abs().max()) < real.close
+        assert float((a.probs - b.probs).abs().max()) < CLOSE

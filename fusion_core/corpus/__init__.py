@@ -20,9 +20,11 @@ __all__ = [
     "ENTITY_KINDS",
     "SEPARATOR",
     "SPLITS",
+    "Exercise",
     "Question",
     "documents",
     "entities",
+    "exercises",
     "questions",
     "text",
     "write",
@@ -42,6 +44,26 @@ _ASKERS: dict[str, Callable[[Draw], tuple[str, str, list[str]]]] = {
     "commonsense": stories.question,
     "code": functions.question,
 }
+_EXAMINERS: dict[str, Callable[[Draw], tuple[str, str, str]]] = {
+    "reasoning": problems.exercise,
+    "code": functions.exercise,
+}
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A task whose answer is written freely.
+
+    Attributes:
+        prompt: the beginning of a document.
+        answer: the right answer: of a word problem without its unit, of a function a body that the
+            checks accept.
+        checks: what is run after prompt and body of a function; empty for a word problem.
+    """
+
+    prompt: str
+    answer: str
+    checks: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +163,23 @@ def questions(domain: str, split: str, n: int, *, seed: int = 0) -> list[Questio
         draw.rng.shuffle(choices)
         asked.append(Question(prompt, tuple(choices), choices.index(right)))
     return asked
+
+
+def exercises(domain: str, split: str, n: int, *, seed: int = 0) -> list[Exercise]:
+    """Draws tasks whose answers are written freely.
+
+    Args:
+        domain: "reasoning" or "code".
+        split: one of `SPLITS`.
+        n: how many.
+        seed: equal seeds give equal tasks.
+
+    Raises:
+        ValueError: if there is no such split, or the domain has no such tasks.
+    """
+    _check(domain, split, _EXAMINERS)
+    draws = (Draw(f"{seed}/{domain}/{split}/exercise {i}", split) for i in range(n))
+    return [Exercise(*_EXAMINERS[domain](draw)) for draw in draws]
 
 
 def _stream(domain: str, split: str, seed: int) -> Iterator[str]:

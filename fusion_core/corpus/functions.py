@@ -110,3 +110,14 @@ def question(draw: Draw) -> tuple[str, str, list[str]]:
         if len(wrong) >= 3:
             prompt = source(item).rsplit(" == ", 1)[0] + " =="
             return prompt, f" {right}", [f" {text}" for text in draw.some(wrong, 3)]
+
+
+def exercise(draw: Draw) -> tuple[str, str, str]:
+    """Draws a function whose body is to be written.
+
+    Returns:
+        The document up to the body, a right body, and asserts for all of its examples.
+    """
+    item = function(draw)
+    checks = "\n".join(f"assert {call} == {value!r}" for call, value in item.examples)
+    return source(item).partition(item.body)[0], f"{item.body}\n", checks

@@ -271,3 +271,13 @@ def question(draw: Draw) -> tuple[str, str, list[str]]:
     else:
         prompt = "\n".join([f"Problem: {item.statement}", *steps, "Answer:"])
     return prompt, f" {item.answer}", [f" {wrong}" for wrong in item.wrong]
+
+
+def exercise(draw: Draw) -> tuple[str, str, str]:
+    """Draws a problem whose work is to be written.
+
+    Returns:
+        The statement, the answer without its unit, and nothing to run.
+    """
+    item = problem(draw)
+    return f"Problem: {item.statement}\n", item.answer, ""

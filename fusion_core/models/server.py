@@ -167,7 +167,7 @@ class Server:
         if len(found) != len(prompts) or not all(found):
             raise ModelFormatError(
                 f"The server of {self.model} gives no log-probabilities of a prompt: start one "
-                "that does (vLLM; llama-cpp-python with --logits_all true), or load the model."
+                "that does, such as vLLM's, or load the model."
             )
         return found
 
@@ -225,12 +225,34 @@ class Server:
         ids = encoding.ids[encoding.text_tokens]
         by_text = replace(self, by_ids=False)
         plain = by_text._completed([PROBE], FEW)[0]
+        by_text._check_places(plain)
         if not all(str(token).startswith(_ID) for token in plain["tokens"]):
             by_text._check_tokens(ids, plain)
             return by_text
         self._check_tokens(ids, plain)
         self._check_tokens(ids, self._completed([self._prompt(ids)], FEW)[0])
         return self
+
+    def _check_places(self, answer: dict[str, Any]) -> None:
+        """Refuse a server whose rows know the token that they predict: those of the next place.
+
+        Rows before the last token of a text are the same whatever that token is.
+        """
+        other = self._completed([PROBE[:-3] + "other"], FEW)[0]
+        pairs = zip(answer["tokens"], other["tokens"], strict=False)
+        differ = next((n for n, (a, b) in enumerate(pairs) if a != b), 0)
+        rows = [(x["top_logprobs"][differ : differ + 1] or [None])[0] for x in (answer, other)]
+        best = [max(row.items(), key=lambda entry: entry[1]) if row else None for row in rows]
+        if (
+            not (best[0] and best[1])
+            or best[0][0] != best[1][0]
+            or abs(best[0][1] - best[1][1]) > 0.1
+        ):
+            raise ModelFormatError(
+                f"The server of {self.model} gives each token the log-probabilities of the place "
+                "behind it (llama-cpp-python does): serve the model with vLLM, or name its GGUF "
+                "file as the source."
+            )
 
     def _check_tokens(self, ids: np.ndarray, answer: dict[str, Any]) -> None:
         """Refuse an answer of which the tokens are not these, and one more."""

@@ -75,3 +75,14 @@ def test_all_notebooks_are_installed_from_one_address() -> None:
     assert len({cells(path, "code", "install")[0] for path in NOTEBOOKS}) == 1
     badges = [cells(path, "markdown")[0] for path in NOTEBOOKS]
     assert len({re.search(r"research\.google\.com/github/(\S+)/blob", b)[1] for b in badges}) == 1
+
+
+def test_the_learn_tab_and_the_documentation_name_all_notebooks() -> None:
+    from app.tabs.learn.view import notebooks
+
+    listed = (FOLDER.parent / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        title = cells(path, "markdown")[0].splitlines()[0].removeprefix("# ")
+        assert f"**{title}**: `notebooks/{path.name}`" in notebooks()
+        minutes = re.search(r"\*\*Time\*\* (\d+) minutes", "\n".join(cells(path, "markdown")))[1]
+        assert f"[{title}](../notebooks/{path.name}) | {minutes} |" in listed

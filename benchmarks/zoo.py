@@ -1,4 +1,4 @@
-"""Does fusing the zoo's specialists beat every single model? Writes its table into the README.
+"""Does fusing the zoo's specialists beat every single model? Writes its table into docs/results.md.
 
     python benchmarks/zoo.py            # measure, print, and renew the table
     python benchmarks/zoo.py --check    # measure and print only
@@ -65,17 +65,17 @@ def render(bits: dict[str, dict[str, float]], right: dict[str, int]) -> str:
 
 
 def main() -> None:
-    """Measure, print, and renew the README."""
+    """Measure, print, and renew the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="leave the README as it is")
+    parser.add_argument("--check", action="store_true", help="leave the page as it is")
     options = parser.parse_args()
     table = render(*measure())
     print(table)
     if not options.check:
-        readme = ROOT / "README.md"
-        head, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+        page = ROOT / "docs" / "results.md"
+        head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         tail = rest.partition(END)[2]
-        readme.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
+        page.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from fusion_core.tokens import TextTokenizer
 
 # Notebooks import the library as if it were installed; here it is the one beside them.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
+os.environ.setdefault("FUSELAB_NB_STEPS", "8")  # steps of what trains and writes there
 
 TOKENIZERS = (
     "albert-spiece",

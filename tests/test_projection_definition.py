@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from fusion_core.mapping import (
     VocabMapping,
     mapping_between,
 )
-from fusion_core.records import DenseRows, NextTokenRows, RowKind
+from fusion_core.records import DenseRows, NextTokenRows, RowKind, SparseRows
 from fusion_core.tokens import TextTokenizer
 
 # The definition -------------------------------------------------------------------------------
@@ -76,6 +77,41 @@ def test_how_many_rows_at_a_time_does_not_matter(strategy: str, monkeypatch) -> 
         agrees(case, mapping_between(*(VOCABULARIES[n] for n in names), strategy))
     else:
         agrees(case, relation(names[1], names[0]))
+
+
+@pytest.mark.parametrize("strategy", ["prefix", "exact", "mined"])
+@pytest.mark.parametrize(("target", "source"), PAIRS)
+def test_listed_tokens_of_large_vocabularies(
+    target: str, source: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them as products with the edges; the likely ones as if the others had no edge."""
+    mapping = mapping_between(VOCABULARIES[source], VOCABULARIES[target], strategy)
+    case = drawn(target, source, 4, None)
+    monkeypatch.setattr(project.rows, "LARGE", 1)
+    monkeypatch.setattr(project.rows, "LISTED_SHARE", 0)
+    monkeypatch.setattr(project.rows, "LEAST", 1e-30)
+    agrees(case, mapping)
+    if mapping.identity:  # nothing is left out
+        return
+    monkeypatch.setattr(project.rows, "LEAST", 0.02)
+    probs, kept, kinds = case.project(mapping)
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+    top, ids = case.source_rows.dense.probs.sort(dim=1, descending=True)
+    top, ids = torch.where(top < 0.02, 0, top), ids.masked_fill(top < 0.02, -1)
+    rows = SparseRows(ids, top, 1 - top.sum(1), case.source_rows.dense.vocab_size)
+    likely = replace(case, source_rows=replace(case.source_rows, rows=rows))
+    fewer = 0
+    for i in np.flatnonzero(kinds == RowKind.SHARED).tolist():
+        _, known, yet = standing(case, i)
+        if known or yet:
+            continue
+        q, mass, _ = expected(likely, mapping, i)
+        np.testing.assert_allclose(probs[i], q, atol=2e-6)
+        np.testing.assert_allclose(kept[i], mass, atol=5e-6)
+        fewer += mass < 0.999
+    assert fewer
+    monkeypatch.setattr(project.rows, "LISTED_SHARE", 10**9)  # as nothing may be left out then
+    agrees(case, mapping)
 
 
 @pytest.mark.parametrize("top_k", [None, 6])

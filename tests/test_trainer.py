@@ -229,13 +229,50 @@ def test_the_loss_asks_its_registries_alone(fused_cache, tmp_path, monkeypatch) 
         assert loss(balance=name) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("chosen", ["entropy", "disagreement", None])
+def test_text_of_the_target_and_a_share_of_positions(fused_cache, tmp_path, chosen) -> None:
+    """Labels of such text count nothing; its rows count in full, by the reverse divergence."""
+    blocks, model = blocks_of(fused_cache), network()
+    batch = Collator(128, 2)([blocks[0]])
+    by_target = torch.arange(128)[None] % 3 == 0
+    objective = Objective(lm_weight=0.25)
+    if chosen:
+        objective = objective.replace(taught_share=0.4, taught_by=chosen)
+    trainer = trainer_for(model, tmp_path / "run", blocks, objective=objective)
+    got = trainer.compute_loss(model, dict(batch) | {"by_target": by_target})
+    logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits[0]
+    rows = SparseRows(*(batch[f"fused_{x}"][0] for x in ("ids", "probs", "tail")), 1400, 1.0)
+    labels, weight, first = batch["labels"][0], batch["fused_weight"][0], by_target[0]
+    forward = losses.token_losses(logits, labels, rows)
+    reverse = losses.token_losses(logits, labels, rows, pulls=losses.reverse_kl).fusion
+    if chosen:
+        logprobs = torch.log_softmax(logits, 1)
+        score = -(logprobs.exp() * logprobs).sum(1)
+        if chosen == "disagreement":
+            score = torch.where(first, reverse, forward.fusion - losses.entropy(rows))
+        taught = [i for i in score.argsort(descending=True).tolist() if weight[i] > 0]
+        kept = torch.zeros_like(weight)
+        kept[taught[: round(0.4 * len(taught))]] = 1
+        weight = kept * weight.sum() / kept.sum()
+    number = (labels != -100).sum()
+    expected = 0.25 * forward.clm[~first].sum() + 0.75 * (forward.fusion * weight)[~first].sum()
+    expected = (expected + (reverse * weight)[first].sum()) / number
+    assert float(got.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
 def loss_of(weight: float, model: Any, folder: Path, blocks: Blocks, batch: Any) -> float:
     trainer = trainer_for(model, folder / "run", blocks, objective=Objective(lm_weight=weight))
     return float(trainer.compute_loss(model, dict(batch)).detach())
 
 
 def test_settings_name_what_the_registries_have() -> None:
-    for key, registry in (("divergence", losses.DIVERGENCES), ("balance", losses.BALANCES)):
+    registries = {
+        "divergence": losses.DIVERGENCES,
+        "target_divergence": losses.DIVERGENCES,
+        "balance": losses.BALANCES,
+        "taught_by": losses.CHOICES,
+    }
+    for key, registry in registries.items():
         assert all(entry.reference for entry in registry.values())
         for name in registry:
             assert getattr(Objective(**{key: name}), key) == name

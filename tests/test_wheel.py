@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_notebooks import FOLDER, cells
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("app", "fusion_core", "pyproject.toml", "setup.py", "README.md", "LICENSE")
@@ -115,3 +116,10 @@ def test_a_newcomers_lines_run_in_an_empty_folder(installed: Path, tmp_path: Pat
     shown = run("-c", NEWCOMER, cwd=tmp_path, path=installed)
     assert shown.splitlines()[-1].startswith(str(installed / "fusion_core"))
     assert (tmp_path / "runs" / "first" / "model" / "config.json").is_file()
+
+
+def test_a_notebook_needs_nothing_else(installed: Path, tmp_path: Path) -> None:
+    """On Colab the first cell installs the wheel; there is no repository."""
+    code = [c for c in cells(FOLDER / "01_first_look.ipynb", "code") if "%pip" not in c]
+    shown = run("-c", "\n".join([*code, "print(fl.__file__)"]), cwd=tmp_path, path=installed)
+    assert shown.splitlines()[-1].startswith(str(installed / "fusion_core"))

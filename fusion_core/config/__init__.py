@@ -1,8 +1,9 @@
 """The settings of a fusion and of a training run, checked once where they enter."""
 
 from .flags import add_flags, read_flags
+from .parts import Lora, Objective, TextMix
 from .paths import may_be_dataset
-from .run import Lora, Objective, RunConfig
+from .run import RunConfig
 from .settings import (
     Count,
     FusionConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "Sampling",
     "Setting",
     "Settings",
+    "TextMix",
     "Truncation",
     "add_flags",
     "check_temperature",

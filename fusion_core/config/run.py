@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from fusion_core.errors import InputError, shown
 
 from . import plain_yaml
+from .parts import Lora, Objective, TextMix
 from .paths import eval_files, file_path, model_path
 from .settings import (
     Count,
@@ -28,69 +29,20 @@ from .text import BYTE_ORDER_MARK, decoded
 
 MAX_YAML_BYTES = 1_000_000
 _NOTES = "made_with"
-_PARTS = ("fusion", "objective")
+_PARTS: dict[str, type[Settings]] = {
+    "fusion": FusionConfig,
+    "objective": Objective,
+    "text": TextMix,
+}
 """Fields of a run whose own fields are keys of its YAML."""
 
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Objective(Settings):
-    """The loss of a training run."""
-
-    lm_weight: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="λ of the first step, where 0 is the fused rows alone and 1 plain training",
-    )
-    lm_weight_end: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="λ of the last step, with a straight line in between; λ stays by default",
-    )
-    divergence: Literal["ce", "kl"] = Field(
-        default="ce",
-        description="the distance to the fused rows; cross-entropy and KL divergence differ in a "
-        "constant, so that the gradient is the same",
-    )
-    balance: Literal["lambda", "ratio"] = Field(
-        default="lambda",
-        description="how both parts are added, as λ·CLM + (1 - λ)·fusion (lambda) or as CLM + "
-        "r·fusion (ratio), where r makes both equally large and is taken as given",
-    )
-    weigh_by_kept: bool = Field(
-        default=False,
-        description="whether a position's fusion loss is weighed by the mass that the mapping kept",
-    )
-
-    def weight_at(self, progress: float) -> float:
-        """Return λ after a share of the training, from 0 to 1."""
-        if self.lm_weight_end is None:
-            return self.lm_weight
-        return self.lm_weight + (self.lm_weight_end - self.lm_weight) * min(max(progress, 0.0), 1.0)
-
-
-class Lora(Settings):
-    """Low-rank adapters in place of full fine-tuning (arXiv 2106.09685)."""
-
-    prefix: ClassVar[str] = "lora."
-
-    r: Count = Field(default=16, description="the rank of the adapters")
-    alpha: Positive = Field(default=32.0, description="what their product is scaled by, over r")
-    dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="the share of their inputs that is left out"
-    )
-    target_modules: str | Names = Field(
-        default="all-linear",
-        description="the names of the layers that have one, or all-linear for all but the last",
-    )
-
-
 class RunConfig(Settings):
     """A training run.
 
-    `of` and `read` take the fields of `fusion` and `objective` as keys of their own.
+    `of` and `read` take the fields of `fusion`, `objective` and `text` as keys of their own.
     """
 
     target: Text = Field(description="the model that is trained, as zoo:NAME, a folder or a hub id")
@@ -145,6 +97,7 @@ class RunConfig(Settings):
         default_factory=FusionConfig, description="how rows are projected and fused"
     )
     objective: Objective = Field(default_factory=Objective, description="the loss")
+    text: TextMix = Field(default_factory=TextMix, description="what text is read, in shares")
     max_steps: Count | None = Field(
         default=None, description="the number of optimizer steps; epochs decide by default"
     )
@@ -206,7 +159,9 @@ class RunConfig(Settings):
         """Check what can be checked without opening anything."""
         if self.mode != "clm" and not self.sources and not self.cache:
             raise InputError(f"Mode {self.mode} needs sources: name at least one.")
-        if self.data is None and not (self.generate_bytes and self.sources) and not self.cache:
+        self._check_text()
+        written = self.generate_bytes and self.sources
+        if self.data is None and not written and not self.cache and not self.text.streams:
             raise InputError(
                 "There is nothing to read: give data, a cache, or generate_bytes and sources that "
                 "write them."
@@ -219,6 +174,35 @@ class RunConfig(Settings):
                 "sources and without a cache."
             )
         return self
+
+    def _check_text(self) -> None:
+        """Check what is written while the training goes on.
+
+        Raises:
+            InputError: it cannot be, with the other settings.
+        """
+        text = self.text
+        if not text.streams:
+            return
+        if self.cache or self.generate_bytes or self.pairwise:
+            raise InputError(
+                "Text is written while the training goes on (continuation_share, target_share): "
+                "leave out the cache, generate_bytes and pairwise."
+            )
+        if text.target_share and self.mode == "clm":
+            raise InputError(
+                "Text that the target writes teaches by rows alone: leave out target_share, or "
+                "choose mode fusion."
+            )
+        if text.continuation_share and not self.sources:
+            raise InputError("Sources write the continuations: name at least one.")
+        if self.data is None and not self.max_steps:
+            raise InputError("Without data nothing says how much text is read: give max_steps.")
+        if self.arguments.get("dataloader_num_workers"):
+            raise InputError(
+                "Text is written in the process that trains (continuation_share, target_share): "
+                "leave out dataloader_num_workers."
+            )
 
     @staticmethod
     def read(path: str | Path) -> RunConfig:
@@ -258,7 +242,7 @@ class RunConfig(Settings):
         given = {str(k): v for k, v in values.items() if k != _NOTES}
         if _NOTES in values:  # a run of a version that had no other rows, where it names none
             given.setdefault("rows", "boundary")
-        models = (FusionConfig, Objective, RunConfig)
+        models: tuple[type[Settings], ...] = (*_PARTS.values(), RunConfig)
         known = {name for model in models for name in model.model_fields}.difference(_PARTS)
         if unknown := [key for key in given if key not in known]:
             raise InputError(
@@ -279,19 +263,25 @@ class RunConfig(Settings):
                 given[name] = file_path(name, given[name], base)
         if given.get("lora") is not None:
             given["lora"] = _lora(given["lora"])
-        fusion = FusionConfig(**_fields(FusionConfig, given))
-        objective = Objective(**_fields(Objective, given))
-        return RunConfig(fusion=fusion, objective=objective, **_fields(RunConfig, given))
+        parts: dict[str, Any] = {
+            name: model(**_fields(model, given)) for name, model in _PARTS.items()
+        }
+        return RunConfig(**parts, **_fields(RunConfig, given))
 
     @property
     def readers(self) -> tuple[str, ...]:
         """Names of the sources that are loaded: to read the text, or to write it."""
-        needed = self.cache is None and (self.mode != "clm" or self.generate_bytes > 0)
+        writes = self.generate_bytes > 0 or self.text.continuation_share > 0
+        needed = self.cache is None and (self.mode != "clm" or writes)
         return self.sources if needed else ()
 
     def baseline(self) -> RunConfig:
         """Return plain training with all else equal: what fusion is held against."""
-        return self.replace(mode="clm", pairwise=None)
+        text = self.text
+        if text.target_share:  # it has no label to learn from
+            alone = not text.data_share + text.continuation_share
+            text = text.replace(target_share=0.0, data_share=1.0 if alone else text.data_share)
+        return self.replace(mode="clm", pairwise=None, text=text)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the keys and values that `of` takes."""

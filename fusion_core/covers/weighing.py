@@ -120,15 +120,17 @@ def _heavy(
     tree: PrefixTree, covers: np.ndarray, row: np.ndarray, weight: np.ndarray, rows: torch.Tensor
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """List the tokens of whole rows whose share of a position's mass is not negligible."""
-    light = np.where(_within(tree, row), LIGHT * tree.light, tree.light)
+    at = row[covers]  # a row stands at one position, where nothing of its next token is known
+    light = np.where(_within(tree, at), LIGHT * tree.light, tree.light)
+    least, cover_of = np.full(len(rows), np.inf), np.full(len(rows), -1)
+    cover_of[at] = covers
     with np.errstate(divide="ignore"):
-        least = np.log(light) - weight
+        least[at] = np.log(light) - weight[covers]
+    bound = torch.as_tensor(least, device=rows.device, dtype=rows.dtype)[:, None]
     step = max(1, CHUNK_CELLS // rows.shape[1])
-    for first in range(0, len(covers), step):
-        part = covers[first : first + step]
-        given = rows[torch.as_tensor(row[part], device=rows.device)]
-        bound = torch.as_tensor(least[part], device=rows.device, dtype=rows.dtype)
-        which, token = (given > bound[:, None]).nonzero(as_tuple=True)
+    for first in range(0, len(rows), step):
+        given = rows[first : first + step]
+        which, token = (given > bound[first : first + step]).nonzero(as_tuple=True)
         log_p = given[which, token].double().cpu().numpy()
-        cover = part[which.cpu().numpy()]
+        cover = cover_of[first + which.cpu().numpy()]
         yield cover, token.cpu().numpy(), np.exp(log_p + weight[cover])

@@ -4,25 +4,51 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from fusion_core.errors import InputError, ModelFormatError
 from fusion_core.models import LoadedModel
 from fusion_core.records import Progress
 
-AT_ONCE = 64
-"""Documents that are written together."""
+from .batched import Continuation, continue_batch
+
+AT_ONCE = 512
+"""Documents that are written together, where the memory for their keys and values allows it."""
+
+KEYS_BYTES = 3 << 29
+"""Keys and values of documents that are written together, at the most; or as the weights take."""
+
+FEWEST, SHORT_BYTES = 8, 200
+"""Documents of the first batch at the least, doubled for each that follows: little may be text; and
+for so many bytes that are wanted one more."""
 
 LONGEST = 512
 """Most tokens of a written document, where the model's context allows as many."""
 
+NO_START = "no token to begin or end a document with"
+
 MIN_SHARE, TRIES = 0.02, 256
 """Share of tries that must give a document, and after how many that is judged."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A document that a model has written, or continued.
+
+    Attributes:
+        text: not empty.
+        whole: whether the model ended it; else it breaks off.
+    """
+
+    text: str
+    whole: bool = True
+
+
+Keep = Callable[[str, Callable[[], list[Written]]], list[Written]]
+"""Name of a batch, and what writes it -> the batch, as it was written before or is now."""
 
 
 def write_documents(
@@ -32,6 +58,7 @@ def write_documents(
     seed: int = 0,
     temperature: float = 1.0,
     progress: Progress | None = None,
+    keep: Keep = lambda _, write: write(),
 ) -> list[str]:
     """Let models write documents from nothing but their start token, in equal shares.
 
@@ -41,6 +68,7 @@ def write_documents(
         seed: equal seeds give equal documents on one machine.
         temperature: what the logits are divided by.
         progress: told how much has been written.
+        keep: what remembers batches.
 
     Returns:
         The documents, those of all writers mixed.
@@ -54,7 +82,7 @@ def write_documents(
     written: list[str] = []
     for done, model in enumerate(writers):
         room = math.ceil(n_bytes / len(writers))
-        for text in _written(model, f"{seed}/{done}", temperature):
+        for text in _without_end(model, room, done, seed, temperature, keep):
             written.append(text)
             room -= len(text.encode())
             if room <= 0:
@@ -66,22 +94,25 @@ def write_documents(
     return written
 
 
-def _written(model: LoadedModel, seed: str, temperature: float) -> Iterator[str]:
-    """Write documents without end."""
-    start, ends = model.tokenizer.start_id, model.tokenizer.end_ids
-    if start is None or not ends:
-        raise ModelFormatError(
-            f"{model.name} has no token to begin or end a document with: let other sources write."
-        )
-    tried = whole = 0
-    draws = random.Random(seed)
+def _without_end(
+    model: LoadedModel, n_bytes: int, number: int, seed: int, temperature: float, keep: Keep
+) -> Iterator[str]:
+    """Write documents without end, in batches for the bytes that are left of those wanted."""
+    if model.tokenizer.start_id is None or not model.tokenizer.end_ids:
+        raise ModelFormatError(f"{model.name} has {NO_START}: let other sources write.")
+    tried = whole = batch = 0
+    draws = random.Random(f"{seed}/{number}")
     while True:
-        for ids in _drawn(model, start, ends, draws.getrandbits(62), temperature):
-            tried += 1
-            text = _text(model, ids, ends)
-            if text is not None:
-                whole += 1
-                yield text
+        rows = min(max(FEWEST << min(batch, 9), n_bytes // SHORT_BYTES), rows_at_once(model))
+        prompts, drawn = [np.zeros(0, np.int64)] * rows, draws.getrandbits(62)
+
+        def write(prompts: list[np.ndarray] = prompts, drawn: int = drawn) -> list[Written]:
+            return continue_documents(model, prompts, seed=drawn, temperature=temperature)
+
+        texts = [w.text for w in keep(f"{number}-{batch}", write) if w.whole]
+        yield from texts
+        n_bytes -= sum(len(t.encode()) for t in texts)
+        tried, whole, batch = tried + rows, whole + len(texts), batch + 1
         if tried >= TRIES and whole < MIN_SHARE * tried:
             raise ModelFormatError(
                 f"{model.name} ended {whole} of {tried} documents within {LONGEST} tokens: let "
@@ -89,48 +120,59 @@ def _written(model: LoadedModel, seed: str, temperature: float) -> Iterator[str]
             )
 
 
-@torch.inference_mode()
-def _drawn(
-    model: LoadedModel, start: int, ends: Sequence[int], seed: int, temperature: float
-) -> Sequence[np.ndarray]:
-    """Draw tokens for several documents at once."""
-    longest = min(LONGEST, model.context or LONGEST)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _without_defaults(model.network):
-        torch.manual_seed(seed)
-        ids = model.network.generate(
-            torch.full((AT_ONCE, 1), start, device=model.device),
-            attention_mask=torch.ones((AT_ONCE, 1), dtype=torch.long, device=model.device),
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            top_p=1.0,
-            max_length=longest,
-            eos_token_id=list(ends),
-            pad_token_id=ends[0],
-        )
-    return ids[:, 1:].cpu().numpy()
+def continue_documents(
+    model: LoadedModel, prompts: Sequence[np.ndarray], *, seed: int, temperature: float = 1.0
+) -> list[Written]:
+    """Let a model continue the beginnings of documents.
 
+    Args:
+        model: that writes, as it is.
+        prompts: the beginnings in its tokens, without a start token; none empty where it has none.
+        seed: equal seeds give equal texts on one machine.
+        temperature: what the logits are divided by.
 
-@contextmanager
-def _without_defaults(network: Any) -> Iterator[None]:
-    """Draw from a model's own rows, without the penalties that its generation_config.json may ask.
+    Returns:
+        For each prompt what it has become, up to `LONGEST` tokens; none that is empty or no text.
 
-    The library takes them over whatever is passed to it.
+    Raises:
+        ModelFormatError: there is nothing to begin a document with.
     """
-    from transformers import GenerationConfig
+    if model.tokenizer.start_id is None and not all(map(len, prompts)):
+        raise ModelFormatError(f"{model.name} has {NO_START}: let other sources write.")
+    longest, at_once = longest_of(model), rows_at_once(model)
+    draws = random.Random(seed)
+    written = (
+        _read(model, continuation)
+        for first in range(0, len(prompts), at_once)
+        for continuation in continue_batch(
+            model,
+            prompts[first : first + at_once],
+            longest,
+            seed=draws.getrandbits(62),
+            temperature=temperature,
+        )
+    )
+    return [w for w in written if w is not None]
 
-    own, network.generation_config = network.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        network.generation_config = own
+
+def longest_of(model: LoadedModel) -> int:
+    """Return the most tokens of a document that a model writes, its start token included."""
+    return min(LONGEST, model.context or LONGEST)
 
 
-def _text(model: LoadedModel, ids: np.ndarray, ends: Sequence[int]) -> str | None:
-    """Read a document, if it has an end, is not empty and is text."""
-    ended = np.flatnonzero(np.isin(ids, ends))
-    if not len(ended):
-        return None
-    text = model.tokenizer.text_of(ids[: ended[0]].tolist())
-    return text.strip("\n") if text and text.strip() else None
+def rows_at_once(model: LoadedModel) -> int:
+    """Return how many documents a model writes together."""
+    layers = getattr(model.network.config.get_text_config(), "num_hidden_layers", None) or 1
+    embeddings = model.network.get_input_embeddings().weight
+    each = 2 * layers * embeddings.shape[1] * embeddings.element_size() * longest_of(model)
+    return int(np.clip(max(KEYS_BYTES, model.size_bytes) // each, 1, AT_ONCE))
+
+
+def _read(model: LoadedModel, continuation: Continuation) -> Written | None:
+    """Read a document, if it is text and not empty; up to a whole character where it breaks off."""
+    ids = continuation.ids.tolist()
+    for end in range(len(ids), len(ids) - (1 if continuation.ended else 4), -1):
+        text = model.tokenizer.text_of(ids[: max(end, 0)])
+        if text is not None:
+            return Written(text.strip("\n"), continuation.ended) if text.strip() else None
+    return None

@@ -8,6 +8,7 @@ mass stays with the target's native row, as does everything that has no edge.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,13 @@ from .routes import Route
 TINY = torch.finfo(torch.float32).tiny
 CHUNK_CELLS = 1 << 25
 """Rows times vocabulary that are multiplied at once."""
+
+LARGE, LEAST = 1 << 16, 1e-8
+"""Where one of two vocabularies has so many ids, tokens of less probability are not carried: 19 of
+20 of Gemma-3-270M's, with 0.00005 of its mass. Their mass stays with the target."""
+
+LISTED_SHARE = 8
+"""Where more than one in so many tokens would be carried, all of them are."""
 
 
 def jeffrey(mass: torch.Tensor, room: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,7 +88,10 @@ def project_rows(
     route = Route.of(source, target, alignment, mapping, covers)
     native = route.native.logprobs  # (m, V)
     kept, total = native.new_zeros(len(native)), native.new_ones(len(native))
-    if isinstance(route.given, DenseRows) and not mapping.transported:
+    flow = _likely_flow(route, total, kept)
+    if flow is not None:
+        mapped, target_share = _sparse(flow, native), 1 - kept
+    elif isinstance(route.given, DenseRows) and not mapping.transported:
         mapped = torch.zeros_like(native)
         _project_shared(route, route.given, mapped, kept)
         # Half of a vocabulary can begin with what is known: a few rows at a time.
@@ -95,9 +106,45 @@ def project_rows(
         target_share = 1 - kept
         if mapping.identity and covers is None:
             flow, target_share = _spread_tail(route, flow, target_share)
-        where = torch.stack([flow.row, flow.target])
-        mapped = torch.sparse_coo_tensor(where, flow.mass, native.shape, check_invariants=False)
+        mapped = _sparse(flow, native)
     return ProjectedRows(source.model, mapped, target_share, kept, route.kind, total)
+
+
+def _sparse(flow: Flow, native: torch.Tensor) -> torch.Tensor:
+    where = torch.stack([flow.row, flow.target])
+    return torch.sparse_coo_tensor(where, flow.mass, native.shape, check_invariants=False)
+
+
+def _likely_flow(route: Route, total: torch.Tensor, kept: torch.Tensor) -> Flow | None:
+    """Project the likely tokens of whole rows of large vocabularies; None where all are projected.
+
+    Arguments as for `flow_of`, of which nothing is changed where there is None.
+    """
+    given = route.given
+    size = max(given.vocab_size, route.native.vocab_size)
+    if not isinstance(given, DenseRows) or route.shared is None or size < LARGE:
+        return None
+    step = max(1, CHUNK_CELLS // given.vocab_size)
+    parts = []
+    for some in torch.nonzero(route.group == 0)[:, 0].split(step):
+        likely = given.logprobs[route.row[some]] >= math.log(LEAST)  # (r, S)
+        if route.weight is not None:
+            likely[route.excluded_of(some)] = False
+        whose, token = likely.nonzero(as_tuple=True)
+        if len(token) * LISTED_SHARE > likely.numel():
+            return None
+        parts.append((some[whose], token))
+    flows = []
+    for entry, token in parts:
+        probs = given.at(route.row[entry], token)
+        if route.weight is not None:
+            probs *= route.weight[entry]
+        flows.append(flow_of(route, entry, token, probs, total, kept))
+    for some in torch.nonzero(route.group > 0)[:, 0].split(step):
+        entry, token, probs = agreeing(route, some, total)
+        likely = probs >= LEAST
+        flows.append(flow_of(route, entry[likely], token[likely], probs[likely], total, kept))
+    return Flow(*(torch.cat(x) for x in zip(*flows, strict=True)))
 
 
 def _project_shared(

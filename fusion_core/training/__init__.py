@@ -2,6 +2,8 @@
 
 dataset    documents with fused rows -> blocks -> batches
 data       a run's settings -> the documents that it trains on
+texts      the data's documents, and what sources write before the training
+stream     documents that are written while the training goes on, with their rows
 trainer    `FusionTrainer`, a `transformers.Trainer` with the fusion loss
 checkpoints  folders of a run that it goes on from, each with a digest of its files
 callbacks  metrics, checkpoints and the best weights, between two steps

@@ -89,6 +89,8 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
         "bf16": _mixed(config),
         "dataloader_drop_last": blocks >= per_step,
     }
+    if config.text.streams:  # one pass over blocks, each of which is made in its turn
+        options["train_sampling_strategy"] = "sequential"
     with sentence():
         args = TrainingArguments(
             output_dir=str(folder / CHECKPOINTS),
@@ -99,7 +101,7 @@ def arguments(config: RunConfig, folder: Path, blocks: int) -> TrainingArguments
             max_grad_norm=config.max_grad_norm,
             lr_scheduler_type=scheduler,
             warmup_steps=config.warmup,  # below 1 it is a share
-            num_train_epochs=config.epochs,
+            num_train_epochs=1 if config.text.streams else config.epochs,
             max_steps=config.max_steps or -1,
             save_total_limit=2,
             save_strategy="no",  # `RunCallback` asks for checkpoints
@@ -190,6 +192,19 @@ def check_sharding(config: RunConfig) -> None:
         )
     if config.arguments.get("deepspeed") and not is_deepspeed_available():
         raise InputError("DeepSpeed is not installed: leave out deepspeed, or install it.")
+
+
+def check_streaming(config: RunConfig) -> None:
+    """Refuse text that several processes would have to write together.
+
+    Raises:
+        InputError: there are several.
+    """
+    if config.text.streams and (group_size() > 1 or is_sharded(config)):
+        raise InputError(
+            "Text that is written while the training goes on (continuation_share, target_share) is "
+            "for one process: train with one, or give generate_bytes."
+        )
 
 
 def check_device(config: RunConfig) -> torch.device:

@@ -14,7 +14,7 @@ import torch
 from transformers.integrations import apply_liger_kernel
 
 from fusion_core import fuse, mapping, memory, models
-from fusion_core.config import RunConfig
+from fusion_core.config import RunConfig, one_of
 from fusion_core.errors import InputError, is_out_of_memory, size_of
 from fusion_core.io import documents
 from fusion_core.io.documents import LONGEST
@@ -27,6 +27,7 @@ from .arguments import (
     block_size_of,
     check_device,
     check_sharding,
+    check_streaming,
     group_size,
     is_sharded,
     make_trainer,
@@ -94,15 +95,18 @@ def check(config: RunConfig) -> Plan:
     device, dtype = check_device(config), models.DTYPES[weights_dtype(config)]
     check_names(config.target, *config.sources)
     check_sharding(config)
+    check_streaming(config)
     if config.mode != "clm":
         fuse.operator_of(config.fusion.operator, config.fusion.level)
         mapping.strategy(config.fusion.strategy)
+        if config.text.target_share:
+            one_of("target_operator", config.text.target_operator, fuse.label_free())
     for path in config.eval_data.values():
         documents.read_documents(path)
     network = hollow(config.target, device, dtype)
     served = [name for name in config.readers if models.find(name).server]
     for name in served:
-        if config.generate_bytes:
+        if config.generate_bytes or config.text.continuation_share:
             raise InputError(f"{name} is a server's model, which writes no text: give data alone.")
     others = (Size.of(hollow(name, device)) for name in config.readers if name not in served)
     sizes = (Size.of(network), *others)
@@ -270,6 +274,8 @@ def memory_needed(
     shares = group_size() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else 1
     states = (item * target.parameters + (item + 2 * item) * trained) // shares
     training = max(states, item * target.parameters) + activations + logits
+    if config.text.streams and config.mode != "clm":
+        training += item * target.parameters  # as it was before, for its rows
     rows = 0
     if len(sizes) > 1:  # every model's rows of a window, and what each source's become
         cells = [_window_cells(s) for s in sizes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,18 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusion_core import compare, generation, models
+from fusion_core import compare, models
 from fusion_core.cache import Cache, StoredDocument, building, first_texts, read_manifest
-from fusion_core.cache.distributed import Processes
 from fusion_core.config import RunConfig
 from fusion_core.errors import InputError
 from fusion_core.io import documents
-from fusion_core.io.files import write_whole
 from fusion_core.models import LoadedModel
 from fusion_core.records import Progress
 from fusion_core.tokens import TextTokenizer
 
 from .dataset import Blocks, CachedRowsDataset, ExampleDataset, TextDataset
+from .stream import SHARD_BYTES, StreamedBlocks, TextStream
+from .texts import read_texts
 
 SAMPLE_BYTES = 60_000
 """Text on which sources are compared for mode "kd"."""
@@ -34,13 +33,7 @@ TRAINING_TEXT = "training text"
 REBUILT_TEXT = "training text, rebuilt from its tokens"
 """The same where a cache of an earlier version has kept nothing but tokens."""
 
-LONGEST_TOKEN = 16
-"""Bytes of text that are drawn from a stream for every token that will be taught."""
-
-SHARD_BYTES = 64_000
-"""Text of one shard of a run's own cache: short runs are killed more often than clusters."""
-
-CACHE, WRITTEN = "cache", "written.jsonl"
+CACHE = "cache"
 RE_FUSED = ("operator", "level", "top_k", "operator_temperature")
 """Settings of a cache of every source's rows that a run may choose anew."""
 
@@ -55,6 +48,7 @@ class TrainingData:
         sources: names of the models whose rows these are.
         about: a sentence on the text, for the card.
         texts: of the first documents; None where only their tokens are known.
+        stream: what makes text while the training goes on, or None.
     """
 
     examples: ExampleDataset
@@ -62,10 +56,16 @@ class TrainingData:
     sources: tuple[str, ...]
     about: str
     texts: list[str] | None
+    stream: TextStream | None = None
 
 
 def load_training_data(
-    config: RunConfig, target: LoadedModel, folder: Path, positions: int | None, progress: Progress
+    config: RunConfig,
+    target: LoadedModel,
+    folder: Path,
+    positions: int | None,
+    progress: Progress,
+    stage: Progress = lambda *_: None,
 ) -> TrainingData:
     """Read, write or fetch the documents, and where they are to be had, their rows.
 
@@ -77,6 +77,7 @@ def load_training_data(
         folder: the run's.
         positions: how many positions of the target will be read at most; None for all.
         progress: called with what is being done.
+        stage: the same while the training goes on.
 
     Raises:
         InputError: the data, the cache or the sources are of no use.
@@ -84,24 +85,32 @@ def load_training_data(
     if config.cache:
         return from_cache(config, target)
     sources = [models.load(s, device=config.device, dtype=config.dtype) for s in config.readers]
-    texts, about = _texts(config, target, sources, folder, positions, progress)
+    texts, about = read_texts(config, target, sources, folder, positions, progress)
     first = first_texts(texts)
-    if config.mode == "clm":
-        examples = TextDataset(target.tokenizer, texts, progress)
-        return TrainingData(examples, 1.0, (), about, first)
+    names: tuple[str, ...] = ()
     if config.mode == "kd":
         sources = [_best(sources, texts, progress)]
-    cache = building.build_cache(
-        target,
-        sources,
-        texts,
-        config.fusion,
-        folder / CACHE,
-        shard_bytes=SHARD_BYTES,
-        progress=progress,
+    if config.mode == "clm" or (config.text.streams and not (texts and config.text.data_share)):
+        examples: ExampleDataset = TextDataset(target.tokenizer, texts, progress)
+    else:
+        cache = building.build_cache(
+            target,
+            sources,
+            texts,
+            config.fusion,
+            folder / CACHE,
+            shard_bytes=SHARD_BYTES,
+            progress=progress,
+        )
+        examples = CachedRowsDataset(cache)
+    if config.mode != "clm":
+        names = tuple(s.name for s in sources)
+    stream = None
+    if config.text.streams:
+        stream = TextStream(config, target, sources, texts, examples, folder, stage)
+    return TrainingData(
+        examples, config.fusion.temperature if names else 1.0, names, about, first, stream
     )
-    names = tuple(s.name for s in sources)
-    return TrainingData(CachedRowsDataset(cache), config.fusion.temperature, names, about, first)
 
 
 def eval_texts(
@@ -131,22 +140,28 @@ def eval_texts(
 
 def training_blocks(
     config: RunConfig, data: TrainingData, target: LoadedModel, block_size: int
-) -> Blocks:
-    """Pack the documents into blocks.
+) -> Blocks | StreamedBlocks:
+    """Pack the documents into blocks, or have them packed while the training goes on.
 
     Raises:
         InputError: there is no token to predict.
     """
     tokenizer, prompt_end = target.tokenizer, config.prompt_end
-    blocks = Blocks(
-        data.examples,
-        block_size,
+    lay_out = partial(
+        Blocks,
+        block_size=block_size,
         start_id=tokenizer.start_id,
         end_id=tokenizer.eos_id,
         seed=config.seed,
         weigh_by_kept=config.objective.weigh_by_kept,
         prompt=partial(prompt_tokens, tokenizer, end=prompt_end) if prompt_end else None,
     )
+    blocks = lay_out(data.examples)
+    if data.stream and (config.max_steps or len(blocks)):
+        per_step = config.batch_size * config.gradient_accumulation
+        of_data = max(1, round(len(blocks) * config.epochs))
+        number = config.max_steps * per_step if config.max_steps else of_data
+        return StreamedBlocks(data.stream, lay_out, block_size, number)
     if not len(blocks):
         raise InputError("The documents hold no token to predict: give longer ones.")
     return blocks
@@ -171,71 +186,6 @@ def prompt_tokens(tokenizer: TextTokenizer, ids: torch.Tensor, end: str) -> int:
         return 0
     starts = np.cumsum([0, *map(len, parts)])[:-1]
     return int(np.searchsorted(starts, at + len(end.encode())))
-
-
-# Text -----------------------------------------------------------------------------------------
-
-
-def _texts(
-    config: RunConfig,
-    target: LoadedModel,
-    sources: Sequence[LoadedModel],
-    folder: Path,
-    positions: int | None,
-    progress: Progress,
-) -> tuple[list[str], str]:
-    """Read the data and what the sources write, no more than will be read."""
-    texts: list[str] = []
-    about = []
-    if config.data is not None:
-        at_most = documents.IN_MEMORY if positions is None else LONGEST_TOKEN * positions
-        texts += documents.pieces(
-            documents.load_documents(config.data, seed=config.seed, at_most=at_most)
-        )
-        local = Path(config.data).is_absolute()
-        about.append(f"`{Path(config.data).name if local else config.data}`")
-    if config.generate_bytes:
-        texts += _written(config, sources, folder, progress)
-        about.append(
-            f"{config.generate_bytes:,} bytes written by the sources (temperature "
-            f"{config.generate_temperature:g}, seed {config.seed})"
-        )
-    if positions is not None:
-        texts = _enough(texts, target, positions, config.seed)
-    size = sum(len(t.encode()) for t in texts)
-    return texts, f"{' and '.join(about)}: {len(texts):,} documents, {size:,} bytes."
-
-
-def _written(
-    config: RunConfig, sources: Sequence[LoadedModel], folder: Path, progress: Progress
-) -> list[str]:
-    """Let the sources write, or read what they wrote before the run was interrupted."""
-    file, group = folder / WRITTEN, Processes()
-    if group.first and not file.exists():
-        texts = generation.write_documents(
-            sources,
-            config.generate_bytes,
-            seed=config.seed,
-            temperature=config.generate_temperature,
-            progress=progress,
-        )
-        lines = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts)
-        write_whole(file, lines.encode())
-    group.wait()
-    return documents.read_documents(file)
-
-
-def _enough(texts: list[str], target: LoadedModel, positions: int, seed: int) -> list[str]:
-    """Draw documents until a training of so many positions will have new ones to the end."""
-    order = np.random.default_rng(seed).permutation(len(texts))
-    chosen: list[str] = []
-    while positions > 0 and len(chosen) < len(order):
-        some = [texts[i] for i in order[len(chosen) : 2 * len(chosen) + 1]]
-        for text, encoding in zip(some, target.tokenizer.encode_batch(some), strict=True):
-            if positions > 0:
-                chosen.append(text)
-                positions -= len(encoding.text_tokens) + 1
-    return chosen
 
 
 def _best(sources: Sequence[LoadedModel], texts: Sequence[str], progress: Progress) -> LoadedModel:

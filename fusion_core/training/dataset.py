@@ -36,11 +36,15 @@ class Example:
         ids: (m,) int64, the target's text tokens.
         rows: m fused rows, row i predicting token i; None for plain training.
         kept: (m,) float32, mass that the mapping kept; 0 where no source spoke.
+        whole: whether the document ends there; one that breaks off has no end to predict.
+        by_target: whether the target has written it, so that its tokens are no labels.
     """
 
     ids: torch.Tensor
     rows: SparseRows | None = None
     kept: torch.Tensor | None = None
+    whole: bool = True
+    by_target: bool = False
 
 
 class ExampleDataset(Protocol):
@@ -172,12 +176,14 @@ class Positions:
         labels: (n,) int64, what follows, or `IGNORED`.
         rows: n fused rows, or None.
         weight: (n,) float32 of the fusion loss; 0 where there is nothing to be taught.
+        by_target: as of the example.
     """
 
     inputs: torch.Tensor
     labels: torch.Tensor
     rows: SparseRows | None
     weight: torch.Tensor
+    by_target: bool = False
 
 
 class Blocks(torch.utils.data.Dataset):
@@ -227,7 +233,7 @@ class Blocks(torch.utils.data.Dataset):
         """Lay out positions [first, last) of a document."""
         ids, m = example.ids, len(example.ids)
         before = [] if self._start is None else [self._start]
-        after = [] if self._end is None else [self._end]
+        after = [] if self._end is None else [self._end if example.whole else IGNORED]
         inputs = torch.cat([ids.new_tensor(before), ids])[first:last]
         skipped = int(self._start is None)
         labels = torch.cat([ids, ids.new_tensor(after)])[skipped + first : skipped + last]
@@ -236,14 +242,15 @@ class Blocks(torch.utils.data.Dataset):
         read_only = max(0, (self._prompt(ids) if self._prompt else 0) - skipped - first)
         labels[:read_only] = IGNORED
         if example.rows is None:
-            return Positions(inputs, labels, None, weight)
+            return Positions(inputs, labels, None, weight, example.by_target)
         if example.kept is not None:
             kept = example.kept[low:high]
             weight[: high - low] = kept if self._by_kept else (kept > 0).float()
         else:
             weight[: high - low] = 1
         weight[:read_only] = 0
-        return Positions(inputs, labels, _rows(example.rows, low, high, last - first), weight)
+        rows = _rows(example.rows, low, high, last - first)
+        return Positions(inputs, labels, rows, weight, example.by_target)
 
 
 def _rows(rows: SparseRows, low: int, high: int, n: int) -> SparseRows:
@@ -281,7 +288,8 @@ class Collator:
             ``input_ids``, ``position_ids`` and, unless packed, ``attention_mask`` (lines, length);
             ``labels``, of the token after each position, also as ``shift_labels``, which tells the
             trainer not to shift them; with rows ``fused_ids``, ``fused_probs``
-            (lines, length, k), ``fused_tail`` and ``fused_weight`` (lines, length).
+            (lines, length, k), ``fused_tail`` and ``fused_weight`` (lines, length); where some of
+            it is the target's text, ``by_target`` (lines, length) bool.
         """
         lines = list(blocks) if self.packed else [[piece] for block in blocks for piece in block]
         longest = max((len(p.inputs) for line in lines for p in line), default=1)
@@ -300,6 +308,8 @@ class Collator:
             batch["fused_probs"] = torch.zeros(*size, k)
             batch["fused_tail"] = torch.ones(size)
             batch["fused_weight"] = torch.zeros(size)
+        if any(p.by_target for line in lines for p in line):
+            batch["by_target"] = torch.zeros(size, dtype=torch.bool)
         for i, line in enumerate(lines):
             at = 0
             for piece in line:
@@ -319,6 +329,8 @@ class Collator:
         batch["position_ids"][where] = torch.arange(n)
         if "attention_mask" in batch:
             batch["attention_mask"][where] = 1
+        if piece.by_target:
+            batch["by_target"][where] = True
         if piece.rows is not None:
             k = piece.rows.ids.shape[1]
             batch["fused_ids"][line, at : at + n, :k] = piece.rows.ids

@@ -38,6 +38,7 @@ from .checks import check, supports_packing
 from .data import TrainingData, eval_texts, load_training_data, training_blocks
 from .dataset import Blocks, Collator
 from .export import Probe, checksums, export, push
+from .stream import StreamedBlocks
 from .trainer import FusionTrainer, Scorer
 
 MODEL = "model"
@@ -108,7 +109,9 @@ def train(config: RunConfig, folder: Path, callbacks: Callbacks | None = None) -
     block_size = block_size_of(config, target.context)
     per_step = config.batch_size * config.gradient_accumulation * group.number
     positions = config.max_steps * per_step * block_size if config.max_steps else None
-    data = load_training_data(config, target, folder, positions, callbacks.progress)
+    data = load_training_data(
+        config, target, folder, positions, callbacks.progress, callbacks.stage
+    )
     blocks = training_blocks(config, data, target, block_size)
     callbacks.progress("measuring the target", 0)
     score = scorer(target, eval_texts(config, target, data.examples, data.texts))
@@ -209,7 +212,7 @@ def _trainer(
     config: RunConfig,
     folder: Path,
     target: LoadedModel,
-    blocks: Blocks,
+    blocks: Blocks | StreamedBlocks,
     data: TrainingData,
     score: Scorer,
     callbacks: Callbacks,

@@ -80,24 +80,52 @@ class FusionTrainer(Trainer):
         inputs = dict(inputs)
         labels = inputs.pop("labels").flatten()
         inputs.pop("shift_labels", None)
+        by_target = inputs.pop("by_target", torch.zeros_like(labels, dtype=torch.bool)).flatten()
         rows, weight = _fused(inputs, self._vocab_size(model), self._temperature)
         if num_items_in_batch is None:
             num_items_in_batch = (labels != IGNORED).sum()
         number = torch.as_tensor(num_items_in_batch, device=labels.device).reshape(-1)[0]
         number = number.clamp(min=1)  # a batch of prompts alone
-        lost, outputs = self._token_losses(model, inputs, labels, rows)
-        clm = lost.clm.sum() / number
+        lost, outputs = self._token_losses(model, inputs, labels, rows, by_target)
+        clm = lost.clm.masked_fill(by_target, 0).sum() / number
         if rows is None or weight is None:
             fusion, loss = torch.zeros_like(clm), clm
         else:
-            nats = losses.DIVERGENCES[self.objective.divergence].nats(lost.fusion, rows)
-            fusion = (nats * weight).sum() / number
-            loss = losses.total(self.objective, clm, fusion, self.progress)
+            taught = self._taught(lost, rows, weight, by_target)
+            fusion = taught.masked_fill(by_target, 0).sum() / number
+            of_target = taught.masked_fill(~by_target, 0).sum() / number
+            loss = losses.total(self.objective, clm, fusion, self.progress) + of_target
+            fusion = fusion + of_target
         if model.training:
             self._sums += torch.stack([clm.detach(), fusion.detach()]).to(self._sums.dtype)
         # The mean over devices that follows would divide by their number once too often.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _taught(
+        self,
+        lost: losses.TokenLosses,
+        rows: SparseRows,
+        weight: torch.Tensor,
+        by_target: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return (n,) nats from the fused rows, weighed."""
+        objective = self.objective
+        of_others, of_target = (losses.DIVERGENCES[name] for name in self._divergences)
+        nats = torch.where(
+            by_target, of_target.nats(lost.fusion, rows), of_others.nats(lost.fusion, rows)
+        )
+        if objective.taught_share < 1:
+            apart = lost.fusion.detach()
+            kinds = by_target & of_target.is_kl | ~by_target & of_others.is_kl
+            apart = torch.where(kinds, apart, apart - losses.entropy(rows))
+            score = losses.CHOICES[objective.taught_by].score(lost.entropy, apart)
+            weight = losses.chosen_weight(weight, score, objective.taught_share)
+        return nats * weight
+
+    @property
+    def _divergences(self) -> tuple[str, str]:
+        return self.objective.divergence, self.objective.target_divergence
 
     @property
     def progress(self) -> float:
@@ -121,21 +149,33 @@ class FusionTrainer(Trainer):
         return self.accelerator.unwrap_model(model).get_input_embeddings().weight.shape[0]
 
     def _token_losses(
-        self, model: Any, inputs: dict[str, Any], labels: torch.Tensor, rows: SparseRows | None
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        labels: torch.Tensor,
+        rows: SparseRows | None,
+        by_target: torch.Tensor,
     ) -> tuple[losses.TokenLosses, Any]:
+        of_others, of_target = (losses.DIVERGENCES[name].pull for name in self._divergences)
+        by_entropy = self.objective.taught_share < 1 and self.objective.taught_by == "entropy"
+        how: Any = {
+            "pulls": losses.either(by_target, of_target, of_others),
+            "with_entropy": rows is not None and by_entropy,
+        }
         if self._chunked_head is None:
             cells = labels.numel() * self._vocab_size(model)
             self._chunked_head = cells > WHOLE_CELLS and self._can_chunk(model, inputs)
         if not self._chunked_head:
             outputs = model(**inputs, use_cache=False)
             logits = outputs.logits
-            return losses.token_losses(logits.flatten(0, -2), labels, rows), outputs
+            return losses.token_losses(logits.flatten(0, -2), labels, rows, **how), outputs
         with without_head(self.accelerator.unwrap_model(model)) as head:
             outputs = model(**inputs, use_cache=False)
         hidden = outputs.logits.flatten(0, -2)
         if self.accelerator.mixed_precision == "bf16":
             hidden = hidden.bfloat16()  # what the head would have multiplied
-        return losses.token_losses_of_head(hidden, head.weight, head.bias, labels, rows), outputs
+        lost = losses.token_losses_of_head(hidden, head.weight, head.bias, labels, rows, **how)
+        return lost, outputs
 
     def _can_chunk(self, model: Any, inputs: dict[str, Any]) -> bool:
         """Check on a few tokens that the logits are what the output layer makes of its input."""

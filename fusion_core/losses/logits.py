@@ -1,16 +1,8 @@
-"""L = λ·L_CLM + (1 - λ)·L_Fusion, from sparse fused rows and one pass over the logits.
+"""The loss of logits at every position, from sparse fused rows and one pass over the logits.
 
-For a position with logits z, the token y that follows, and a fused row of k probabilities P and a
-tail τ, with Q = softmax(z / T) and the temperature T of the row,
-
-    L_CLM    = -log softmax(z)[y]
-    L_Fusion = -Σ_k P_k·log Q_k - τ·log(1 - Σ_k Q_k)
-
-so that all tokens outside the row are one bucket. Only this form has no gradient where Q = P: tails
-that are ignored, or spread over the k, pull the target away from what it is taught. The gradient of
-both parts is one softmax, scaled by row, and k + 1 corrections a row. It is worked out in the
-backward pass, a few rows at a time, so that no copy of the logits in another type or of their
-softmax is ever held.
+The gradient of both parts is one softmax, scaled by row, and k + 1 corrections a row. It is worked
+out in the backward pass, a few rows at a time, so that no copy of the logits in another type or of
+their softmax is ever held.
 """
 
 from __future__ import annotations
@@ -23,12 +15,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .config import Objective
-from .errors import FusionError
-from .records import SparseRows
+from fusion_core.errors import FusionError
+from fusion_core.records import SparseRows
+
+from .divergences import Buckets, Pull, cross_entropy
 
 IGNORED = -100
 """Label of a position that predicts nothing."""
+
+ABSENT = -1e4
+"""Log-probability of an id that a row has not: what it is multiplied with is 0."""
 
 CELLS = {"cpu": 1 << 19, "cuda": 1 << 26}
 """Logits that are worked on at once: what a processor's cache holds, or a small part of a card."""
@@ -43,20 +39,35 @@ class TokenLosses:
 
     Attributes:
         clm: (n,) nats, cross-entropy on the token that followed; 0 where the label is ignored.
-        fusion: (n,) nats, cross-entropy against the fused row; 0 without rows.
+        fusion: (n,) nats, the divergence from the fused row; 0 without rows.
+        entropy: (n,) nats of the model's row, without a gradient; 0 where it is not asked for.
     """
 
     clm: Tensor
     fusion: Tensor
+    entropy: Tensor
 
 
-def token_losses(logits: Tensor, labels: Tensor, rows: SparseRows | None = None) -> TokenLosses:
+Pulls = Callable[[Buckets], Pull]
+"""What a row's buckets lose, and where to that pulls the logits; see `divergences`."""
+
+
+def token_losses(
+    logits: Tensor,
+    labels: Tensor,
+    rows: SparseRows | None = None,
+    *,
+    pulls: Pulls = cross_entropy,
+    with_entropy: bool = False,
+) -> TokenLosses:
     """Score logits against the tokens that followed and against fused rows.
 
     Args:
         logits: (n, vocabulary) of any floating type; row i predicts label i.
         labels: (n,) int64, the token *after* each position, or `IGNORED`.
         rows: n fused rows; ids of -1 stand for nothing.
+        pulls: the divergence from them.
+        with_entropy: whether the entropy of the logits is wanted.
 
     Returns:
         Losses in float32, or float64 for such logits, differentiable once with regard to the
@@ -66,7 +77,7 @@ def token_losses(logits: Tensor, labels: Tensor, rows: SparseRows | None = None)
         FusionError: the shapes do not agree, or a row names an id that the logits have not.
     """
     _check(len(logits), logits.shape[-1], labels, rows)
-    return TokenLosses(*_OfLogits.apply(logits, _Targets(labels, rows)))
+    return TokenLosses(*_OfLogits.apply(logits, _Targets(labels, rows, pulls, with_entropy)))
 
 
 def token_losses_of_head(
@@ -75,6 +86,9 @@ def token_losses_of_head(
     bias: Tensor | None,
     labels: Tensor,
     rows: SparseRows | None = None,
+    *,
+    pulls: Pulls = cross_entropy,
+    with_entropy: bool = False,
 ) -> TokenLosses:
     """Score hidden states, whose logits are never held all at once.
 
@@ -87,69 +101,12 @@ def token_losses_of_head(
         bias: (vocabulary,) or None.
         labels: as in `token_losses`.
         rows: as in `token_losses`.
+        pulls: as in `token_losses`.
+        with_entropy: as in `token_losses`.
     """
     _check(len(hidden), len(weight), labels, rows)
-    return TokenLosses(*_OfHead.apply(hidden, weight, bias, _Targets(labels, rows)))
-
-
-def entropy(rows: SparseRows) -> Tensor:
-    """Return (n,) nats, of each row with its tail as one bucket: what KL is less than CE."""
-    parts = torch.cat([rows.probs, rows.tail[:, None]], dim=1)
-    return torch.special.entr(parts.clamp(min=0)).sum(1)
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """How far a model's row is from a fused row, and the paper that this comes from."""
-
-    reference: str
-    nats: Callable[[Tensor, SparseRows], Tensor]
-    """(n,) cross-entropies against fused rows, and those rows -> (n,) nats."""
-
-
-DIVERGENCES = {
-    "ce": Divergence("FuseLLM, arXiv 2401.10491", lambda ce, rows: ce),
-    "kl": Divergence("FuseLLM, arXiv 2401.10491", lambda ce, rows: ce - entropy(rows)),
-}
-"""By name; their gradient is the same, as they differ in a constant."""
-
-
-@dataclass(frozen=True)
-class Balance:
-    """How the two parts of the loss are joined, and the paper that this comes from."""
-
-    reference: str
-    join: Callable[[Tensor, Tensor, float], Tensor]
-    """() means of both parts in nats, and λ -> () nats."""
-
-
-def weighted(clm: Tensor, fusion: Tensor, lm_weight: float) -> Tensor:
-    """Return λ·CLM + (1 - λ)·fusion."""
-    return lm_weight * clm + (1 - lm_weight) * fusion
-
-
-def equal(clm: Tensor, fusion: Tensor, lm_weight: float) -> Tensor:
-    """Make both parts equally large, by a ratio that is taken as given; λ has no part in it."""
-    ratio = clm.detach() / fusion.detach().clamp(min=1e-6)
-    return clm + ratio * fusion
-
-
-BALANCES = {
-    "lambda": Balance("FuseLLM, arXiv 2401.10491", weighted),
-    "ratio": Balance("FuseLab", equal),
-}
-
-
-def total(objective: Objective, clm: Tensor, fusion: Tensor, progress: float) -> Tensor:
-    """Join the two parts of the loss.
-
-    Args:
-        objective: how.
-        clm: () nats, a mean over tokens.
-        fusion: () nats, a mean over the same tokens.
-        progress: share of the training that is behind, from 0 to 1.
-    """
-    return BALANCES[objective.balance].join(clm, fusion, objective.weight_at(progress))
+    targets = _Targets(labels, rows, pulls, with_entropy)
+    return TokenLosses(*_OfHead.apply(hidden, weight, bias, targets))
 
 
 # The gradient ---------------------------------------------------------------------------------
@@ -164,18 +121,23 @@ class _Seen:
         lse_t: (n,) the same of the logits over the temperature.
         at_label: (n,) logits of the labels.
         z_k: (n, k) logits over the temperature of the ids that the rows name, or None.
+        entropy: (n,) nats, or 0.
     """
 
     lse: Tensor
     lse_t: Tensor
     at_label: Tensor
     z_k: Tensor | None
+    entropy: Tensor
 
 
 class _Targets:
     """Labels and rows, and what follows from them and the logits."""
 
-    def __init__(self, labels: Tensor, rows: SparseRows | None) -> None:
+    def __init__(
+        self, labels: Tensor, rows: SparseRows | None, pulls: Pulls, with_entropy: bool
+    ) -> None:
+        self._pulls, self._with_entropy = pulls, with_entropy
         self.ignored = labels == IGNORED
         self.labels = labels.masked_fill(self.ignored, 0)[:, None]
         self.rows = rows
@@ -185,24 +147,31 @@ class _Targets:
             self.absent = rows.ids < 0
             self.empty = self.absent.all(1, keepdim=True)
             self.ids = torch.where(self.absent, rows.ids[:, :1].clamp(min=0), rows.ids)
-            self.probs = torch.where(self.absent, rows.probs[:, :1], rows.probs)
 
     def see(self, z: Tensor, at: slice) -> _Seen:
         """Read rows ``at`` of the logits, (c, V)."""
         lse = lse_t = z.logsumexp(1)  # (c,)
+        uncertain = torch.zeros_like(lse)
+        if self._with_entropy:
+            uncertain = lse - (torch.softmax(z, 1) * z).sum(1)
         z_k = None if self.rows is None else z.gather(1, self.ids[at])
         if self.temperature != 1 and z_k is not None:
             lse_t, z_k = (z / self.temperature).logsumexp(1), z_k / self.temperature
-        return _Seen(lse, lse_t, z.gather(1, self.labels[at])[:, 0], z_k)
+        return _Seen(lse, lse_t, z.gather(1, self.labels[at])[:, 0], z_k, uncertain)
 
     def losses(self, seen: _Seen) -> tuple[Tensor, Tensor]:
         """Return (n,) of both parts."""
         clm = (seen.lse - seen.at_label).masked_fill(self.ignored, 0)  # (n,)
         if self.rows is None or seen.z_k is None:
             return clm, torch.zeros_like(clm)
-        logprobs = (seen.z_k - seen.lse_t[:, None]).masked_fill(self.absent, 0)  # (n, k)
+        return clm, self._pull(seen).nats
+
+    def _pull(self, seen: _Seen) -> Pull:
+        """Ask the divergence of the rows' buckets."""
+        assert self.rows is not None and seen.z_k is not None
+        logprobs = (seen.z_k - seen.lse_t[:, None]).masked_fill(self.absent, ABSENT)  # (n, k)
         rest = self._rest(seen)[0]
-        return clm, -(self.rows.probs * logprobs).sum(1) - self.rows.tail * rest.log()
+        return self._pulls(Buckets(logprobs, rest.log(), self.rows.probs, self.rows.tail))
 
     def factors(self, seen: _Seen, of_clm: Tensor, of_fusion: Tensor) -> _Factors:
         """Return what the gradient is made of, given that of the losses (n,)."""
@@ -211,11 +180,13 @@ class _Targets:
             return _Factors(of_clm, None, None)
         of_fusion = of_fusion / self.temperature
         rest, counts = self._rest(seen)
+        pull = self._pull(seen)
         # Where the rest cannot be told from 0, the bucket has no gradient.
-        share = torch.where(counts, self.rows.tail / rest, 0)  # (n,)
-        mass = torch.where(counts, 1, 1 - self.rows.tail)
+        share = torch.where(counts, pull.outside / rest, 0)  # (n,)
+        mass = torch.where(counts, pull.mass, pull.mass - pull.outside)
         q_k = torch.exp(seen.z_k - seen.lse_t[:, None])  # (n, k)
-        named = of_fusion[:, None] * (mass[:, None] * q_k - self.probs)
+        towards = torch.where(self.absent, pull.named[:, :1], pull.named)
+        named = of_fusion[:, None] * (mass[:, None] * q_k - towards)
         outside = (of_fusion * (mass - share)).masked_fill(self.empty[:, 0], 0)
         return _Factors(of_clm, outside, named.masked_fill(self.empty, 0))
 
@@ -280,26 +251,28 @@ def _wide(z: Tensor) -> Tensor:
 def _see(targets: _Targets, parts: Iterator[slice], logits: Callable[[slice], Tensor]) -> _Seen:
     """Read all rows, a few at a time."""
     seen = [targets.see(logits(at), at) for at in parts]
-    lse, lse_t, at_label = (
-        torch.cat([getattr(s, name) for s in seen]) for name in ("lse", "lse_t", "at_label")
+    lse, lse_t, at_label, uncertain = (
+        torch.cat([getattr(s, name) for s in seen])
+        for name in ("lse", "lse_t", "at_label", "entropy")
     )
     named = [s.z_k for s in seen if s.z_k is not None]
-    return _Seen(lse, lse_t, at_label, torch.cat(named) if named else None)
+    return _Seen(lse, lse_t, at_label, torch.cat(named) if named else None, uncertain)
 
 
 class _OfLogits(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: _Targets) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, targets: _Targets) -> tuple[Tensor, ...]:
         ctx.save_for_backward(logits)
         ctx.targets = targets
         n, size = logits.shape
         parts = _slices(n, size, CELLS, logits.device)
         ctx.seen = _see(targets, parts, lambda at: _wide(logits[at]))
-        return targets.losses(ctx.seen)
+        ctx.mark_non_differentiable(ctx.seen.entropy)
+        return *targets.losses(ctx.seen), ctx.seen.entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_clm: Tensor, of_fusion: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, of_clm: Tensor, of_fusion: Tensor, _: Any) -> tuple[Tensor, None]:
         (logits,) = ctx.saved_tensors
         by = ctx.targets.factors(ctx.seen, of_clm, of_fusion)
         grad = torch.empty_like(logits)
@@ -313,12 +286,13 @@ class _OfHead(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: _Targets
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(hidden, weight, bias)
         ctx.targets = targets
         parts = _slices(len(hidden), len(weight), HEAD_CELLS, hidden.device)
         ctx.seen = _see(targets, parts, _OfHead.logits(hidden, weight, bias))
-        return targets.losses(ctx.seen)
+        ctx.mark_non_differentiable(ctx.seen.entropy)
+        return *targets.losses(ctx.seen), ctx.seen.entropy
 
     @staticmethod
     def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Callable[[slice], Tensor]:
@@ -329,7 +303,7 @@ class _OfHead(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, of_clm: Tensor, of_fusion: Tensor
+        ctx: Any, of_clm: Tensor, of_fusion: Tensor, _: Any
     ) -> tuple[Tensor, Tensor, Tensor | None, None]:
         hidden, weight, bias = ctx.saved_tensors
         by = ctx.targets.factors(ctx.seen, of_clm, of_fusion)

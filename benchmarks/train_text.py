@@ -89,15 +89,15 @@ def report(done: dict[str, dict[str, Any]], epochs: float) -> str:
     lines = [
         "# Which text, loss, share of positions and weight decay?",
         "",
-        f"`python benchmarks/train_text.py --keep FOLDER --epochs {epochs:g}`; one thread, "
-        f"{minutes:.0f} minutes of one core. `zoo:llama`, "
+        f"`python benchmarks/train_text.py --keep FOLDER --epochs {epochs:g} --jobs {len(done)}`; "
+        f"one thread, {minutes:.0f} minutes of one core. `zoo:llama`, "
         f"{DATA_BYTES // 1000} KB of text, {first['steps']} steps each, as many as reading it "
         f"{epochs:g} times takes; one seed, learning rate {RATE:g} (not tuned for each), λ "
         f"{ROWS['lm_weight']} with rows, weight decay 0.1 unless named; bits per byte on "
         f"{TEST_BYTES // 1000} KB of the test split a domain after the last step.",
         "",
         f"| | {' | '.join(DOMAINS)} | mean | to the text alone | core seconds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         f"| before | {' | '.join(f'{x:.3f}' for x in start)} | {statistics.mean(start):.3f} | | |",
     ]
     base = first["bits_per_byte"]["after"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fusion_core.generation import batched, documents
 from fusion_core.generation.batched import continue_batch
 from fusion_core.models import LoadedModel
 from fusion_core.tokens import TextTokenizer
+from fusion_core.training.stream import KeptBatches
 
 LONGEST = 40
 MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
@@ -142,3 +144,29 @@ def test_many_rows_take_as_much_memory_as_is_allowed(monkeypatch: pytest.MonkeyP
     prompts = [np.zeros(0, np.int64)] * 25
     written = documents.continue_documents(model, prompts, seed=3)
     assert written == documents.continue_documents(model, prompts, seed=3)
+
+
+def test_a_kill_costs_a_batch_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written before is read; what follows is as it would have been."""
+
+    def numbers(_: Any, prompts: Any, seed: int, **__: Any) -> list[documents.Written]:
+        return [documents.Written(f"{seed} {n}" * 3, n % 4 > 0) for n in range(len(prompts))]
+
+    monkeypatch.setattr(documents, "continue_documents", numbers)
+    model = loaded("llama")
+    whole = documents.write_documents([model], 4000, seed=3)
+    calls, batches = [], KeptBatches(tmp_path)
+
+    def killed(name: str, write: Any) -> list[documents.Written]:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(name)
+        return batches(name, write)
+
+    with pytest.raises(KeyboardInterrupt):
+        documents.write_documents([model], 4000, seed=3, keep=killed)
+    before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    assert len(before) == 2
+    assert documents.write_documents([model], 4000, seed=3, keep=batches) == whole
+    after = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    assert before.items() <= after.items() and len(after) > 2

@@ -1,7 +1,7 @@
 """Programs that models write: what hostile ones try is refused, and nothing outlives them.
 
-The cases are those that the sandboxes of published code benchmarks name as their limits (openai
-human-eval: "this program exists to run untrusted model-generated code").
+The cases are what sandboxes of published code benchmarks warn of: programs that run for ever, take
+all memory, write files, start processes, reach for the network or for their parent.
 """
 
 from __future__ import annotations

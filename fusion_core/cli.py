@@ -273,7 +273,9 @@ def _compare_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--source", action="append", required=True)
     names = ("data", "seeds", "budget", "written_bytes", "test_bytes", "train_bytes")
     add_flags(command, ComparisonConfig, *names, "rates", "workers", "device")
-    command.add_argument("--quick", action="store_true", help="five minutes with the zoo")
+    command.add_argument(
+        "--quick", action="store_true", help="a budget of five minutes, two seeds, less text"
+    )
     command.add_argument("--out", required=True, help="a folder for all of it")
     command.add_argument("--resume", action="store_true", help="go on where it was interrupted")
 

@@ -54,7 +54,7 @@ class ComparisonConfig(Settings):
     device: str = Field(default="cpu", description="cpu, cuda or mps")
 
     def quick(self) -> ComparisonConfig:
-        """Return a smaller comparison: five minutes, two seeds, two learning rates."""
+        """Return a smaller comparison: a budget of five minutes, two seeds, less text."""
         return self.replace(
             seeds=min(2, self.seeds),
             budget=min(5.0, self.budget),

@@ -28,7 +28,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACEHOLDERS = re.compile(r"\b(T|A|B|TARGET|SOURCE|Qwen/\S+|http://\S+)\b")
 ELSEWHERE = ("vllm", "hf", "npm", "accelerate")
 """Programs of others; what they start of ours has its flags read."""
-SLOW = "--suite toy"
+SLOW = ("--suite toy", "fusion_core compare")
 FRAGMENTS = ("elif ", "if self.", "class ModelsView", "with _tab", "encoding = tokens.from_transf")
 """Beginnings of lines that go into the midst of a file."""
 
@@ -64,7 +64,7 @@ def commands() -> list[Any]:
         pytest.param(
             part,
             id=f"{page}: {part[:60]}",
-            marks=[pytest.mark.slow] if SLOW in part else [],
+            marks=[pytest.mark.slow] if any(s in part for s in SLOW) else [],
         )
         for page, part in dict.fromkeys(parts)
     ]
@@ -177,7 +177,7 @@ def surroundings() -> dict[str, Any]:
     class FirstByte(mapping.VocabMapping):
         """As in test_walk.py."""
 
-    rooms = (losses, maps, mapping, operators)
+    rooms = (losses.divergences, maps, mapping, operators)
     scope: dict[str, Any] = {k: v for room in rooms for k, v in vars(room).items() if k[:2] != "__"}
     scope |= {
         "FirstByte": FirstByte,
@@ -186,6 +186,7 @@ def surroundings() -> dict[str, Any]:
         "text": "def add(a, b):",
     }
     scope |= {"TextTokenizer": fusion_core.tokens.TextTokenizer}
+    scope["more_texts"] = corpus.text("code", "test", 900)
     target = fusion_core.load("zoo:llama")
     return scope | {"target": target, "sources": [fusion_core.load("zoo:mpt-code")]}
 

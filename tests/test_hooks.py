@@ -48,6 +48,7 @@ PRIVATE: dict[str, str] = {
     "_commit_hash": "models/load.py: the revision of a model of the hub",
     "_indices": "torch: indices of a sparse tensor before it is coalesced",
     "_values": "torch: the values beside them",
+    "_exit": "benchmark/sandbox.py: os, the end of a process in which nothing else may run",
     "_ActionsContainer": "argparse: a type in config/flags.py, of parsers and their groups",
     "_MutuallyExclusiveGroup": "argparse: a type in cli.py",
 }

@@ -37,6 +37,7 @@ from fusion_core import compare, fuse, generation, mapping, models
 from fusion_core.cache.building import build_cache
 from fusion_core.config import FusionConfig, RunConfig
 from fusion_core.generation import Ensemble, Sampling
+from fusion_core.io import documents
 from fusion_core.models import LoadedModel
 from fusion_core.project.chain_rule import native_ce
 from fusion_core.reading import read
@@ -223,7 +224,7 @@ def train(target: str, source: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         rows, data = Path(scratch) / "rows", Path(scratch) / "data.jsonl"
-        data.write_text("\n".join(json.dumps({"text": t}) for t in texts))
+        data.write_bytes(documents.json_lines(texts))
         build_cache(to, [of], texts, FusionConfig(), rows)
         del to, of
         for lora in (False, True):
@@ -246,7 +247,9 @@ def train(target: str, source: str) -> dict[str, Any]:
                 key = f"{mode}{', adapters' if lora else ''}"
                 guess = estimate(config, Path(scratch))
                 out = Path(scratch) / key
-                run(config, out, Callbacks(metrics=lambda x, t=times: t.append(_clock(x))))
+                run(
+                    config, out, Callbacks(metrics=lambda _, t=times: t.append(time.perf_counter()))
+                )
                 steps = [b - a for a, b in pairwise(times[1:])]
                 found[key] = {
                     "step": statistics.median(steps),
@@ -254,10 +257,6 @@ def train(target: str, source: str) -> dict[str, Any]:
                 }
                 found[key]["loads"] = models.load(str(out / MODEL)).tokenizer.size > 0
     return found | {"peak": peak()}
-
-
-def _clock(_: Any) -> float:
-    return time.perf_counter()
 
 
 def generate(target: str, source: str) -> dict[str, Any]:

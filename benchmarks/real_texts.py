@@ -11,7 +11,6 @@ out.
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from fusion_core.io.documents import read_documents
+from fusion_core.io.documents import json_lines, read_documents
 from fusion_core.models import LoadedModel
 
 LANGUAGES = {
@@ -229,5 +228,4 @@ def size_of(texts: Sequence[str]) -> int:
 
 def save(path: Path, texts: Sequence[str]) -> None:
     """Write documents as JSON lines."""
-    lines = (json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts)
-    path.write_text("".join(lines), encoding="utf-8")
+    path.write_bytes(json_lines(texts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +131,8 @@ def write(texts: Texts, folder: Path) -> None:
     named = {DATA: texts.train}
     named |= {held_file(i): some for i, some in enumerate(texts.held.values())}
     for name, some in named.items():
-        lines = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in some)
         try:
-            (folder / name).write_bytes(lines.encode())
+            (folder / name).write_bytes(documents.json_lines(some))
         except OSError as error:
             raise InputError(
                 f"The text cannot be written ({error.strerror or error}): make room on the "

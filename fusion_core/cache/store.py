@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fusion_core.errors import FusionError, InputError
-from fusion_core.io.documents import read_documents
+from fusion_core.io.documents import json_lines, read_documents
 from fusion_core.io.files import write_whole
 
 from .manifest import FILE, Manifest, at_most_3, differences, read_manifest, unexpected
@@ -100,8 +99,7 @@ class CacheWriter:
             self._write(FILE, self.manifest.to_bytes())
         self._compare()
         if texts and TEXTS not in names:
-            lines = (json.dumps({"text": t}, ensure_ascii=False) for t in first_texts(texts))
-            self._write(TEXTS, "".join(f"{line}\n" for line in lines).encode())
+            self._write(TEXTS, json_lines(first_texts(texts)))
         sweep(self.folder)
 
     def missing(self, process: int = 0, processes: int = 1) -> list[int]:

@@ -41,6 +41,7 @@ from .plan import (
     final_jobs,
     methods,
     rates_for,
+    text_names,
     tuning_jobs,
 )
 from .summary import summarise, write_summary
@@ -160,7 +161,7 @@ class _Comparison:
         if written:
             rows = partial(work.make_rows, config, folder, WRITTEN, "written-rows")
             pieces |= self._pieces({"written rows": rows})
-        kinds = len(list(folder.glob("test-*.jsonl")))
+        kinds = len(text_names(folder))
         trained = self._train_all(plan, methods(written, kinds, plan["alike"]))
         result = summarise(config, folder, told, plan, pieces, trained)
         write_summary(folder, result)

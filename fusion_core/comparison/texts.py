@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,9 +39,8 @@ def write_texts(config: ComparisonConfig, folder: Path) -> None:
 
 
 def write_jsonl(path: Path, texts: Sequence[str]) -> None:
-    """Write documents, one JSON object a line."""
-    lines = (json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts)
-    write_whole(path, "".join(lines).encode())
+    """Write documents, one JSON object a line, all of them or none."""
+    write_whole(path, documents.json_lines(texts))
 
 
 Split = tuple[list[str], list[str], list[str]]

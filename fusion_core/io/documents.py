@@ -257,6 +257,11 @@ def _json_lines(path: str | Path, limit: int) -> Iterator[str]:
         yield _text_of(record, f"{path}, line {number}")
 
 
+def json_lines(texts: Iterable[str]) -> bytes:
+    """Return documents as the content of a .jsonl file, which `read_documents` reads."""
+    return "".join(f"{json.dumps({'text': t}, ensure_ascii=False)}\n" for t in texts).encode()
+
+
 def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as an .npz file, whole or not at all.
 

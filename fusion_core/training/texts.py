@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,8 +89,7 @@ def written(
             progress=progress,
             keep=KeptBatches(folder / WRITING),
         )
-        lines = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts)
-        write_whole(file, lines.encode())
+        write_whole(file, documents.json_lines(texts))
         shutil.rmtree(folder / WRITING, ignore_errors=True)
     group.wait()
     return documents.read_documents(file)
